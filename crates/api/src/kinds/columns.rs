@@ -1,0 +1,164 @@
+//! Columns of `kubectl get`: their definition, and what many kinds' cells share.
+//!
+//! Source: the Table form of the API ("Receiving resources as Tables") and what kubectl prints.
+
+use meta::time::{self, Timestamp};
+use meta::{Value, json};
+
+/// One column of a kind's table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Column {
+    pub name: &'static str,
+    /// `string`, `integer`, `date`, ...
+    pub ty: &'static str,
+    /// `name` marks the column that names the object.
+    pub format: &'static str,
+    pub description: &'static str,
+    /// 0: always shown; 1: only in wide output.
+    pub priority: i32,
+}
+
+/// A cell: text, number or bool.
+pub type Cell = Value;
+
+impl Column {
+    pub const fn text(name: &'static str, description: &'static str) -> Self {
+        Column { name, ty: "string", format: "", description, priority: 0 }
+    }
+
+    pub const fn number(name: &'static str, description: &'static str) -> Self {
+        Column { name, ty: "integer", format: "", description, priority: 0 }
+    }
+
+    pub const fn flag(name: &'static str, description: &'static str) -> Self {
+        Column { name, ty: "boolean", format: "", description, priority: 0 }
+    }
+
+    /// The same column, shown in wide output only.
+    pub const fn wide(self) -> Self {
+        Column { priority: 1, ..self }
+    }
+
+    /// The definition as the Table form holds it.
+    pub fn to_value(&self) -> Value {
+        json!({"name": self.name, "type": self.ty, "format": self.format, "description": self.description, "priority": self.priority})
+    }
+}
+
+pub const NAME: Column = Column {
+    name: "Name",
+    ty: "string",
+    format: "name",
+    description: "Name must be unique within a namespace. Is required when creating resources, although some resources \
+                  may allow a client to request the generation of an appropriate name automatically. Name is primarily \
+                  intended for creation idempotence and configuration definition. Cannot be updated. More info: \
+                  https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
+    priority: 0,
+};
+
+pub const AGE: Column = Column::text(
+    "Age",
+    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed \
+     to be set in happens-before order across separate operations. Clients may not set this value. It is represented in \
+     RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: \
+     https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+);
+
+pub const CREATED_AT: Column = Column { name: "Created At", ty: "date", ..AGE };
+
+/// Kinds without columns of their own.
+pub const NAME_AND_CREATED_AT: &[Column] = &[NAME, CREATED_AT];
+pub const NAME_AND_AGE: &[Column] = &[NAME, AGE];
+
+pub fn name_and_age(object: &Value, now: Timestamp) -> Vec<Cell> {
+    vec![name(object), age(object, now)]
+}
+
+/// For kinds that upstream has no columns for: the date itself.
+pub fn name_and_created_at(object: &Value, _: Timestamp) -> Vec<Cell> {
+    vec![name(object), object["metadata"]["creationTimestamp"].clone()]
+}
+
+pub fn name(object: &Value) -> Cell {
+    object["metadata"]["name"].clone()
+}
+
+/// The age of the object, `<unknown>` before it was created.
+pub fn age(object: &Value, now: Timestamp) -> Cell {
+    since(object.str_at(&["metadata", "creationTimestamp"]), now).into()
+}
+
+/// The time since `timestamp`, as kubectl prints it.
+pub fn since(timestamp: Option<&str>, now: Timestamp) -> String {
+    match timestamp.and_then(time::parse) {
+        Some(then) => time::human_duration(now.duration_since(then)),
+        None => "<unknown>".into(),
+    }
+}
+
+/// Whether the object asks for a text at `path`; empty counts as absent.
+pub fn text<'a>(object: &'a Value, path: &[&str]) -> &'a str {
+    object.str_at(path).unwrap_or_default()
+}
+
+/// The text at `path`, `otherwise` where it is absent or empty.
+pub fn text_or(object: &Value, path: &[&str], otherwise: &str) -> Cell {
+    match text(object, path) {
+        "" => otherwise.into(),
+        text => text.into(),
+    }
+}
+
+pub fn int(object: &Value, path: &[&str]) -> i64 {
+    object.int_at(path).unwrap_or(0)
+}
+
+/// `k1=v1,k2=v2`, or `<none>`.
+pub fn labels(map: &Value) -> String {
+    match map.as_object() {
+        Some(map) if !map.is_empty() => {
+            let pairs: Vec<String> =
+                map.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+            pairs.join(",")
+        }
+        _ => "<none>".into(),
+    }
+}
+
+/// A label selector in its object form as kubectl prints it; `<none>` when absent or empty.
+pub fn selector(object: &Value) -> String {
+    if object.is_null() {
+        return "<none>".into();
+    }
+    let mut parts: Vec<(String, String)> = Vec::new();
+    if let Some(map) = object["matchLabels"].as_object() {
+        parts.extend(map.iter().map(|(k, v)| (k.to_string(), format!("{k}={}", v.as_str().unwrap_or_default()))));
+    }
+    for expression in object.array_at(&["matchExpressions"]) {
+        let key = text(expression, &["key"]);
+        let mut values: Vec<&str> = expression.array_at(&["values"]).iter().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let part = match text(expression, &["operator"]) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_string(),
+            _ => format!("!{key}"),
+        };
+        parts.push((key.to_string(), part));
+    }
+    if parts.is_empty() {
+        return "<none>".into();
+    }
+    parts.sort_by(|a, b| a.0.cmp(&b.0)); // stable
+    parts.into_iter().map(|(_, p)| p).collect::<Vec<_>>().join(",")
+}
+
+/// Names and images of the containers of a pod template, each joined by commas.
+pub fn containers_and_images(pod_spec: &Value) -> (String, String) {
+    let of = |field: &str| {
+        let all = pod_spec.array_at(&["containers"]).iter();
+        all.map(|c| text(c, &[field])).collect::<Vec<_>>().join(",")
+    };
+    (of("name"), of("image"))
+}

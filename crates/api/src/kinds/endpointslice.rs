@@ -1,0 +1,99 @@
+//! EndpointSlice.
+
+use meta::field::{Error, Errors, Path};
+use meta::{Value, names};
+
+use super::columns::{AGE, Column, NAME, age, name, text};
+use super::endpoints::shorten;
+use super::rules::{Check, Rule, check, check_immutable};
+use super::{Kind, count_change, fill, first_generation};
+
+pub static KIND: Kind = Kind {
+    columns: &[
+        NAME,
+        Column::text("AddressType", "The type of address carried by this EndpointSlice."),
+        Column::text("Ports", "The ports of each endpoint in this slice."),
+        Column::text("Endpoints", "The addresses in this slice."),
+        AGE,
+    ],
+    row: |s, now| {
+        vec![name(s), text(s, &["addressType"]).into(), ports(s).into(), endpoints(s).into(), age(s, now)]
+    },
+    defaults: |s| {
+        fill::each(s, &["ports"], |port| {
+            fill::unset(port, "name", "");
+            fill::text(port, "protocol", "TCP");
+        });
+    },
+    prepare_create: first_generation,
+    prepare_update: |new, old| count_change(new, old, &["addressType", "endpoints", "ports"]),
+    validate_create: validate,
+    validate_update: |new, old| {
+        let mut errors = validate(new);
+        check_immutable(new, old, &[("addressType", Check::Immutable)], &mut errors);
+        errors
+    },
+    ..Kind::PLAIN
+};
+
+fn ports(s: &Value) -> String {
+    let all: Vec<String> = s
+        .array_at(&["ports"])
+        .iter()
+        .map(|p| p.int_at(&["port"]).map_or("*".into(), |n| n.to_string()))
+        .collect();
+    if all.is_empty() { "<unset>".into() } else { shorten(&all) }
+}
+
+fn endpoints(s: &Value) -> String {
+    let addresses = s.array_at(&["endpoints"]).iter().flat_map(|e| e.array_at(&["addresses"]));
+    let all: Vec<String> = addresses.filter_map(Value::as_str).map(String::from).collect();
+    if all.is_empty() { "<unset>".into() } else { shorten(&all) }
+}
+
+const RULES: &[Rule] = &[
+    ("addressType", Check::RequiredOneOf(&["FQDN", "IPv4", "IPv6"])),
+    ("ports[].name", Check::Name(names::dns1123_label)),
+    ("ports[].protocol", Check::RequiredOneOf(&["SCTP", "TCP", "UDP"])),
+    ("ports[].port", Check::Port),
+    ("ports[].appProtocol", Check::Name(names::qualified_name)),
+];
+const ENDPOINTS_MAX: usize = 1000;
+const PORTS_MAX: usize = 20_000;
+
+fn validate(s: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let (endpoints, ports) = (s.array_at(&["endpoints"]), s.array_at(&["ports"]));
+    if endpoints.len() > ENDPOINTS_MAX {
+        errors.push(Error::too_many(&Path::new("endpoints"), endpoints.len(), ENDPOINTS_MAX));
+        return errors;
+    }
+    if ports.len() > PORTS_MAX {
+        errors.push(Error::too_many(&Path::new("ports"), ports.len(), PORTS_MAX));
+        return errors;
+    }
+    check(s, RULES, &mut errors);
+    let ty = text(s, &["addressType"]);
+    for (i, endpoint) in endpoints.iter().enumerate() {
+        let at = Path::new("endpoints").index(i).child("addresses");
+        let addresses = endpoint.array_at(&["addresses"]);
+        if addresses.is_empty() {
+            errors.push(Error::required(&at, "must contain at least 1 address"));
+        }
+        for (j, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
+            let wrong = match ty {
+                "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => vec!["must be a valid IPv4 address".into()],
+                "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => vec!["must be a valid IPv6 address".into()],
+                "FQDN" => names::dns1123_subdomain(address),
+                _ => Vec::new(),
+            };
+            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.index(j), address, m)));
+        }
+    }
+    for (i, port) in ports.iter().enumerate() {
+        if ports[..i].iter().any(|p| p["name"] == port["name"]) {
+            errors.push(Error::duplicate(&Path::new("ports").index(i).child("name"), text(port, &["name"])));
+        }
+    }
+    errors
+}

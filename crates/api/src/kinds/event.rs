@@ -1,0 +1,145 @@
+//! Event, of `v1` and of `events.k8s.io/v1`: the two name the same fields differently.
+
+use meta::field::{Error, Errors, Path};
+use meta::time::Timestamp;
+use meta::Value;
+
+use super::Kind;
+use super::columns::{Cell, Column, int, since, text};
+
+pub static KIND: Kind = Kind {
+    columns: &[
+        Column::text("Last Seen", "The time at which the most recent occurrence of this event was recorded."),
+        Column::text("Type", "Type of this event (Normal, Warning), new types could be added in the future"),
+        Column::text("Reason", "A short, machine understandable word for why this happened."),
+        Column::text("Object", "The object that this event is about."),
+        Column::text("Subobject", "The part of the object, such as a container.").wide(),
+        Column::text("Source", "The component reporting this event.").wide(),
+        Column::text("Message", "A human-readable description of the status of this operation."),
+        Column::text("First Seen", "The time at which the event was first recorded.").wide(),
+        Column::text("Count", "The number of times this event has occurred.").wide(),
+        super::columns::NAME.wide(),
+    ],
+    row,
+    validate_create: validate,
+    // What an event is called is up to who records it.
+    name_rule: meta::names::path_segment,
+    selectable,
+    selectable_names: &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ],
+    create_on_update: true,
+    ..Kind::PLAIN
+};
+
+/// The object that the event is about.
+fn about(e: &Value) -> &Value {
+    if e["involvedObject"].is_null() { &e["regarding"] } else { &e["involvedObject"] }
+}
+
+fn first<'a>(e: &'a Value, members: &[&str]) -> &'a str {
+    members.iter().map(|m| text(e, &[m])).find(|t| !t.is_empty()).unwrap_or_default()
+}
+
+fn source(e: &Value) -> String {
+    let source = if e["source"].is_null() { &e["deprecatedSource"] } else { &e["source"] };
+    let component = first(source, &["component"]);
+    let component = if component.is_empty() { first(e, &["reportingComponent", "reportingController"]) } else { component };
+    let host = text(source, &["host"]);
+    let host = if host.is_empty() { text(e, &["reportingInstance"]) } else { host };
+    [component, host].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+fn row(e: &Value, now: Timestamp) -> Vec<Cell> {
+    let ago = |time: &str| since(Some(time), now);
+    let first_seen = first(e, &["firstTimestamp", "deprecatedFirstTimestamp", "eventTime"]);
+    let last = first(e, &["lastTimestamp", "deprecatedLastTimestamp"]);
+    let mut last_seen = if last.is_empty() { first_seen } else { last };
+    let mut count = int(e, &["count"]).max(int(e, &["deprecatedCount"]));
+    if !e["series"].is_null() {
+        last_seen = text(e, &["series", "lastObservedTime"]);
+        count = int(e, &["series", "count"]);
+    } else if count == 0 {
+        count = 1;
+    }
+    let about = about(e);
+    let kind = text(about, &["kind"]).to_lowercase();
+    let target = match text(about, &["name"]) {
+        "" => kind,
+        name => format!("{kind}/{name}"),
+    };
+    vec![
+        ago(last_seen).into(),
+        text(e, &["type"]).into(),
+        text(e, &["reason"]).into(),
+        target.into(),
+        text(about, &["fieldPath"]).into(),
+        source(e).into(),
+        first(e, &["message", "note"]).trim().into(),
+        ago(first_seen).into(),
+        count.into(),
+        super::columns::name(e),
+    ]
+}
+
+fn selectable(e: &Value) -> Vec<(&'static str, String)> {
+    let about = about(e);
+    let object = |name: &str| text(about, &[name]).to_string();
+    let reporter = first(e, &["reportingComponent", "reportingController"]).to_string();
+    let component = text(e, &["source", "component"]);
+    vec![
+        ("involvedObject.kind", object("kind")),
+        ("involvedObject.namespace", object("namespace")),
+        ("involvedObject.name", object("name")),
+        ("involvedObject.uid", object("uid")),
+        ("involvedObject.apiVersion", object("apiVersion")),
+        ("involvedObject.resourceVersion", object("resourceVersion")),
+        ("involvedObject.fieldPath", object("fieldPath")),
+        ("reason", text(e, &["reason"]).to_string()),
+        ("source", if component.is_empty() { reporter.clone() } else { component.to_string() }),
+        ("reportingComponent", reporter),
+        ("type", text(e, &["type"]).to_string()),
+    ]
+}
+
+fn validate(e: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let namespace = text(e, &["metadata", "namespace"]);
+    let object = text(about(e), &["namespace"]);
+    // Events about cluster-wide objects live in `default`, or where their reporter lives.
+    if !object.is_empty() && object != namespace {
+        let at = Path::new("involvedObject.namespace");
+        errors.push(Error::invalid(&at, object, "does not match event.namespace"));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::{json, time};
+
+    #[test]
+    fn both_forms_print_alike() {
+        let now = time::parse("2026-01-01T00:10:00Z").expect("a time");
+        let old = json!({"metadata": {"name": "e"}, "type": "Warning", "reason": "BackOff", "message": " m \n", "count": 3,
+            "involvedObject": {"kind": "Pod", "name": "p", "fieldPath": "spec.containers{a}"}, "source": {"component": "kubelet", "host": "n"},
+            "firstTimestamp": "2026-01-01T00:00:00Z", "lastTimestamp": "2026-01-01T00:09:00Z"});
+        let want = r#"["60s","Warning","BackOff","pod/p","spec.containers{a}","kubelet, n","m","10m",3,"e"]"#;
+        assert_eq!(Value::Array(row(&old, now)).to_string(), want);
+        let new = json!({"metadata": {"name": "e"}, "type": "Warning", "reason": "BackOff", "note": "m",
+            "regarding": {"kind": "Pod", "name": "p", "fieldPath": "spec.containers{a}"}, "reportingController": "kubelet", "reportingInstance": "n",
+            "eventTime": "2026-01-01T00:00:00.000000Z", "series": {"count": 3, "lastObservedTime": "2026-01-01T00:09:00.000000Z"}});
+        assert_eq!(Value::Array(row(&new, now)).to_string(), want);
+    }
+}

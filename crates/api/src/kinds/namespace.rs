@@ -1,0 +1,42 @@
+//! Namespace.
+
+use meta::{Value, json, names};
+
+use super::columns::{AGE, Column, NAME, age, name, text};
+use super::{Kind, restore};
+
+pub static KIND: Kind = Kind {
+    columns: &[NAME, Column::text("Status", "The status of the namespace"), AGE],
+    row: |n, now| vec![name(n), text(n, &["status", "phase"]).into(), age(n, now)],
+    defaults,
+    prepare_create: |n| {
+        n.set(&["status"], json!({"phase": "Active"}));
+        let finalizers = n.array_at(&["spec", "finalizers"]);
+        if !finalizers.iter().any(|f| f.as_str() == Some(FINALIZER)) {
+            let mut all = finalizers.to_vec();
+            all.push(FINALIZER.into());
+            n.set(&["spec", "finalizers"], Value::Array(all));
+        }
+    },
+    // Finalizers change by the finalize endpoint only.
+    prepare_update: |new, old| {
+        restore(new, old, "status");
+        restore(new, old, "spec");
+    },
+    name_rule: names::dns1123_label,
+    selectable: |n| vec![("status.phase", text(n, &["status", "phase"]).to_string())],
+    selectable_names: &["status.phase"],
+    ..Kind::PLAIN
+};
+
+/// What keeps a namespace until its content is gone.
+const FINALIZER: &str = "kubernetes";
+/// The label by which every namespace can be selected.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+fn defaults(n: &mut Value) {
+    let name = text(n, &["metadata", "name"]).to_string();
+    if !name.is_empty() {
+        n.set(&["metadata", "labels", NAME_LABEL], name);
+    }
+}

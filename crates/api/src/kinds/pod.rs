@@ -1,0 +1,195 @@
+//! Pod.
+
+mod row;
+mod update;
+
+use meta::Value;
+use meta::field::{Errors, Path};
+
+use super::columns::{AGE, Column, NAME};
+use super::{Kind, first_generation, keep_all_but_status, keep_status_count_spec, pod_spec};
+
+pub static KIND: Kind = Kind {
+    columns: COLUMNS,
+    row: row::row,
+    defaults,
+    prepare_create,
+    prepare_update: keep_status_count_spec,
+    prepare_status_update,
+    validate_create: |pod| {
+        let mut errors = Errors::new();
+        pod_spec::validate(&pod["spec"], &Path::new("spec"), &mut errors);
+        errors
+    },
+    validate_update: update::validate,
+    selectable,
+    selectable_names: &[
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.podIPs",
+        "status.nominatedNodeName",
+    ],
+    ..Kind::PLAIN
+};
+
+const COLUMNS: &[Column] = &[
+    NAME,
+    Column::text("Ready", "The aggregate readiness state of this pod for accepting traffic."),
+    Column::text("Status", "The aggregate status of the containers in this pod."),
+    Column::text(
+        "Restarts",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has \
+         restarted.",
+    ),
+    AGE,
+    Column::text("IP", "podIP address allocated to the pod. Routable at least within the cluster.").wide(),
+    Column::text("Node", "The node that the pod runs on; empty until it is scheduled.").wide(),
+    Column::text("Nominated Node", "The node on which preemption makes room for the pod.").wide(),
+    Column::text("Readiness Gates", "How many of the pod's readiness gates are true.").wide(),
+];
+
+fn defaults(pod: &mut Value) {
+    let spec = pod.slot(&["spec"]);
+    pod_spec::requests_from_limits(spec);
+    spec.set_default(&["enableServiceLinks"], true);
+    if spec.bool_at(&["hostNetwork"]) == Some(true) {
+        for list in ["initContainers", "containers"] {
+            super::fill::each(spec, &[list], |container| {
+                super::fill::each(container, &["ports"], |port| {
+                    if port.int_at(&["hostPort"]).unwrap_or(0) == 0 {
+                        let number = port["containerPort"].clone();
+                        port.set(&["hostPort"], number);
+                    }
+                });
+            });
+        }
+    }
+    pod_spec::defaults(spec);
+}
+
+fn prepare_create(pod: &mut Value) {
+    first_generation(pod);
+    pod.set(&["status"], meta::json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])}));
+    if !pod.array_at(&["spec", "schedulingGates"]).is_empty() {
+        let condition = meta::json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates", "lastProbeTime": null,
+            "lastTransitionTime": null});
+        pod.set(&["status", "conditions"], vec![condition]);
+    }
+}
+
+fn prepare_status_update(new: &mut Value, old: &Value) {
+    let kept = new["status"]["qosClass"].is_empty();
+    keep_all_but_status(new, old);
+    // A client that leaves the class out does not mean to clear it.
+    if kept && !old["status"]["qosClass"].is_empty() {
+        new.set(&["status", "qosClass"], &old["status"]["qosClass"]);
+    }
+}
+
+/// Guaranteed: every container limits cpu and memory and asks for as much; BestEffort: none asks for anything.
+pub fn qos_class(spec: &Value) -> &'static str {
+    use meta::quantity::Quantity;
+    let amount = |c: &Value, list: &str, name: &str| {
+        let text = c.str_at(&["resources", list, name])?;
+        Quantity::parse(text).ok().filter(|q| q.sign() > 0)
+    };
+    let containers = || spec.array_at(&["containers"]).iter().chain(spec.array_at(&["initContainers"]));
+    let asks = |c: &Value, name: &str| amount(c, "requests", name).is_some() || amount(c, "limits", name).is_some();
+    if !containers().any(|c| asks(c, "cpu") || asks(c, "memory")) {
+        return "BestEffort";
+    }
+    let pinned = |c: &Value, name: &str| match (amount(c, "limits", name), amount(c, "requests", name)) {
+        (Some(limit), Some(request)) => limit == request,
+        (Some(_), None) => true,
+        _ => false,
+    };
+    if containers().all(|c| pinned(c, "cpu") && pinned(c, "memory")) { "Guaranteed" } else { "Burstable" }
+}
+
+fn selectable(pod: &Value) -> Vec<(&'static str, String)> {
+    let text = |path: &[&str]| pod.str_at(path).unwrap_or_default().to_string();
+    let host_network = pod.bool_at(&["spec", "hostNetwork"]).unwrap_or(false);
+    vec![
+        ("spec.nodeName", text(&["spec", "nodeName"])),
+        ("spec.restartPolicy", text(&["spec", "restartPolicy"])),
+        ("spec.schedulerName", text(&["spec", "schedulerName"])),
+        ("spec.serviceAccountName", text(&["spec", "serviceAccountName"])),
+        ("spec.hostNetwork", host_network.to_string()),
+        ("status.phase", text(&["status", "phase"])),
+        ("status.podIP", text(&["status", "podIP"])),
+        ("status.podIPs", text(&["status", "podIP"])),
+        ("status.nominatedNodeName", text(&["status", "nominatedNodeName"])),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use meta::json;
+
+    #[test]
+    fn classes() {
+        let pod = |requests, limits| json!({"containers": [{"resources": {"requests": requests, "limits": limits}}]});
+        let empty = || meta::serde_json::json!({});
+        let full = || meta::serde_json::json!({"cpu": "1", "memory": "1Gi"});
+        for (spec, want) in [
+            (pod(empty(), empty()), "BestEffort"),
+            (pod(full(), full()), "Guaranteed"),
+            (pod(empty(), full()), "Guaranteed"),
+            (pod(full(), empty()), "Burstable"),
+            (pod(meta::serde_json::json!({"cpu": "1"}), meta::serde_json::json!({"cpu": "1"})), "Burstable"),
+            (pod(meta::serde_json::json!({"cpu": "0"}), empty()), "BestEffort"),
+        ] {
+            assert_eq!(qos_class(&spec), want, "{spec}");
+        }
+    }
+
+    #[test]
+    fn faults_as_upstream() {
+        let mut pod = json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {
+            "restartPolicy": "Sometimes", "dnsPolicy": "None",
+            "volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}, {"name": "s", "secret": {}}],
+            "tolerations": [{"operator": "Equal"}],
+            "containers": [
+                {"name": "A", "ports": [{"containerPort": 70000, "name": "x"}, {"containerPort": 1, "name": "x", "protocol": "X"}]},
+                {"name": "b", "image": " i", "env": [{"name": ""}, {"name": "X", "valueFrom": {}}],
+                 "volumeMounts": [{"name": "nope", "mountPath": "/a"}, {"name": "nope", "mountPath": "/a"}],
+                 "resources": {"requests": {"cpu": "2", "foo": "1"}, "limits": {"cpu": "1"}},
+                 "livenessProbe": {"successThreshold": 2, "httpGet": {"port": 0}}},
+                {"name": "b", "image": "i"}]}});
+        (KIND.defaults)(&mut pod);
+        let errors = super::super::check_create(&KIND, &pod, true);
+        let text: Vec<String> = errors.iter().map(|e| e.to_string().chars().take(150).collect()).collect();
+        expect![[r#"
+            spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type
+            spec.volumes[1].secret.secretName: Required value
+            spec.containers[0].name: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and
+            spec.containers[0].image: Required value
+            spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive
+            spec.containers[0].ports[1].name: Duplicate value: "x"
+            spec.containers[0].ports[1].protocol: Unsupported value: "X": supported values: "SCTP", "TCP", "UDP"
+            spec.containers[1].image: Invalid value: " i": must not have leading or trailing whitespace
+            spec.containers[1].env[0].name: Required value
+            spec.containers[1].env[1].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fil
+            spec.containers[1].volumeMounts[0].name: Not found: "nope"
+            spec.containers[1].volumeMounts[1].name: Not found: "nope"
+            spec.containers[1].volumeMounts[1].mountPath: Invalid value: "/a": must be unique
+            spec.containers[1].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1
+            spec.containers[1].resources.requests[foo]: Invalid value: "foo": must be a standard resource for containers
+            spec.containers[1].resources.limits: Required value: Limit must be set for non overcommitable resources
+            spec.containers[1].livenessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive
+            spec.containers[1].livenessProbe.successThreshold: Invalid value: 2: must be 1
+            spec.containers[2].name: Duplicate value: "b"
+            spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure"
+            spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None
+            spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when `key` is empty, which means "match all values and all keys""#]]
+        .assert_eq(&text.join("\n"));
+    }
+}

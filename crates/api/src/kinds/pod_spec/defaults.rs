@@ -1,0 +1,165 @@
+//! Defaults of a PodSpec and of everything in it.
+//!
+//! Source: the API reference ("defaults to ...") and the behaviour of an API server.
+
+use meta::Value;
+
+use crate::kinds::fill::{at, each, text, unset};
+
+/// Defaults of a PodSpec, wherever it stands.
+pub fn defaults(spec: &mut Value) {
+    text(spec, "dnsPolicy", "ClusterFirst");
+    text(spec, "restartPolicy", "Always");
+    text(spec, "schedulerName", "default-scheduler");
+    unset(spec, "securityContext", Value::object());
+    unset(spec, "terminationGracePeriodSeconds", 30);
+    each(spec, &["volumes"], volume);
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        each(spec, &[list], container);
+    }
+}
+
+/// Defaults of `spec.template` of a controller.
+pub fn template_defaults(object: &mut Value, template: &[&str]) {
+    let mut path = template.to_vec();
+    path.push("spec");
+    at(object, &path, defaults);
+}
+
+/// Requests that a Pod leaves out follow its limits. Templates keep theirs as written.
+pub fn requests_from_limits(spec: &mut Value) {
+    for list in ["initContainers", "containers"] {
+        each(spec, &[list], |container| {
+            let Some(Value::Object(limits)) = container.at(&["resources", "limits"]).cloned() else { return };
+            for (name, limit) in limits.iter() {
+                container.set_default(&["resources", "requests", name], limit);
+            }
+        });
+    }
+}
+
+fn container(container: &mut Value) {
+    let policy = if is_latest(container.str_at(&["image"]).unwrap_or_default()) { "Always" } else { "IfNotPresent" };
+    text(container, "imagePullPolicy", policy);
+    text(container, "terminationMessagePath", "/dev/termination-log");
+    text(container, "terminationMessagePolicy", "File");
+    each(container, &["ports"], |port| text(port, "protocol", "TCP"));
+    each(container, &["env"], |env| {
+        at(env, &["valueFrom", "fieldRef"], |f| text(f, "apiVersion", "v1"));
+        at(env, &["valueFrom", "fileKeyRef"], |f| unset(f, "optional", false));
+    });
+    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        at(container, &[name], probe);
+    }
+    for name in ["postStart", "preStop"] {
+        at(container, &["lifecycle", name], handler);
+    }
+    for list in ["limits", "requests"] {
+        round_up(container, &["resources", list]);
+    }
+}
+
+/// An image without a tag or digest, or with the tag `latest`.
+fn is_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match last.split_once(':') {
+        None => true,
+        Some((_, tag)) => tag == "latest",
+    }
+}
+
+fn probe(probe: &mut Value) {
+    for (name, default) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+        if probe.int_at(&[name]).unwrap_or(0) == 0 {
+            probe.set(&[name], default);
+        }
+    }
+    handler(probe);
+}
+
+fn handler(handler: &mut Value) {
+    at(handler, &["httpGet"], |http| {
+        text(http, "path", "/");
+        text(http, "scheme", "HTTP");
+    });
+    at(handler, &["grpc"], |grpc| unset(grpc, "service", ""));
+}
+
+/// Amounts are kept to a thousandth.
+fn round_up(container: &mut Value, path: &[&str]) {
+    let Some(Value::Object(list)) = container.at_mut(path) else { return };
+    for amount in list.values_mut() {
+        let parsed = amount.as_str().and_then(|t| meta::quantity::Quantity::parse(t).ok());
+        if let Some(quantity) = parsed.filter(|q| !q.is_whole_milli()) {
+            *amount = quantity.round_up_milli().to_string().into();
+        }
+    }
+}
+
+const FILE_MODE: i64 = 0o644;
+
+fn volume(volume: &mut Value) {
+    let sources = volume.as_object().map_or(0, |m| m.iter().filter(|(k, v)| *k != "name" && !v.is_null()).count());
+    if sources == 0 {
+        volume.set(&["emptyDir"], Value::object());
+    }
+    for name in ["secret", "configMap", "downwardAPI", "projected"] {
+        at(volume, &[name], |source| unset(source, "defaultMode", FILE_MODE));
+    }
+    each(volume, &["downwardAPI", "items"], downward_item);
+    each(volume, &["projected", "sources"], |source| {
+        each(source, &["downwardAPI", "items"], downward_item);
+        at(source, &["serviceAccountToken"], |token| unset(token, "expirationSeconds", 3600));
+    });
+    at(volume, &["hostPath"], |host| unset(host, "type", ""));
+    at(volume, &["iscsi"], |iscsi| text(iscsi, "iscsiInterface", "default"));
+    at(volume, &["ephemeral", "volumeClaimTemplate", "spec"], |claim| text(claim, "volumeMode", "Filesystem"));
+    at(volume, &["image"], |image| {
+        let latest = is_latest(image.str_at(&["reference"]).unwrap_or_default());
+        text(image, "pullPolicy", if latest { "Always" } else { "IfNotPresent" });
+    });
+}
+
+fn downward_item(item: &mut Value) {
+    at(item, &["fieldRef"], |f| text(f, "apiVersion", "v1"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use meta::json;
+
+    #[test]
+    fn a_small_spec_grows() {
+        let mut spec = json!({"containers": [{"name": "a", "image": "nginx", "resources": {"limits": {"cpu": "1"}},
+            "ports": [{"containerPort": 80}], "livenessProbe": {"httpGet": {"port": 80}},
+            "env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}],
+            "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}, {"name": "h", "hostPath": {"path": "/"}},
+                {"name": "p", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]});
+        defaults(&mut spec);
+        requests_from_limits(&mut spec);
+        let once = spec.clone();
+        defaults(&mut spec);
+        assert_eq!(spec, once, "defaults must be idempotent");
+        expect![[r#"{"containers":[{"env":[{"name":"X","valueFrom":{"fieldRef":{"apiVersion":"v1","fieldPath":"metadata.name"}}}],"image":"nginx","imagePullPolicy":"Always","livenessProbe":{"failureThreshold":3,"httpGet":{"path":"/","port":80,"scheme":"HTTP"},"periodSeconds":10,"successThreshold":1,"timeoutSeconds":1},"name":"a","ports":[{"containerPort":80,"protocol":"TCP"}],"resources":{"limits":{"cpu":"1"},"requests":{"cpu":"1"}},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always","schedulerName":"default-scheduler","securityContext":{},"terminationGracePeriodSeconds":30,"volumes":[{"emptyDir":{},"name":"v"},{"configMap":{"defaultMode":420,"name":"c"},"name":"c"},{"hostPath":{"path":"/","type":""},"name":"h"},{"name":"p","projected":{"defaultMode":420,"sources":[{"serviceAccountToken":{"expirationSeconds":3600,"path":"t"}}]}}]}"#]]
+        .assert_eq(&spec.to_string());
+    }
+
+    #[test]
+    fn pull_policies_follow_the_tag() {
+        for (image, latest) in [
+            ("nginx", true),
+            ("nginx:latest", true),
+            ("nginx:1.2", false),
+            ("localhost:5000/nginx", true),
+            ("localhost:5000/nginx:1", false),
+            ("nginx@sha256:abc", false),
+        ] {
+            assert_eq!(is_latest(image), latest, "{image}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Declarative validation: a path, and what must hold there.
+//!
+//! A path is dotted; `[]` after a name goes through the items of a list, `{}` through the values of a map. Reads
+//! documents only. Invariant: a rule below an absent object says nothing, so that optional parts stay optional.
+
+use meta::field::{Error, Errors, Path};
+use meta::{Value, names};
+
+/// What must hold at a path.
+#[derive(Clone, Copy)]
+pub enum Check {
+    /// Present and not empty. The text is the detail of the message.
+    Required(&'static str),
+    /// When present, one of these.
+    OneOf(&'static [&'static str]),
+    /// Present, and one of these.
+    RequiredOneOf(&'static [&'static str]),
+    /// When present, at least 0.
+    NonNegative,
+    /// When present, at least 1; the detail is upstream's.
+    Positive,
+    /// When present, between these, both included.
+    Range(i64, i64),
+    /// When present and not empty, what this function finds no fault with.
+    Name(fn(&str) -> Vec<String>),
+    /// When present, a port number.
+    Port,
+    /// The same as in the old object.
+    Immutable,
+    /// Labels: keys and values.
+    Labels,
+    /// A label selector in its object form.
+    Selector,
+}
+
+pub type Rule = (&'static str, Check);
+
+/// Checks all rules in their order.
+pub fn check(object: &Value, rules: &[Rule], errors: &mut Errors) {
+    check_at(object, &Path::default(), rules, errors);
+}
+
+/// Checks rules whose paths begin at `base`.
+pub fn check_at(object: &Value, base: &Path, rules: &[Rule], errors: &mut Errors) {
+    for (path, check) in rules {
+        if !matches!(check, Check::Immutable) {
+            walk(object, base, path, &mut |value, at| apply(value, at, *check, errors));
+        }
+    }
+}
+
+/// Checks the `Immutable` rules against the old object.
+pub fn check_immutable(new: &Value, old: &Value, rules: &[Rule], errors: &mut Errors) {
+    for (path, _) in rules.iter().filter(|(_, check)| matches!(check, Check::Immutable)) {
+        let parts: Vec<&str> = path.split('.').collect();
+        let value = new.at(&parts).unwrap_or(&Value::Null);
+        if *value != *old.at(&parts).unwrap_or(&Value::Null) {
+            errors.push(Error::invalid(&Path::new(path), value, "field is immutable"));
+        }
+    }
+}
+
+fn walk(value: &Value, at: &Path, path: &str, visit: &mut dyn FnMut(&Value, &Path)) {
+    if path.is_empty() {
+        return visit(value, at);
+    }
+    let (step, rest) = path.split_once('.').unwrap_or((path, ""));
+    if let Some(name) = step.strip_suffix("[]") {
+        for (i, item) in value.array_at(&[name]).iter().enumerate() {
+            walk(item, &at.child(name).index(i), rest, visit);
+        }
+    } else if let Some(name) = step.strip_suffix("{}") {
+        if let Some(map) = value[name].as_object() {
+            for (key, item) in map.iter() {
+                walk(item, &at.child(name).key(key), rest, visit);
+            }
+        }
+    } else {
+        let next = &value[step];
+        if next.is_null() && !rest.is_empty() {
+            return;
+        }
+        walk(next, &at.child(step), rest, visit);
+    }
+}
+
+fn apply(value: &Value, at: &Path, check: Check, errors: &mut Errors) {
+    let number = value.as_i64();
+    match check {
+        Check::Required(detail) => {
+            let absent = match value {
+                Value::Null => true,
+                Value::String(s) => s.is_empty(),
+                Value::Array(a) => a.is_empty(),
+                _ => false,
+            };
+            if absent {
+                errors.push(Error::required(at, detail));
+            }
+        }
+        Check::OneOf(supported) => {
+            if value.as_str().is_some_and(|s| !s.is_empty() && !supported.contains(&s)) {
+                errors.push(Error::not_supported(at, value, supported));
+            }
+        }
+        Check::RequiredOneOf(supported) => match value.as_str().unwrap_or_default() {
+            "" => errors.push(Error::required(at, "")),
+            s if !supported.contains(&s) => errors.push(Error::not_supported(at, s, supported)),
+            _ => {}
+        },
+        Check::NonNegative => {
+            if let Some(n) = number.filter(|n| *n < 0) {
+                errors.push(Error::invalid(at, n, "must be greater than or equal to 0"));
+            }
+        }
+        Check::Positive => {
+            if let Some(n) = number.filter(|n| *n <= 0) {
+                errors.push(Error::invalid(at, n, "must be greater than 0"));
+            }
+        }
+        Check::Range(low, high) => {
+            if let Some(n) = number.filter(|n| !(low..=high).contains(n)) {
+                errors.push(Error::invalid(at, n, format!("must be between {low} and {high}, inclusive")));
+            }
+        }
+        Check::Name(rule) => {
+            if let Some(name) = value.as_str().filter(|s| !s.is_empty()) {
+                errors.extend(rule(name).into_iter().map(|m| Error::invalid(at, name, m)));
+            }
+        }
+        Check::Port => {
+            if let Some(n) = number {
+                errors.extend(names::port_number(n).into_iter().map(|m| Error::invalid(at, n, m)));
+            }
+        }
+        Check::Labels => {
+            if let Some(map) = value.as_object() {
+                meta::selector::validate_labels(map, at, errors);
+            }
+        }
+        Check::Selector => errors.extend(meta::selector::LabelSelector::validate(value, at)),
+        Check::Immutable => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    #[test]
+    fn paths_and_checks() {
+        let object =
+            json!({"spec": {"type": "x", "n": -1, "items": [{"name": "A"}, {"name": ""}], "map": {"k": {"port": 0}}}});
+        let rules: &[Rule] = &[
+            ("spec.type", Check::OneOf(&["b", "a"])),
+            ("spec.n", Check::NonNegative),
+            ("spec.items[].name", Check::Required("")),
+            ("spec.items[].name", Check::Name(names::dns1035_label)),
+            ("spec.map{}.port", Check::Port),
+            ("spec.absent.deep", Check::Required("")),
+            ("spec.absent", Check::Required("say it")),
+        ];
+        let mut errors = Errors::new();
+        check(&object, rules, &mut errors);
+        let text: Vec<String> = errors.iter().map(|e| e.to_string().chars().take(70).collect()).collect();
+        assert_eq!(
+            text,
+            [
+                "spec.type: Unsupported value: \"x\": supported values: \"a\", \"b\"",
+                "spec.n: Invalid value: -1: must be greater than or equal to 0",
+                "spec.items[1].name: Required value",
+                "spec.items[0].name: Invalid value: \"A\": a DNS-1035 label must consist ",
+                "spec.map[k].port: Invalid value: 0: must be between 1 and 65535, inclu",
+                "spec.absent: Required value: say it",
+            ]
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! Secret.
+
+use meta::Value;
+use meta::field::{Error, Errors, Path};
+
+use super::columns::{AGE, Column, NAME, age, name, text};
+use super::{Kind, MAX_DATA_BYTES, fill, validate_key};
+
+pub static KIND: Kind = Kind {
+    columns: &[
+        NAME,
+        Column::text("Type", "Used to facilitate programmatic handling of secret data."),
+        Column::text("Data", "How many keys it holds."),
+        AGE,
+    ],
+    row: |s, now| {
+        let keys = s["data"].as_object().map_or(0, |m| m.len());
+        vec![name(s), text(s, &["type"]).into(), keys.into(), age(s, now)]
+    },
+    defaults,
+    validate_create: validate,
+    validate_update: |new, old| {
+        let mut errors = Errors::new();
+        if new["type"] != old["type"] {
+            errors.push(Error::invalid(&Path::new("type"), &new["type"], "field is immutable"));
+        }
+        if old.bool_at(&["immutable"]) == Some(true) {
+            for member in ["immutable", "data"] {
+                if new[member] != old[member] {
+                    errors.push(Error::forbidden(&Path::new(member), "field is immutable when `immutable` is set"));
+                }
+            }
+        }
+        errors.extend(validate(new));
+        errors
+    },
+    selectable: |s| vec![("type", text(s, &["type"]).to_string())],
+    selectable_names: &["type"],
+    ..Kind::PLAIN
+};
+
+fn defaults(s: &mut Value) {
+    fill::text(s, "type", "Opaque");
+    // `stringData` is for writing only: it goes over `data`.
+    if let Some(Value::Object(plain)) = s.remove(&["stringData"]) {
+        use base64::Engine;
+        for (key, value) in plain.iter() {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(value.as_str().unwrap_or_default());
+            s.set(&["data", key], encoded);
+        }
+    }
+}
+
+/// Keys that a type of secret can't do without.
+fn required(ty: &str) -> &'static [&'static str] {
+    match ty {
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        _ => &[],
+    }
+}
+
+fn validate(s: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let mut bytes = 0;
+    if let Some(data) = s["data"].as_object() {
+        for (key, value) in data.iter() {
+            validate_key(key, &Path::new("data").key(key), &mut errors);
+            bytes += value.as_str().map_or(0, |v| v.len() / 4 * 3);
+        }
+    }
+    if bytes > MAX_DATA_BYTES {
+        errors.push(Error::too_long(&Path::new("data"), MAX_DATA_BYTES));
+    }
+    let ty = text(s, &["type"]);
+    for key in required(ty).iter().filter(|k| s["data"].get(k).is_none()) {
+        errors.push(Error::required(&Path::new("data").key(key), ""));
+    }
+    let data = |key: &str| s["data"].get(key).is_some_and(|v| !v.is_empty());
+    if ty == "kubernetes.io/basic-auth" && !data("username") && !data("password") {
+        errors.push(Error::required(&Path::new("data[username]"), ""));
+        errors.push(Error::required(&Path::new("data[password]"), ""));
+    }
+    if ty == "kubernetes.io/service-account-token"
+        && text(s, &["metadata", "annotations", "kubernetes.io/service-account.name"]).is_empty()
+    {
+        let at = Path::new("metadata.annotations").key("kubernetes.io/service-account.name");
+        errors.push(Error::required(&at, ""));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    #[test]
+    fn string_data_becomes_data() {
+        let mut s = json!({"stringData": {"a": "hello"}, "data": {"a": "eA==", "b": "eQ=="}});
+        defaults(&mut s);
+        assert_eq!(s, json!({"type": "Opaque", "data": {"a": "aGVsbG8=", "b": "eQ=="}}));
+    }
+
+    #[test]
+    fn types_have_their_keys() {
+        let errors = validate(&json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}));
+        assert_eq!(errors.iter().map(|e| e.to_string()).collect::<Vec<_>>(), ["data[tls.key]: Required value"]);
+    }
+}

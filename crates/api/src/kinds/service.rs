@@ -1,0 +1,350 @@
+//! Service. Addresses and node ports are given out by the API server, not here.
+
+use std::collections::BTreeSet;
+
+use meta::field::{Error, Errors, Path};
+use meta::time::Timestamp;
+use meta::{Value, names};
+
+use super::columns::{AGE, Cell, Column, NAME, age, int, labels, name, text};
+use super::rules::{Check, Rule, check};
+use super::{Kind, fill, keep_status, pod_spec};
+
+pub static KIND: Kind = Kind {
+    columns: &[
+        NAME,
+        Column::text("Type", "How the service is exposed: ClusterIP, NodePort, LoadBalancer or ExternalName."),
+        Column::text("Cluster-IP", "The address of the service inside the cluster."),
+        Column::text("External-IP", "Addresses at which the service is reached from outside."),
+        Column::text("Port(s)", "The ports that are exposed by this service."),
+        AGE,
+        Column::text("Selector", "Labels of the pods that traffic goes to.").wide(),
+    ],
+    row,
+    defaults,
+    prepare_create: |s| s.set(&["status"], meta::json!({"loadBalancer": {}})),
+    prepare_update,
+    validate_create: validate,
+    validate_update,
+    name_rule: names::dns1035_label,
+    selectable: |s| {
+        vec![
+            ("spec.clusterIP", text(s, &["spec", "clusterIP"]).to_string()),
+            ("spec.type", text(s, &["spec", "type"]).to_string()),
+        ]
+    },
+    selectable_names: &["spec.clusterIP", "spec.type"],
+    create_on_update: true,
+    ..Kind::PLAIN
+};
+
+fn row(s: &Value, now: Timestamp) -> Vec<Cell> {
+    let ip = match s.array_at(&["spec", "clusterIPs"]) {
+        [first, ..] => first.as_str().unwrap_or_default(),
+        [] => text(s, &["spec", "clusterIP"]),
+    };
+    let ports: Vec<String> = s.array_at(&["spec", "ports"]).iter().map(port_text).collect();
+    vec![
+        name(s),
+        text(s, &["spec", "type"]).into(),
+        if ip.is_empty() { "<none>" } else { ip }.into(),
+        external(s).into(),
+        if ports.is_empty() { "<none>".into() } else { ports.join(",").into() },
+        age(s, now),
+        labels(&s["spec"]["selector"]).into(),
+    ]
+}
+
+fn port_text(port: &Value) -> String {
+    let (number, protocol) = (int(port, &["port"]), text(port, &["protocol"]));
+    match int(port, &["nodePort"]) {
+        0 => format!("{number}/{protocol}"),
+        node => format!("{number}:{node}/{protocol}"),
+    }
+}
+
+/// Addresses of a load balancer's status: ip, or else host name.
+pub(super) fn load_balancer(status: &Value) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for ingress in status.array_at(&["loadBalancer", "ingress"]) {
+        let (ip, host) = (text(ingress, &["ip"]), text(ingress, &["hostname"]));
+        let address = if ip.is_empty() { host } else { ip };
+        if !address.is_empty() {
+            found.insert(address.to_string());
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn external(s: &Value) -> String {
+    let mut addresses: Vec<String> = Vec::new();
+    let ty = text(s, &["spec", "type"]);
+    if ty == "ExternalName" {
+        return text(s, &["spec", "externalName"]).to_string();
+    }
+    if ty == "LoadBalancer" {
+        addresses.extend(load_balancer(&s["status"]));
+    }
+    addresses.extend(s.array_at(&["spec", "externalIPs"]).iter().filter_map(Value::as_str).map(String::from));
+    match (addresses.is_empty(), ty) {
+        (true, "LoadBalancer") => "<pending>".into(),
+        (true, _) => "<none>".into(),
+        _ => addresses.join(","),
+    }
+}
+
+fn is_external(s: &Value) -> bool {
+    let ty = text(s, &["spec", "type"]);
+    ty == "NodePort" || ty == "LoadBalancer" || (ty == "ClusterIP" && !s.array_at(&["spec", "externalIPs"]).is_empty())
+}
+
+fn defaults(s: &mut Value) {
+    let spec = s.slot(&["spec"]);
+    fill::text(spec, "sessionAffinity", "None");
+    match text(spec, &["sessionAffinity"]) {
+        "None" => {
+            spec.remove(&["sessionAffinityConfig"]);
+        }
+        "ClientIP" => spec.set_default(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"], 10800),
+        _ => {}
+    }
+    fill::text(spec, "type", "ClusterIP");
+    fill::each(spec, &["ports"], |port| {
+        fill::text(port, "protocol", "TCP");
+        let target = &port["targetPort"];
+        if target.is_empty() {
+            let number = port["port"].clone();
+            port.set(&["targetPort"], number);
+        }
+    });
+    let ty = text(spec, &["type"]).to_string();
+    if is_external(s) {
+        fill::text(s.slot(&["spec"]), "externalTrafficPolicy", "Cluster");
+    }
+    let spec = s.slot(&["spec"]);
+    if ty != "ExternalName" {
+        fill::text(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if ty == "LoadBalancer" {
+        spec.set_default(&["allocateLoadBalancerNodePorts"], true);
+    }
+}
+
+/// A changed type drops what only the old type had, unless the client changed it as well.
+fn prepare_update(new: &mut Value, old: &Value) {
+    keep_status(new, old);
+    if text(new, &["spec", "type"]) == text(old, &["spec", "type"]) {
+        return;
+    }
+    let balancer = text(new, &["spec", "type"]) == "LoadBalancer";
+    for (member, kept) in [
+        ("externalTrafficPolicy", is_external(new)),
+        ("allocateLoadBalancerNodePorts", balancer),
+        ("loadBalancerClass", balancer),
+        ("healthCheckNodePort", balancer),
+    ] {
+        if !kept && new["spec"][member] == old["spec"][member] {
+            new.remove(&["spec", member]);
+        }
+    }
+    if !balancer {
+        new.set(&["status"], meta::json!({"loadBalancer": {}}));
+    }
+}
+
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const POLICIES: &[&str] = &["Cluster", "Local"];
+const RULES: &[Rule] = &[
+    ("spec.selector", Check::Labels),
+    ("spec.sessionAffinity", Check::RequiredOneOf(&["ClientIP", "None"])),
+    ("spec.type", Check::RequiredOneOf(TYPES)),
+    ("spec.internalTrafficPolicy", Check::OneOf(POLICIES)),
+    ("spec.ipFamilyPolicy", Check::OneOf(&["PreferDualStack", "RequireDualStack", "SingleStack"])),
+    ("spec.trafficDistribution", Check::OneOf(&["PreferClose", "PreferSameNode", "PreferSameZone"])),
+];
+
+fn validate(s: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("spec");
+    let spec = &s["spec"];
+    let ty = text(spec, &["type"]);
+    let headless = text(spec, &["clusterIP"]) == "None";
+    let ports = spec.array_at(&["ports"]);
+    if ports.is_empty() && !headless && ty != "ExternalName" {
+        errors.push(Error::required(&path.child("ports"), ""));
+    }
+    match ty {
+        "ExternalName" => {
+            if !text(spec, &["clusterIP"]).is_empty() {
+                let detail = "may not be set for ExternalName services";
+                errors.push(Error::forbidden(&path.child("clusterIPs"), detail));
+            }
+            let external = text(spec, &["externalName"]).trim_end_matches('.');
+            let at = path.child("externalName");
+            if external.is_empty() {
+                errors.push(Error::required(&at, ""));
+            } else {
+                let wrong = names::dns1123_subdomain(external);
+                errors.extend(wrong.into_iter().map(|m| Error::invalid(&at, external, m)));
+            }
+        }
+        "LoadBalancer" if headless => {
+            let detail = "may not be set to 'None' for LoadBalancer services";
+            errors.push(Error::invalid(&path.child("clusterIPs").index(0), "None", detail));
+        }
+        "NodePort" if headless => {
+            let detail = "may not be set to 'None' for NodePort services";
+            errors.push(Error::invalid(&path.child("clusterIPs").index(0), "None", detail));
+        }
+        _ => {}
+    }
+    validate_ports(ports, ty, headless, &path.child("ports"), &mut errors);
+    check(s, RULES, &mut errors);
+    validate_affinity(spec, &path, &mut errors);
+    for (i, ip) in spec.array_at(&["externalIPs"]).iter().filter_map(Value::as_str).enumerate() {
+        let at = path.child("externalIPs").index(i);
+        errors.extend(names::ip(ip).into_iter().map(|m| Error::invalid(&at, ip, m)));
+    }
+    for (i, ip) in spec.array_at(&["clusterIPs"]).iter().filter_map(Value::as_str).enumerate().filter(|(_, ip)| *ip != "None") {
+        let at = path.child("clusterIPs").index(i);
+        errors.extend(names::ip(ip).into_iter().map(|m| Error::invalid(&at, ip, m)));
+    }
+    let policy = text(spec, &["externalTrafficPolicy"]);
+    let at = path.child("externalTrafficPolicy");
+    if !is_external(s) && !policy.is_empty() {
+        let detail = "may only be set for externally-accessible services";
+        errors.push(Error::invalid(&at, policy, detail));
+    } else if !policy.is_empty() && !POLICIES.contains(&policy) {
+        errors.push(Error::not_supported(&at, policy, POLICIES));
+    }
+    if ty != "LoadBalancer" {
+        for member in ["loadBalancerClass", "allocateLoadBalancerNodePorts"] {
+            if !spec[member].is_null() {
+                errors.push(Error::forbidden(&path.child(member), "may only be used when `type` is 'LoadBalancer'"));
+            }
+        }
+    }
+    errors
+}
+
+fn validate_affinity(spec: &Value, path: &Path, errors: &mut Errors) {
+    let timeout = spec.int_at(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"]);
+    if let Some(n) = timeout.filter(|n| !(1..=86400).contains(n)) {
+        let at = path.child("sessionAffinityConfig.clientIP.timeoutSeconds");
+        errors.push(Error::invalid(&at, n, "must be greater than 0 and less than 86400"));
+    }
+}
+
+fn validate_ports(ports: &[Value], ty: &str, headless: bool, path: &Path, errors: &mut Errors) {
+    let (mut names_seen, mut pairs, mut nodes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for (i, port) in ports.iter().enumerate() {
+        let at = path.index(i);
+        let port_name = text(port, &["name"]);
+        if port_name.is_empty() {
+            if ports.len() > 1 {
+                errors.push(Error::required(&at.child("name"), ""));
+            }
+        } else {
+            let wrong = names::dns1123_label(port_name);
+            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("name"), port_name, m)));
+            if !names_seen.insert(port_name.to_string()) {
+                errors.push(Error::duplicate(&at.child("name"), port_name));
+            }
+        }
+        let number = int(port, &["port"]);
+        errors.extend(names::port_number(number).into_iter().map(|m| Error::invalid(&at.child("port"), number, m)));
+        let protocol = text(port, &["protocol"]);
+        match protocol {
+            "" => errors.push(Error::required(&at.child("protocol"), "")),
+            "TCP" | "UDP" | "SCTP" => {}
+            other => errors.push(Error::not_supported(&at.child("protocol"), other, &["SCTP", "TCP", "UDP"])),
+        }
+        if !headless || !port["targetPort"].is_empty() {
+            pod_spec::validate_port(&port["targetPort"], &at.child("targetPort"), errors);
+        }
+        let app = text(port, &["appProtocol"]);
+        if !app.is_empty() {
+            let wrong = names::qualified_name(app);
+            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("appProtocol"), app, m)));
+        }
+        let node = int(port, &["nodePort"]);
+        if node != 0 {
+            if ty == "ClusterIP" {
+                let detail = "may not be used when `type` is 'ClusterIP'";
+                errors.push(Error::forbidden(&at.child("nodePort"), detail));
+            } else if ty == "ExternalName" {
+                let detail = "may not be used when `type` is 'ExternalName'";
+                errors.push(Error::forbidden(&at.child("nodePort"), detail));
+            }
+            if !nodes.insert((protocol.to_string(), node)) {
+                errors.push(Error::duplicate(&at.child("nodePort"), node));
+            }
+        }
+        if !pairs.insert((protocol.to_string(), number)) {
+            errors.push(Error::duplicate(&at, meta::json!({"protocol": protocol, "port": number})));
+        }
+    }
+}
+
+fn validate_update(new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let has_ip = |s: &Value| text(s, &["spec", "type"]) != "ExternalName";
+    let ip = |s: &Value| text(s, &["spec", "clusterIP"]).to_string();
+    if has_ip(new) && has_ip(old) && !ip(old).is_empty() && ip(new) != ip(old) {
+        let at = Path::new("spec.clusterIPs").index(0);
+        errors.push(Error::invalid(&at, ip(new), "may not change once set"));
+    }
+    errors.extend(validate(new));
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use meta::{json, time};
+
+    #[test]
+    fn defaults_and_rows() {
+        let now = time::parse("2026-01-01T00:00:30Z").expect("a time");
+        for (spec, want) in [
+            (json!({"clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}], "selector": {"a": "b"}}),
+             r#"["s","ClusterIP","10.0.0.1","<none>","80/TCP,53/UDP","30s","a=b"]"#),
+            (json!({"type": "NodePort", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["1.2.3.4"]}),
+             r#"["s","NodePort","10.0.0.1","1.2.3.4","80:30080/TCP","30s","<none>"]"#),
+            (json!({"type": "LoadBalancer", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}]}),
+             r#"["s","LoadBalancer","10.0.0.1","<pending>","80/TCP","30s","<none>"]"#),
+            (json!({"type": "ExternalName", "externalName": "x.y"}), r#"["s","ExternalName","<none>","x.y","<none>","30s","<none>"]"#),
+            (json!({"clusterIP": "None"}), r#"["s","ClusterIP","None","<none>","<none>","30s","<none>"]"#),
+        ] {
+            let mut s = json!({"metadata": {"name": "s", "creationTimestamp": "2026-01-01T00:00:00Z"}});
+            s.set(&["spec"], spec);
+            defaults(&mut s);
+            assert_eq!(Value::Array(row(&s, now)).to_string(), want);
+            assert_eq!(validate(&s), []);
+        }
+        let mut s = json!({"spec": {"ports": [{"port": 80}]}});
+        defaults(&mut s);
+        expect![[r#"{"spec":{"internalTrafficPolicy":"Cluster","ports":[{"port":80,"protocol":"TCP","targetPort":80}],"sessionAffinity":"None","type":"ClusterIP"}}"#]]
+        .assert_eq(&s.to_string());
+    }
+
+    #[test]
+    fn faults_as_upstream() {
+        let mut s = json!({"spec": {"type": "ClusterIP", "externalTrafficPolicy": "Local", "sessionAffinity": "x", "selector": {"a": "b c"},
+            "ports": [{"port": 0}, {"port": 80, "name": "B", "targetPort": "", "nodePort": 3}, {"port": 80, "name": "c", "protocol": "X"}]}});
+        defaults(&mut s);
+        let text: Vec<String> = validate(&s).iter().map(|e| e.to_string().chars().take(110).collect()).collect();
+        expect![[r#"
+            spec.ports[0].name: Required value
+            spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive
+            spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive
+            spec.ports[1].name: Invalid value: "B": a lowercase RFC 1123 label must consist of lower case alphanumeric cha
+            spec.ports[1].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'
+            spec.ports[2].protocol: Unsupported value: "X": supported values: "SCTP", "TCP", "UDP"
+            spec.selector: Invalid value: "b c": a valid label must be an empty string or consist of alphanumeric characte
+            spec.sessionAffinity: Unsupported value: "x": supported values: "ClientIP", "None"
+            spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services"#]]
+        .assert_eq(&text.join("\n"));
+    }
+}

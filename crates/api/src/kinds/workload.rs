@@ -1,0 +1,116 @@
+//! What the kinds that make pods from a template share: columns, the selector, the template.
+
+use meta::Value;
+use meta::field::{Error, Errors, Path};
+use meta::selector::LabelSelector;
+
+use super::columns::{Cell, Column, containers_and_images, selector};
+use super::pod_spec;
+
+pub(super) const CONTAINERS: Column = Column::text("Containers", "Names of each container in the template.").wide();
+pub(super) const IMAGES: Column = Column::text("Images", "Images referenced by each container in the template.").wide();
+pub(super) const SELECTOR: Column = Column::text("Selector", "Which pods count as this object's own.").wide();
+
+/// Cells of the three wide columns.
+pub(super) fn wide_cells(object: &Value, template: &[&str]) -> [Cell; 3] {
+    let spec = object.at(template).and_then(|t| t.get("spec")).unwrap_or(&Value::Null);
+    let (names, images) = containers_and_images(spec);
+    [names.into(), images.into(), selector(&object["spec"]["selector"]).into()]
+}
+
+/// Checks `spec.selector` and `spec.template` of a controller whose pods run for ever.
+pub(super) fn validate(object: &Value, kind: &str, errors: &mut Errors) {
+    let selector = validate_selector(object, kind, errors);
+    pod_spec::validate_template(object, selector.as_ref(), errors);
+    validate_runs_for_ever(object, kind, errors);
+}
+
+fn validate_selector(object: &Value, kind: &str, errors: &mut Errors) -> Option<LabelSelector> {
+    let path = Path::new("spec.selector");
+    let selector = &object["spec"]["selector"];
+    if selector.is_null() {
+        errors.push(Error::required(&path, ""));
+        return None;
+    }
+    let wrong = LabelSelector::validate(selector, &path);
+    if !wrong.is_empty() {
+        errors.extend(wrong);
+        return None;
+    }
+    let parsed = LabelSelector::from_valid_object(selector);
+    if parsed.is_everything() {
+        let detail = format!("empty selector is invalid for {kind}");
+        errors.push(Error::invalid(&path, selector, detail));
+        return None;
+    }
+    Some(parsed)
+}
+
+fn validate_runs_for_ever(object: &Value, kind: &str, errors: &mut Errors) {
+    let path = Path::new("spec.template.spec");
+    let spec = &object["spec"]["template"]["spec"];
+    let policy = spec.str_at(&["restartPolicy"]).unwrap_or_default();
+    if policy != "Always" && !policy.is_empty() {
+        errors.push(Error::not_supported(&path.child("restartPolicy"), policy, &["Always"]));
+    }
+    if !spec["activeDeadlineSeconds"].is_null() {
+        let word = match kind {
+            "deployment" | "replicaset" => "ReplicaSet",
+            "daemonset" => "DaemonSet",
+            "statefulset" => "StatefulSet",
+            _ => "ReplicationController",
+        };
+        let detail = format!("activeDeadlineSeconds in {word} is not Supported");
+        errors.push(Error::forbidden(&path.child("activeDeadlineSeconds"), detail));
+    }
+}
+
+/// The selector of an object stays what it was.
+pub(super) fn validate_same_selector(new: &Value, old: &Value, errors: &mut Errors) {
+    if new["spec"]["selector"] != old["spec"]["selector"] {
+        errors.push(Error::invalid(&Path::new("spec.selector"), &new["spec"]["selector"], "field is immutable"));
+    }
+}
+
+/// Checks a count or a percentage, such as `maxSurge`.
+pub(super) fn validate_count_or_percent(value: &Value, path: &Path, errors: &mut Errors) {
+    match value {
+        Value::String(text) => {
+            let number = text.strip_suffix('%').filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            if number.is_none() {
+                let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \
+                              '93%', regex used for validation is '[0-9]+%')";
+                errors.push(Error::invalid(path, text.as_str(), detail));
+            }
+        }
+        number => {
+            if let Some(n) = number.as_i64().filter(|n| *n < 0) {
+                errors.push(Error::invalid(path, n, "must be greater than or equal to 0"));
+            }
+        }
+    }
+}
+
+/// A percentage may not exceed the whole.
+pub(super) fn validate_at_most_all(value: &Value, path: &Path, errors: &mut Errors) {
+    let percent = value.as_str().and_then(|t| t.strip_suffix('%')).and_then(|n| n.parse::<i64>().ok());
+    if percent.is_some_and(|p| p > 100) {
+        errors.push(Error::invalid(path, value, "must not be greater than 100%"));
+    }
+}
+
+/// Zero as a count or a percentage.
+pub(super) fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.strip_suffix('%').and_then(|n| n.parse::<i64>().ok()) == Some(0),
+        number => number.as_i64() == Some(0),
+    }
+}
+
+/// The volume mode and status that a claim template gets.
+pub(super) fn claim_template_defaults(claim: &mut Value) {
+    super::fill::text(claim, "apiVersion", "v1");
+    super::fill::text(claim, "kind", "PersistentVolumeClaim");
+    super::fill::text(claim.slot(&["spec"]), "volumeMode", "Filesystem");
+    super::fill::text(claim.slot(&["status"]), "phase", "Pending");
+}

@@ -1,0 +1,10 @@
+//! Every built-in kind: the table of resources, the schema of their types, and what each kind does beyond it.
+//! Reads and writes nothing: no I/O here.
+
+pub mod discovery;
+pub mod kinds;
+pub mod openapi;
+pub mod resource;
+pub mod table;
+
+pub use table::schema;

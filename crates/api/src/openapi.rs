@@ -1,0 +1,155 @@
+//! OpenAPI documents: what clients validate, explain, complete and merge by. Version 3 by group version, version 2 whole.
+//!
+//! Pure functions from resources and the schema to bytes. Documents are written straight into a buffer, some
+//! milliseconds each, so nothing need be kept between requests.
+//! Source: the published documents' structure (`x-kubernetes-*` extensions: API reference, "OpenAPI").
+//! Invariant: every `$ref` in a document points into it, and every served resource has paths and a schema with its kind.
+
+mod docs;
+mod paths;
+mod schemas;
+mod write;
+
+pub use docs::Docs;
+
+use crate::discovery::version_order;
+use crate::resource::Resource;
+use crate::schema;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use write::Writer;
+
+/// The two forms differ in where schemas stand and in how parameters and bodies are spelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    V2,
+    V3,
+}
+
+impl Form {
+    fn ref_prefix(self) -> &'static str {
+        match self {
+            Form::V2 => "#/definitions/",
+            Form::V3 => "#/components/schemas/",
+        }
+    }
+}
+
+/// The path of a group version without the leading slash: `api/v1`, `apis/apps/v1`.
+fn group_version_path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// `GET /openapi/v3`: where each document is. The hash in an address changes when its document does, so clients may
+/// keep documents for good.
+pub fn v3_index<'r>(resources: impl IntoIterator<Item = &'r Resource>) -> Vec<u8> {
+    let mut versions: BTreeMap<String, Vec<&Resource>> = BTreeMap::new();
+    for r in resources {
+        versions.entry(group_version_path(&r.group, &r.version)).or_default().push(r);
+    }
+    let mut w = Writer::new();
+    w.object(|w| {
+        w.member("paths", |w| {
+            w.object(|w| {
+                for (path, resources) in &versions {
+                    let address = format!("/openapi/v3/{path}?hash={}", hash(resources));
+                    w.member(path, |w| w.object(|w| w.pair("serverRelativeURL", &address)));
+                }
+            });
+        });
+    });
+    w.finish()
+}
+
+/// The hash in the index's address of a group version's document: over what the document is made from.
+pub fn v3_hash<'r>(resources: impl IntoIterator<Item = &'r Resource>, group: &str, version: &str) -> String {
+    let own: Vec<&Resource> = resources.into_iter().filter(|r| r.group == group && r.version == version).collect();
+    hash(&own)
+}
+
+fn hash(resources: &[&Resource]) -> String {
+    let mut sorted: Vec<String> = resources.iter().map(|r| format!("{r:?}")).collect();
+    sorted.sort();
+    let mut hasher = Sha256::new();
+    hasher.update(env!("CARGO_PKG_VERSION"));
+    hasher.update(include_bytes!("data/schema.txt"));
+    sorted.iter().for_each(|r| hasher.update(r));
+    hasher.finalize().iter().fold(String::new(), |text, byte| text + &format!("{byte:02X}"))
+}
+
+/// `GET /openapi/v3/api/v1`, `GET /openapi/v3/apis/GROUP/VERSION`; `None` when nothing of it is served.
+pub fn v3<'r>(
+    resources: impl IntoIterator<Item = &'r Resource>,
+    group: &str,
+    version: &str,
+    docs: &Docs,
+) -> Option<Vec<u8>> {
+    let own: Vec<&Resource> = resources.into_iter().filter(|r| r.group == group && r.version == version).collect();
+    if own.is_empty() {
+        return None;
+    }
+    let mut w = Writer::new();
+    let mut used = schemas::Used::new(schema());
+    w.object(|w| {
+        w.pair("openapi", "3.0.0");
+        info(w);
+        w.member("paths", |w| w.object(|w| paths::write(w, Form::V3, &own, docs, &mut used)));
+        w.member("components", |w| {
+            w.object(|w| {
+                w.member("schemas", |w| w.object(|w| schemas::write(w, Form::V3, docs, &mut used)));
+                w.member("securitySchemes", |w| w.object(security_scheme));
+            });
+        });
+    });
+    Some(w.finish())
+}
+
+/// `GET /openapi/v2`: all of it in one document (4 MB).
+pub fn v2<'r>(resources: impl IntoIterator<Item = &'r Resource>, docs: &Docs) -> Vec<u8> {
+    let mut versions: BTreeMap<(&str, _), Vec<&Resource>> = BTreeMap::new();
+    for r in resources {
+        versions.entry((&*r.group, version_order(&r.version))).or_default().push(r);
+    }
+    let mut w = Writer::new();
+    let mut used = schemas::Used::new(schema());
+    w.object(|w| {
+        w.pair("swagger", "2.0");
+        info(w);
+        w.member("paths", |w| {
+            w.object(|w| {
+                for own in versions.values() {
+                    paths::write(w, Form::V2, own, docs, &mut used);
+                }
+            });
+        });
+        w.member("definitions", |w| w.object(|w| schemas::write(w, Form::V2, docs, &mut used)));
+        w.member("securityDefinitions", |w| w.object(security_scheme));
+        w.member("security", |w| {
+            w.array(|w| w.item(|w| w.object(|w| w.member("BearerToken", |w| w.array(|_| {})))));
+        });
+    });
+    w.finish()
+}
+
+fn info(w: &mut Writer) {
+    w.member("info", |w| {
+        w.object(|w| {
+            w.pair("title", "Kubernetes");
+            w.pair("version", "v1.37.0");
+        });
+    });
+}
+
+fn security_scheme(w: &mut Writer) {
+    w.member("BearerToken", |w| {
+        w.object(|w| {
+            w.pair("type", "apiKey");
+            w.pair("description", "Bearer Token authentication");
+            w.pair("name", "authorization");
+            w.pair("in", "header");
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests;

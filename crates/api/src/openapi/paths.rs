@@ -1,0 +1,443 @@
+//! The paths of a document: for every resource the operations of its verbs, with their parameters, bodies and answers.
+//!
+//! Source: the published documents' operation names and parameters.
+//! Invariant: an operation names the kind it is about (`x-kubernetes-group-version-kind`), which is how kubectl finds
+//! out that `fieldValidation` and `dryRun` are supported.
+
+mod parameters;
+
+use super::docs::Docs;
+use super::schemas::Used;
+use super::write::Writer;
+use super::{Form, group_version_path};
+use crate::resource::{Resource, Subresource};
+use parameters::Parameter;
+
+/// What stands in `x-kubernetes-group-version-kind`.
+pub(super) fn write_gvk(w: &mut Writer, group: &str, version: &str, kind: &str) {
+    w.object(|w| {
+        w.pair("group", group);
+        w.pair("kind", kind);
+        w.pair("version", version);
+    });
+}
+
+/// One method on one path.
+struct Operation<'a> {
+    /// `get`, `post`, ...
+    method: &'a str,
+    /// `x-kubernetes-action`.
+    action: &'a str,
+    id: String,
+    description: String,
+    gvk: (&'a str, &'a str, &'a str),
+    query: Vec<Parameter>,
+    /// Full name of the body's schema.
+    body: Option<String>,
+    /// Full name of the answer's schema; `None` for a plain string.
+    answer: Option<String>,
+    /// Codes besides 200 and 401.
+    codes: &'a [&'a str],
+}
+
+struct Paths<'a, 'w> {
+    form: Form,
+    docs: &'a Docs,
+    w: &'w mut Writer,
+    /// `AppsV1`
+    camel: String,
+    /// `apps_v1`
+    tag: String,
+}
+
+pub(super) fn write(w: &mut Writer, form: Form, resources: &[&Resource], docs: &Docs, used: &mut Used<'_>) {
+    let Some(first) = resources.first() else { return };
+    let group = if first.group.is_empty() { "core" } else { first.group.trim_end_matches(".k8s.io") };
+    let camel: String = group.split('.').chain([&*first.version]).map(capitalised).collect();
+    let words: Vec<&str> = group.split('.').collect();
+    let tag = format!("{}_{}", camel_start(&words), first.version);
+    let mut paths = Paths { form, docs, w, camel, tag };
+    paths.version_path(first, used);
+    for r in resources {
+        used.serve(r);
+        paths.resource(r, used);
+    }
+}
+
+fn capitalised(word: &str) -> String {
+    let mut chars = word.chars();
+    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// `rbac.authorization` is `rbacAuthorization` in tags.
+fn camel_start(words: &[&str]) -> String {
+    words.iter().enumerate().map(|(i, w)| if i == 0 { (*w).to_owned() } else { capitalised(w) }).collect()
+}
+
+/// The schema of a kind, by the package of the resource's own type or among those of the kinds that stand as bodies.
+fn schema_of(used: &mut Used<'_>, group: &str, version: &str, kind: &str) -> Option<String> {
+    let name = crate::resource::root_type(group, version, kind)?.full_name()?;
+    used.named(&name)
+}
+
+impl Paths<'_, '_> {
+    /// `/apis/GROUP/VERSION/` lists the resources.
+    fn version_path(&mut self, r: &Resource, used: &mut Used<'_>) {
+        let path = format!("/{}/", group_version_path(&r.group, &r.version));
+        let operation = Operation {
+            method: "get",
+            action: "",
+            id: format!("get{}APIResources", self.camel),
+            description: "get available resources".into(),
+            gvk: ("", "", ""),
+            query: Vec::new(),
+            body: None,
+            answer: Some(used.meta("APIResourceList")),
+            codes: &[],
+        };
+        self.path(&path, &[], vec![operation]);
+    }
+
+    fn resource(&mut self, r: &Resource, used: &mut Used<'_>) {
+        let base = format!("/{}", group_version_path(&r.group, &r.version));
+        let scope = if r.namespaced { "Namespaced" } else { "" };
+        let collection = if r.namespaced {
+            format!("{base}/namespaces/{{namespace}}/{}", r.plural)
+        } else {
+            format!("{base}/{}", r.plural)
+        };
+        let in_namespace: &[Parameter] = if r.namespaced { &[parameters::NAMESPACE] } else { &[] };
+        let on_item = [&[parameters::name(&r.kind)], in_namespace].concat();
+        let operations = self.collection_operations(r, scope, used);
+        self.path(&collection, in_namespace, operations);
+        let operations = self.item_operations(r, scope, used);
+        self.path(&format!("{collection}/{{name}}"), &on_item, operations);
+        for s in &r.subresources {
+            let path = format!("{collection}/{{name}}/{}", s.name);
+            if s.connect {
+                let operations = self.connect_operations(r, s, scope, "");
+                self.path(&path, &on_item, operations);
+                if s.name == "proxy" {
+                    let operations = self.connect_operations(r, s, scope, "WithPath");
+                    let on_path = [&[parameters::PATH], on_item.as_slice()].concat();
+                    self.path(&format!("{path}/{{path}}"), &on_path, operations);
+                }
+            } else {
+                let operations = self.subresource_operations(r, s, scope, used);
+                self.path(&path, &on_item, operations);
+            }
+        }
+        if r.namespaced && r.can("list") {
+            let mut list = self.list_operation(r, "", used);
+            list.id = format!("list{}{}ForAllNamespaces", self.camel, r.kind);
+            self.path(&format!("{base}/{}", r.plural), &[], vec![list]);
+        }
+    }
+
+    fn list_operation<'r>(&self, r: &'r Resource, scope: &str, used: &mut Used<'_>) -> Operation<'r> {
+        Operation {
+            method: "get",
+            action: "list",
+            id: format!("list{}{scope}{}", self.camel, r.kind),
+            description: format!("list or watch objects of kind {}", r.kind),
+            gvk: (&r.group, &r.version, &r.kind),
+            query: parameters::list(),
+            body: None,
+            answer: schema_of(used, &r.group, &r.version, &r.list_kind),
+            codes: &[],
+        }
+    }
+
+    fn collection_operations<'r>(&self, r: &'r Resource, scope: &str, used: &mut Used<'_>) -> Vec<Operation<'r>> {
+        let mut operations = Vec::new();
+        let gvk = (&*r.group, &*r.version, &*r.kind);
+        let own = schema_of(used, &r.group, &r.version, &r.kind);
+        if r.can("list") {
+            operations.push(self.list_operation(r, scope, used));
+        }
+        if r.can("create") {
+            operations.push(Operation {
+                method: "post",
+                action: "post",
+                id: format!("create{}{scope}{}", self.camel, r.kind),
+                description: format!("create {}", article(&r.kind)),
+                gvk,
+                query: parameters::write(),
+                body: own.clone(),
+                answer: own,
+                codes: &["201", "202"],
+            });
+        }
+        if r.can("deletecollection") {
+            operations.push(Operation {
+                method: "delete",
+                action: "deletecollection",
+                id: format!("delete{}Collection{scope}{}", self.camel, r.kind),
+                description: format!("delete collection of {}", r.kind),
+                gvk,
+                query: [parameters::list_of_deleted(), parameters::delete()].concat(),
+                body: Some(used.meta("DeleteOptions")),
+                answer: Some(used.meta("Status")),
+                codes: &[],
+            });
+        }
+        operations
+    }
+
+    fn item_operations<'r>(&self, r: &'r Resource, scope: &str, used: &mut Used<'_>) -> Vec<Operation<'r>> {
+        let about =
+            About { kind: (&r.group, &r.version, &r.kind), of: format!("{scope}{}", r.kind), what: "the specified" };
+        let mut operations = self.read_write_operations(&about, |verb| r.can(verb), used);
+        if r.can("delete") {
+            operations.push(Operation {
+                method: "delete",
+                action: "delete",
+                id: format!("delete{}{scope}{}", self.camel, r.kind),
+                description: format!("delete {}", article(&r.kind)),
+                gvk: (&r.group, &r.version, &r.kind),
+                query: parameters::delete(),
+                body: Some(used.meta("DeleteOptions")),
+                answer: Some(used.meta("Status")),
+                codes: &["202"],
+            });
+        }
+        operations
+    }
+
+    /// get, update and patch, of an object or of a part of it.
+    fn read_write_operations<'r>(
+        &self,
+        about: &About<'r>,
+        can: impl Fn(&str) -> bool,
+        used: &mut Used<'_>,
+    ) -> Vec<Operation<'r>> {
+        let (group, version, kind) = about.kind;
+        let own = schema_of(used, group, version, kind);
+        let operation = |method, action, id: &str, query, body, codes| Operation {
+            method,
+            action,
+            id: format!("{id}{}{}", self.camel, about.of),
+            description: format!("{id} {} {kind}", about.what),
+            gvk: about.kind,
+            query,
+            body,
+            answer: own.clone(),
+            codes,
+        };
+        let mut operations = Vec::new();
+        if can("get") {
+            operations.push(operation("get", "get", "read", Vec::new(), None, &[][..]));
+        }
+        if can("update") {
+            operations.push(operation("put", "put", "replace", parameters::write(), own.clone(), &["201"]));
+        }
+        if can("patch") {
+            let body = Some(used.meta("Patch"));
+            operations.push(operation("patch", "patch", "patch", parameters::patch(), body, &["201"]));
+        }
+        operations
+    }
+
+    fn subresource_operations<'r>(
+        &self,
+        r: &'r Resource,
+        s: &'r Subresource,
+        scope: &str,
+        used: &mut Used<'_>,
+    ) -> Vec<Operation<'r>> {
+        let of = format!("{scope}{}{}", r.kind, capitalised(&s.name));
+        let about = About { kind: (&s.group, &s.version, &s.kind), of: of.clone(), what: "a part of the specified" };
+        let mut operations = self.read_write_operations(&about, |verb| s.can(verb), used);
+        if s.name == "log" {
+            for operation in &mut operations {
+                operation.answer = None;
+                operation.query = parameters::of_options(self.docs, "PodLogOptions");
+            }
+        }
+        if s.can("create") {
+            let own = schema_of(used, &s.group, &s.version, &s.kind);
+            operations.push(Operation {
+                method: "post",
+                action: "post",
+                id: format!("create{}{of}", self.camel),
+                description: format!("create {} of {}", s.name, article(&r.kind)),
+                gvk: (&s.group, &s.version, &s.kind),
+                query: parameters::write(),
+                body: own.clone(),
+                answer: own,
+                codes: &["201", "202"],
+            });
+        }
+        operations
+    }
+
+    fn connect_operations<'r>(
+        &self,
+        r: &'r Resource,
+        s: &'r Subresource,
+        scope: &str,
+        with_path: &str,
+    ) -> Vec<Operation<'r>> {
+        const METHODS: &[(&str, &str)] =
+            &[("get", "get"), ("create", "post"), ("update", "put"), ("patch", "patch"), ("delete", "delete")];
+        METHODS
+            .iter()
+            .filter(|(verb, _)| s.can(verb))
+            .map(|(_, method)| Operation {
+                method,
+                action: "connect",
+                id: format!(
+                    "connect{}{}{scope}{}{}{with_path}",
+                    self.camel,
+                    capitalised(method),
+                    r.kind,
+                    capitalised(&s.name)
+                ),
+                description: format!("connect {} requests to {} of {}", method.to_uppercase(), s.name, r.kind),
+                gvk: (&s.group, &s.version, &s.kind),
+                query: parameters::of_options(self.docs, &s.kind),
+                body: None,
+                answer: None,
+                codes: &[],
+            })
+            .collect()
+    }
+
+    fn path(&mut self, path: &str, shared: &[Parameter], operations: Vec<Operation<'_>>) {
+        if operations.is_empty() {
+            return;
+        }
+        let (form, tag) = (self.form, self.tag.clone());
+        self.w.member(path, |w| {
+            w.object(|w| {
+                for operation in &operations {
+                    w.member(operation.method, |w| w.object(|w| write_operation(w, form, &tag, operation)));
+                }
+                if shared.is_empty() && operations.iter().all(|o| o.action.is_empty()) {
+                    return;
+                }
+                w.member("parameters", |w| {
+                    w.array(|w| {
+                        shared.iter().for_each(|p| w.item(|w| parameters::write_one(w, form, p)));
+                        w.item(|w| parameters::write_one(w, form, &parameters::PRETTY));
+                    });
+                });
+            });
+        });
+    }
+}
+
+/// What read, replace and patch are about.
+struct About<'r> {
+    kind: (&'r str, &'r str, &'r str),
+    /// The end of the operation's id: `NamespacedDeploymentStatus`.
+    of: String,
+    what: &'r str,
+}
+
+fn article(kind: &str) -> String {
+    let n = if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "n" } else { "" };
+    format!("a{n} {kind}")
+}
+
+const ANSWER_TYPES: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const PATCH_TYPES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+fn write_operation(w: &mut Writer, form: Form, tag: &str, operation: &Operation<'_>) {
+    w.strings("tags", [tag]);
+    w.pair("description", &operation.description);
+    w.pair("operationId", &operation.id);
+    let body_in_parameters = form == Form::V2 && operation.body.is_some();
+    if !operation.query.is_empty() || body_in_parameters {
+        w.member("parameters", |w| {
+            w.array(|w| {
+                operation.query.iter().for_each(|p| w.item(|w| parameters::write_one(w, form, p)));
+                if let (Form::V2, Some(body)) = (form, &operation.body) {
+                    w.item(|w| {
+                        w.object(|w| {
+                            w.pair("name", "body");
+                            w.pair("in", "body");
+                            w.flag("required", operation.method != "delete");
+                            w.member("schema", |w| write_ref(w, form, body));
+                        });
+                    });
+                }
+            });
+        });
+    }
+    let body_types: &[&str] = if operation.method == "patch" { PATCH_TYPES } else { &["*/*"] };
+    match form {
+        Form::V2 => {
+            w.strings("consumes", body_types.iter().copied());
+            w.strings("produces", ANSWER_TYPES.iter().copied());
+            w.strings("schemes", ["https"]);
+        }
+        Form::V3 => {
+            if let Some(body) = &operation.body {
+                w.member("requestBody", |w| {
+                    w.object(|w| {
+                        write_content_types(w, form, body_types, body);
+                        if operation.method != "delete" {
+                            w.flag("required", true);
+                        }
+                    });
+                });
+            }
+        }
+    }
+    w.member("responses", |w| w.object(|w| write_answers(w, form, operation)));
+    if !operation.action.is_empty() {
+        w.pair("x-kubernetes-action", operation.action);
+        let (group, version, kind) = operation.gvk;
+        w.member("x-kubernetes-group-version-kind", |w| write_gvk(w, group, version, kind));
+    }
+}
+
+fn write_answers(w: &mut Writer, form: Form, operation: &Operation<'_>) {
+    for code in ["200"].iter().chain(operation.codes) {
+        w.member(code, |w| {
+            w.object(|w| {
+                w.pair(
+                    "description",
+                    match *code {
+                        "201" => "Created",
+                        "202" => "Accepted",
+                        _ => "OK",
+                    },
+                );
+                match (form, &operation.answer) {
+                    (Form::V2, Some(name)) => w.member("schema", |w| write_ref(w, form, name)),
+                    (Form::V3, Some(name)) => write_content_types(w, form, ANSWER_TYPES, name),
+                    (Form::V2, None) => w.member("schema", |w| w.object(|w| w.pair("type", "string"))),
+                    (Form::V3, None) => w.member("content", |w| {
+                        w.object(|w| {
+                            w.member("*/*", |w| {
+                                w.object(|w| w.member("schema", |w| w.object(|w| w.pair("type", "string"))));
+                            });
+                        });
+                    }),
+                }
+            });
+        });
+    }
+    w.member("401", |w| w.object(|w| w.pair("description", "Unauthorized")));
+}
+
+fn write_ref(w: &mut Writer, form: Form, name: &str) {
+    w.object(|w| w.pair("$ref", &format!("{}{name}", form.ref_prefix())));
+}
+
+fn write_content_types(w: &mut Writer, form: Form, types: &[&str], name: &str) {
+    w.member("content", |w| {
+        w.object(|w| {
+            for ty in types {
+                w.member(ty, |w| w.object(|w| w.member("schema", |w| write_ref(w, form, name))));
+            }
+        });
+    });
+}

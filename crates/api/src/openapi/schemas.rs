@@ -1,0 +1,300 @@
+//! The schemas of a document: every type that its paths use, and what those are made of.
+//!
+//! Invariant: a type that is referred to is noted in `Used` and gets written.
+
+use super::docs::Docs;
+use super::write::Writer;
+use super::{Form, paths};
+use crate::resource::{self, Resource};
+use meta::schema::{FieldRef, Kind, ListKind, Scalar, Schema, TypeId, TypeRef};
+use std::collections::{BTreeSet, HashSet};
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+
+/// The types that a document refers to so far.
+pub(super) struct Used<'s> {
+    schema: &'s Schema,
+    seen: HashSet<TypeId>,
+    waiting: Vec<TypeRef<'s>>,
+    /// Group versions whose resources have paths in the document.
+    versions: BTreeSet<(String, String)>,
+    patch: bool,
+}
+
+impl<'s> Used<'s> {
+    pub fn new(schema: &'s Schema) -> Self {
+        Used { schema, seen: HashSet::new(), waiting: Vec::new(), versions: BTreeSet::new(), patch: false }
+    }
+
+    pub fn serve(&mut self, resource: &Resource) {
+        self.versions.insert((resource.group.to_string(), resource.version.to_string()));
+    }
+
+    /// The full name to refer to this type by.
+    fn take(&mut self, ty: TypeRef<'s>) -> String {
+        if self.seen.insert(ty.id()) {
+            self.waiting.push(ty);
+        }
+        ty.full_name().unwrap_or_default()
+    }
+
+    /// The full name to refer to a type by; `None` when there is no such type.
+    pub fn named(&mut self, name: &str) -> Option<String> {
+        let ty = self.schema.find(name)?;
+        Some(self.take(ty))
+    }
+
+    pub fn meta(&mut self, name: &str) -> String {
+        if name == "Patch" {
+            // Compat: a type of the documents only; Go has it as bytes without a struct.
+            self.patch = true;
+            return format!("{META}.Patch");
+        }
+        self.named(&format!("{META}.{name}")).unwrap_or_default()
+    }
+}
+
+/// Types that have a schema of their own though they are leaves.
+fn is_named_scalar(scalar: Scalar) -> bool {
+    use Scalar::*;
+    matches!(
+        scalar,
+        Time | MicroTime
+            | Duration
+            | Quantity
+            | IntOrString
+            | Raw
+            | FieldsV1
+            | Json
+            | SchemaOrBool
+            | SchemaOrArray
+            | SchemaOrStrings
+    )
+}
+
+pub(super) fn write(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'_>) {
+    if used.patch {
+        w.member(&format!("{META}.Patch"), |w| {
+            w.object(|w| {
+                let description = docs.of(&format!("{META}.Patch")).description();
+                let fallback =
+                    "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.";
+                w.pair("description", if description.is_empty() { fallback } else { &description });
+                w.pair("type", "object");
+            });
+        });
+    }
+    while let Some(ty) = used.waiting.pop() {
+        let name = ty.full_name().unwrap_or_default();
+        w.member(&name, |w| w.object(|w| write_type(w, form, docs, used, ty, &name)));
+    }
+}
+
+fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, ty: TypeRef<'s>, name: &str) {
+    let own = docs.of(name);
+    let kinds = kinds_of(ty, name, used);
+    let description = match (own.description(), ty.name().strip_suffix("List")) {
+        (text, Some(kind)) if text.is_empty() && !kinds.is_empty() => {
+            format!("{} is a list of {kind} objects.", ty.name()).into()
+        }
+        (text, _) => text,
+    };
+    if !description.is_empty() {
+        w.pair("description", &description);
+    }
+    match ty.kind() {
+        Kind::Scalar(scalar) => return write_scalar(w, form, scalar),
+        Kind::Struct => {}
+        _ => return write_content(w, form, used, ty),
+    }
+    w.pair("type", "object");
+    let is_list = !kinds.is_empty() && ty.field("items").is_some() && ty.name().ends_with("List");
+    let mut required: Vec<&str> = Vec::new();
+    if ty.fields().len() > 0 {
+        w.member("properties", |w| {
+            w.object(|w| {
+                for field in ty.fields() {
+                    let (is_required, mut text) = own.field(field.name());
+                    // Compat: k8s-openapi makes metadata of every kind required; upstream's documents do not.
+                    let is_required = is_required && (kinds.is_empty() || field.name() != "metadata");
+                    if is_required || (is_list && field.name() == "items") {
+                        required.push(field.name());
+                    }
+                    if text.is_empty() && is_list {
+                        text = list_field_text(docs, field.name());
+                    }
+                    w.member(field.name(), |w| w.object(|w| write_field(w, form, used, field, &text)));
+                }
+            });
+        });
+    }
+    if !required.is_empty() {
+        w.strings("required", required);
+    }
+    if !kinds.is_empty() {
+        w.member("x-kubernetes-group-version-kind", |w| {
+            w.array(|w| kinds.iter().for_each(|(g, v, k)| w.item(|w| paths::write_gvk(w, g, v, k))));
+        });
+    }
+    if ty.is_atomic() {
+        w.pair("x-kubernetes-map-type", "atomic");
+    }
+}
+
+/// Lists are described by no one: their fields mean the same in all of them.
+fn list_field_text<'d>(docs: &'d Docs, field: &str) -> std::borrow::Cow<'d, str> {
+    match field {
+        "apiVersion" | "kind" => docs.of(&format!("{META}.Status")).field(field).1,
+        "items" => "The objects of the list.".into(),
+        "metadata" => "Standard list metadata: resourceVersion, continue, remainingItemCount.".into(),
+        _ => "".into(),
+    }
+}
+
+/// The kinds that a type is on the wire of this document.
+fn kinds_of<'n>(ty: TypeRef<'_>, name: &'n str, used: &Used<'_>) -> Vec<(String, String, &'n str)> {
+    let short = name.rsplit('.').next().unwrap_or(name);
+    if matches!(ty.name(), "DeleteOptions" | "WatchEvent") && ty.package() == META {
+        return used.versions.iter().map(|(g, v)| (g.clone(), v.clone(), short)).collect();
+    }
+    if ty.package() == META && matches!(ty.name(), "Status" | "APIResourceList" | "APIGroup" | "APIGroupList") {
+        return vec![(String::new(), "v1".into(), short)];
+    }
+    // A kind has apiVersion and kind of its own; plain parts do not.
+    if ty.field("apiVersion").is_none() || ty.field("kind").is_none() || ty.field("metadata").is_none() {
+        return Vec::new();
+    }
+    let mut package = resource::all_with_previews()
+        .iter()
+        .filter(|r| r.type_name.rsplit_once('.').is_some_and(|(package, _)| package == ty.package()));
+    package.next().map(|r| vec![(r.group.to_string(), r.version.to_string(), short)]).unwrap_or_default()
+}
+
+fn write_field<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, field: FieldRef<'s>, description: &str) {
+    let ty = field.ty();
+    if !description.is_empty() {
+        w.pair("description", description);
+    }
+    if form == Form::V3 {
+        // Version 2 has no place for defaults beside a reference, and upstream's says none.
+        if let Some(default) = field.default() {
+            w.member("default", |w| w.value(&default));
+        }
+    }
+    let siblings = !description.is_empty() || field.default().is_some();
+    write_use(w, form, used, ty, siblings);
+    if let Some(key) = field.merge_key() {
+        w.pair("x-kubernetes-patch-merge-key", key);
+    }
+    let strategies: Vec<&str> =
+        [(field.merges(), "merge"), (field.retains_keys(), "retainKeys"), (field.replaces(), "replace")]
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, s)| *s)
+            .collect();
+    if !strategies.is_empty() {
+        w.pair("x-kubernetes-patch-strategy", &strategies.join(","));
+    }
+    if field.is_atomic() && !ty.is_atomic() || (matches!(ty.kind(), Kind::Map) && ty.is_atomic()) {
+        w.pair("x-kubernetes-map-type", "atomic");
+    } else if !field.is_atomic() && ty.is_atomic() {
+        w.pair("x-kubernetes-map-type", "granular");
+    }
+}
+
+/// The members that say a type where it is used: a reference, or its content when it has no schema of its own.
+fn write_use<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>, siblings: bool) {
+    let named = match ty.kind() {
+        Kind::Struct => !ty.name().is_empty(),
+        Kind::Scalar(s) => is_named_scalar(s) && !ty.name().is_empty(),
+        _ => false,
+    };
+    if !named {
+        return write_content(w, form, used, ty);
+    }
+    let target = format!("{}{}", form.ref_prefix(), used.take(ty));
+    if form == Form::V3 && siblings {
+        // A reference may have no siblings in version 3.0.
+        w.member("allOf", |w| w.array(|w| w.item(|w| w.object(|w| w.pair("$ref", &target)))));
+    } else {
+        w.pair("$ref", &target);
+    }
+}
+
+fn write_content<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>) {
+    match ty.kind() {
+        Kind::Scalar(scalar) => write_scalar(w, form, scalar),
+        Kind::Any => {}
+        Kind::Struct => w.pair("type", "object"),
+        Kind::Map => {
+            w.pair("type", "object");
+            if let Some(value) = ty.element() {
+                w.member("additionalProperties", |w| w.object(|w| write_element(w, form, used, value)));
+            }
+        }
+        Kind::List(kind) => {
+            w.pair("type", "array");
+            if let Some(item) = ty.element() {
+                w.member("items", |w| w.object(|w| write_element(w, form, used, item)));
+            }
+            w.pair(
+                "x-kubernetes-list-type",
+                match kind {
+                    ListKind::Atomic => "atomic",
+                    ListKind::Set => "set",
+                    ListKind::Map => "map",
+                },
+            );
+            if kind == ListKind::Map {
+                w.strings("x-kubernetes-list-map-keys", ty.list_keys());
+            }
+        }
+    }
+}
+
+/// An item or a map's value; version 3 says what a missing one is.
+fn write_element<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>) {
+    use Scalar::*;
+    let default = match ty.kind() {
+        Kind::Struct => Some(meta::Value::object()),
+        Kind::Scalar(String | Int32 | Int64 | Bool | Float64) => Some(ty.zero()),
+        _ => None,
+    };
+    if let (Form::V3, Some(default)) = (form, &default) {
+        w.member("default", |w| w.value(default));
+    }
+    write_use(w, form, used, ty, default.is_some());
+}
+
+fn write_scalar(w: &mut Writer, form: Form, scalar: Scalar) {
+    use Scalar::*;
+    let (ty, format) = match scalar {
+        Bool => ("boolean", ""),
+        Int32 | UInt8 | UInt16 | UInt32 => ("integer", "int32"),
+        Int64 | UInt64 => ("integer", "int64"),
+        Float64 => ("number", "double"),
+        String | Duration => ("string", ""),
+        Bytes => ("string", "byte"),
+        Time | MicroTime => ("string", "date-time"),
+        Raw | FieldsV1 => ("object", ""),
+        Quantity if form == Form::V2 => ("string", ""),
+        IntOrString if form == Form::V2 => ("string", "int-or-string"),
+        Quantity => return write_one_of(w, &["string", "number"]),
+        IntOrString => {
+            w.pair("format", "int-or-string");
+            return write_one_of(w, &["integer", "string"]);
+        }
+        // Anything goes: saying nothing says so.
+        Json | SchemaOrBool | SchemaOrArray | SchemaOrStrings => return,
+    };
+    w.pair("type", ty);
+    if !format.is_empty() {
+        w.pair("format", format);
+    }
+}
+
+fn write_one_of(w: &mut Writer, types: &[&str]) {
+    w.member("oneOf", |w| {
+        w.array(|w| types.iter().for_each(|ty| w.item(|w| w.object(|w| w.pair("type", ty)))));
+    });
+}

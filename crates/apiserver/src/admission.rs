@@ -1,0 +1,85 @@
+//! Admission: plugins that look at a write before it is stored, change it, or refuse it.
+//!
+//! An ordered list of mutating plugins, then one of validating ones; each is a file. Invariant: plugins see the document
+//! in its stored version, and a plugin that refuses says why in upstream's words.
+
+mod namespace_lifecycle;
+pub mod priority;
+mod service_account;
+mod storage_in_use;
+mod toleration_seconds;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use meta::{Status, Value};
+
+use crate::call::Call;
+use crate::registry::Served;
+use crate::shared::Shared;
+use crate::user::User;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// What is being written, by whom.
+pub struct Review<'a> {
+    pub shared: &'a Shared,
+    pub user: &'a User,
+    pub served: &'a Arc<Served>,
+    pub operation: Operation,
+    pub subresource: &'a str,
+    pub namespace: String,
+    /// Empty for a new object whose name is not made up yet.
+    pub name: String,
+    pub dry_run: bool,
+    /// For warnings; `None` when the server itself writes.
+    pub call: Option<&'a Call>,
+}
+
+impl Review<'_> {
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.served.info.group == group && self.served.info.plural == resource
+    }
+
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+        Status::forbidden(&self.served.gr, &self.name, why)
+    }
+}
+
+/// Changes the new document, or refuses the write. The old one is `None` for a creation.
+type Mutate = for<'a> fn(&'a mut Review<'_>, &'a mut Value, Option<&'a Value>) -> BoxFuture<'a, Result<(), Status>>;
+/// Refuses the write. New is `None` for a deletion, old for a creation.
+type Validate = for<'a> fn(&'a Review<'_>, Option<&'a Value>, Option<&'a Value>) -> BoxFuture<'a, Result<(), Status>>;
+
+/// In upstream's order.
+const MUTATING: &[Mutate] = &[
+    namespace_lifecycle::mutate,
+    service_account::mutate,
+    priority::mutate,
+    toleration_seconds::mutate,
+    storage_in_use::mutate,
+];
+
+const VALIDATING: &[Validate] = &[namespace_lifecycle::validate, priority::validate];
+
+pub async fn mutate(review: &mut Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+    if review.name.is_empty() {
+        review.name = crate::metadata::name(new).to_string();
+    }
+    for plugin in MUTATING {
+        plugin(review, new, old).await?;
+    }
+    Ok(())
+}
+
+pub async fn validate(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+    for plugin in VALIDATING {
+        plugin(review, new, old).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,30 @@
+//! StorageObjectInUseProtection: new volumes and claims get a finalizer that keeps them while they are in use.
+//!
+//! Changes: new volumes and claims. Off unless the controller that removes the finalizers runs.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use meta::{Status, Value};
+
+use super::{Operation, Review};
+
+pub fn mutate<'a>(
+    review: &'a mut Review<'_>,
+    object: &'a mut Value,
+    _: Option<&'a Value>,
+) -> BoxFuture<'a, Result<(), Status>> {
+    let finalizer = match review.operation {
+        Operation::Create if review.is("", "persistentvolumeclaims") => Some("kubernetes.io/pvc-protection"),
+        Operation::Create if review.is("", "persistentvolumes") => Some("kubernetes.io/pv-protection"),
+        _ => None,
+    };
+    if let Some(finalizer) = finalizer
+        && review.shared.config.features.storage_object_in_use_protection
+    {
+        let all = object.slot(&["metadata", "finalizers"]).make_array();
+        if !all.iter().any(|f| f.as_str() == Some(finalizer)) {
+            all.push(finalizer.into());
+        }
+    }
+    std::future::ready(Ok(())).boxed()
+}

@@ -1,0 +1,184 @@
+//! What every cluster has from the first moment: default namespaces, priority classes, and the `kubernetes` service with
+//! its endpoints.
+//!
+//! Writes through the request path's own functions, as any client would. Invariant: what exists is left as it is, except
+//! for the endpoints of `kubernetes`, which always lead to this server.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use meta::{Reason, Status, Value, json};
+
+use crate::accept::Accept;
+use crate::admission::priority::HIGHEST_USER_VALUE;
+use crate::call::Call;
+use crate::options::WriteOptions;
+use crate::request::{Query, ResourcePath, Verb};
+use crate::shared::Shared;
+use crate::user::User;
+use crate::write::{self, Endpoint};
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const MANAGER: &str = "kube-apiserver";
+/// How often the objects here are looked after.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Tells the pools of IPs and ports what stored services have.
+pub fn repair(shared: &Shared) {
+    let Some(services) = shared.registry.stored("", "services") else { return };
+    let all = services.cache.snapshot("", "", 0, false, |_| true).objects;
+    for clash in shared.services.fill(&all) {
+        tracing::warn!("{clash} is used twice, or outside of the configured range; recreate one of the services");
+    }
+}
+
+/// Makes what is missing.
+pub async fn create_defaults(shared: &Arc<Shared>) -> Result<(), Status> {
+    for name in NAMESPACES {
+        let namespace = json!({"metadata": {"name": name}});
+        ensure(shared, "", "namespaces", "", name, namespace).await?;
+    }
+    for (name, value, description) in [
+        (
+            "system-cluster-critical",
+            2 * HIGHEST_USER_VALUE,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2 * HIGHEST_USER_VALUE + 1000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ] {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        ensure(shared, "scheduling.k8s.io", "priorityclasses", "", name, class).await?;
+    }
+    kubernetes_service(shared).await
+}
+
+/// Looks after the defaults until the server stops, then takes this server out of the endpoints.
+pub async fn keep(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        if let Err(status) = create_defaults(&shared).await {
+            tracing::warn!("cannot keep the default objects: {status}");
+        }
+    }
+}
+
+/// A call of the server's own.
+fn own_call(
+    shared: &Arc<Shared>,
+    verb: Verb,
+    group: &str,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Call, Status> {
+    let served = shared.registry.stored(group, resource).ok_or_else(Status::unknown_resource)?;
+    let path = ResourcePath {
+        group: group.into(),
+        version: served.info.version.to_string(),
+        namespace: namespace.into(),
+        resource: resource.into(),
+        name: if verb == Verb::Create { String::new() } else { name.into() },
+        subresource: String::new(),
+        rest: String::new(),
+        watch_prefix: false,
+    };
+    let user = User::loopback();
+    debug_assert!(path.verb(&Method::GET, &Query::default()).is_some());
+    Ok(Call::new(shared.clone(), user, verb, path, Query::default(), HeaderMap::new(), Accept::JSON, served, true))
+}
+
+async fn ensure(
+    shared: &Arc<Shared>,
+    group: &str,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+    mut document: Value,
+) -> Result<(), Status> {
+    if shared.find(group, resource, namespace, name).await?.is_some() {
+        return Ok(());
+    }
+    let call = own_call(shared, Verb::Create, group, resource, namespace, name)?;
+    document.set(&["apiVersion"], call.served.api_version.as_str());
+    document.set(&["kind"], call.served.kind.as_str());
+    if let Some(ty) = call.served.ty {
+        ty.prune(&mut document).map_err(|e| e.status(&call.served.info.version, &call.served.kind))?;
+    }
+    match write::create(&call, document, &WriteOptions::own(MANAGER)).await {
+        Ok(_) => Ok(()),
+        Err(status) if status.reason == Reason::AlreadyExists => Ok(()),
+        Err(status) => Err(status),
+    }
+}
+
+async fn kubernetes_service(shared: &Arc<Shared>) -> Result<(), Status> {
+    let port = match shared.config.advertise_port {
+        0 => shared.address.get().map_or(0, |a| a.port()),
+        port => port,
+    };
+    let ip = shared.services.first_ip().to_string();
+    let service = json!({
+        "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "ClusterIP", "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": if port == 0 { 443 } else { port }}]},
+    });
+    ensure(shared, "", "services", "default", "kubernetes", service).await?;
+    if port == 0 {
+        // Nobody outside of this process can reach us: there is no endpoint to name.
+        return Ok(());
+    }
+    let address = shared.config.advertise.to_string();
+    let subsets = json!([{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}, "subsets": subsets,
+    });
+    reconcile(shared, "", "endpoints", endpoints, &["subsets"]).await?;
+    let family = match shared.config.advertise {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    };
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": family,
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    reconcile(shared, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
+}
+
+/// Makes `kubernetes` in the default namespace, or sets these members of it.
+async fn reconcile(
+    shared: &Arc<Shared>,
+    group: &str,
+    resource: &str,
+    wanted: Value,
+    members: &[&str],
+) -> Result<(), Status> {
+    const NAME: &str = "kubernetes";
+    const NAMESPACE: &str = "default";
+    ensure(shared, group, resource, NAMESPACE, NAME, wanted.clone()).await?;
+    let Some(existing) = shared.find(group, resource, NAMESPACE, NAME).await? else { return Ok(()) };
+    let document = existing.document();
+    if members.iter().all(|m| document[*m] == wanted[*m]) {
+        return Ok(());
+    }
+    let call = own_call(shared, Verb::Update, group, resource, NAMESPACE, NAME)?;
+    write::update(&call, Endpoint::Main, &WriteOptions::own(MANAGER), |old| {
+        let mut new = old.clone();
+        for member in members {
+            new.set(&[*member], &wanted[*member]);
+        }
+        Ok(new)
+    })
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Bodies into documents: size, media type, parsing, the kind they must be, unknown fields.
+//!
+//! Reads the request's body. Invariant: a document that leaves here is of the expected kind and holds nothing that the
+//! kind's type does not know.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http_body_util::BodyExt;
+use meta::schema::TypeRef;
+use meta::schema::prune::DecodeError;
+use meta::{Status, Value};
+
+use crate::body::RequestBody;
+use crate::call::Call;
+use crate::options::Validation;
+use crate::protobuf;
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// Media types of documents, in upstream's order.
+const MEDIA_TYPES: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
+
+/// Reads the whole body, up to the limit.
+pub async fn bytes(mut body: RequestBody, limit_bytes: usize) -> Result<Bytes, Status> {
+    let mut first = Bytes::new();
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Status::bad_request(format!("the body of the request could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + all.len() + data.len() > limit_bytes {
+            return Err(Status::too_large(format!("limit is {limit_bytes}")));
+        }
+        // Most bodies come in one piece, which then needs no copy.
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.into() })
+}
+
+/// The media type of the body without its parameters; empty when none is given.
+pub fn media_type(headers: &HeaderMap) -> &str {
+    let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+/// Reads a body of JSON, YAML or protobuf. The strings are the fields that stood more than once.
+pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), ParseFailure> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|e| e != "identity") {
+        return Err(ParseFailure::Status(Status::unsupported_media_type(&MEDIA_TYPES)));
+    }
+    match media_type(headers) {
+        "" | "application/json" => meta::parse_noting_duplicates(body)
+            .map_err(|e| ParseFailure::Text(format!("couldn't get version/kind; json parse error: {e}"))),
+        "application/yaml" => yaml(body).map_err(ParseFailure::Text),
+        PROTOBUF => protobuf::decode(body).map(|v| (v, Vec::new())).map_err(ParseFailure::Text),
+        _ => Err(ParseFailure::Status(Status::unsupported_media_type(&MEDIA_TYPES))),
+    }
+}
+
+/// Reads YAML. Duplicate keys are an error there, as in upstream's strict reader.
+pub fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_string())?;
+    let value = serde_saphyr::from_str::<Value>(text).map_err(|e| {
+        let text = e.to_string();
+        format!("error converting YAML to JSON: yaml: {}", text.lines().next().unwrap_or_default())
+    })?;
+    Ok((value, Vec::new()))
+}
+
+pub enum ParseFailure {
+    Status(Status),
+    /// The decoder's own words.
+    Text(String),
+}
+
+/// The object in the body, checked against the resource's kind, pruned, with unknown fields reported.
+pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value, Status> {
+    let served = &call.served;
+    typed(call, body, validation, &served.api_version, &served.kind, served.ty)
+}
+
+/// As `object`, for a body of another kind than the resource's, such as a Scale.
+pub fn typed(
+    call: &Call,
+    body: &[u8],
+    validation: Validation,
+    api_version: &str,
+    kind: &str,
+    ty: Option<TypeRef<'static>>,
+) -> Result<Value, Status> {
+    let (mut value, duplicates) = parse(&call.headers, body).map_err(|failure| match failure {
+        ParseFailure::Status(status) => status,
+        ParseFailure::Text(text) => unrecognized(kind, &text, body),
+    })?;
+    check_kind(&mut value, api_version, kind, body)?;
+    prune(call, &mut value, duplicates, validation, api_version, kind, ty)?;
+    Ok(value)
+}
+
+/// Drops what the type does not know: an error, a warning or nothing, as was asked for.
+pub fn prune(
+    call: &Call,
+    value: &mut Value,
+    duplicates: Vec<String>,
+    validation: Validation,
+    api_version: &str,
+    kind: &str,
+    ty: Option<TypeRef<'static>>,
+) -> Result<(), Status> {
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    let mut notes: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+    if let Some(ty) = ty {
+        notes.extend(ty.prune(value).map_err(|e| e.status(version, kind))?);
+        // The type of the envelope is fixed by now, whatever the type graph says of it.
+        value.set(&["apiVersion"], api_version);
+        value.set(&["kind"], kind);
+    }
+    match validation {
+        _ if notes.is_empty() => Ok(()),
+        Validation::Ignore => Ok(()),
+        Validation::Warn => {
+            notes.into_iter().for_each(|note| call.warn(note));
+            Ok(())
+        }
+        Validation::Strict => Err(DecodeError::strict(&notes).status(version, kind)),
+    }
+}
+
+/// Fills in an absent apiVersion and kind, and refuses others.
+fn check_kind(value: &mut Value, api_version: &str, kind: &str, body: &[u8]) -> Result<(), Status> {
+    let Value::Object(_) = value else {
+        let text = format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ \
+             APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            value.type_name()
+        );
+        return Err(unrecognized(kind, &text, body));
+    };
+    for (member, expected) in [("apiVersion", api_version), ("kind", kind)] {
+        match value.get(member) {
+            None | Some(Value::Null) => value.set(&[member], expected),
+            Some(Value::String(s)) if s.is_empty() => value.set(&[member], expected),
+            Some(Value::String(_)) => {}
+            Some(other) => {
+                let text = format!(
+                    "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{member} \
+                     of type string",
+                    other.type_name()
+                );
+                return Err(unrecognized(kind, &text, body));
+            }
+        }
+    }
+    let found_version = value.str_at(&["apiVersion"]).unwrap_or_default();
+    let found_kind = value.str_at(&["kind"]).unwrap_or_default();
+    if found_version != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    if found_kind != kind {
+        return Err(Status::bad_request(format!(
+            "{found_kind} in version {:?} cannot be handled as a {kind}: no kind {found_kind:?} is registered for {kind}s",
+            api_version.rsplit('/').next().unwrap_or_default()
+        )));
+    }
+    Ok(())
+}
+
+fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
+    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", shown(body)))
+}
+
+/// The first bytes of a body, as upstream shows them.
+fn shown(body: &[u8]) -> String {
+    const MAX: usize = 30;
+    match body {
+        [] => "<empty>".into(),
+        [b'{', ..] if body.len() > MAX => format!("{} ...", String::from_utf8_lossy(&body[..MAX - 1])),
+        [b'{', ..] => String::from_utf8_lossy(body).into_owned(),
+        _ if body.len() > MAX => format!("{} ...", hex(&body[..MAX - 1])),
+        _ => hex(body),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes() {
+        for (body, want) in [
+            (&b""[..], "<empty>"),
+            (b"{\"a\":", "{\"a\":"),
+            (b"xyz", "78797a"),
+            (b"{\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\":1}", "{\"aaaaaaaaaaaaaaaaaaaaaaaaaaa ..."),
+        ] {
+            assert_eq!(shown(body), want);
+        }
+    }
+
+    #[test]
+    fn yaml_is_read_as_kubernetes_means_it() {
+        let (value, _) = yaml(b"a: on\nb: 0o17\nc: [1, \"2\"]\nd: ~\n").expect("yaml");
+        assert_eq!(value.to_string(), r#"{"a":"on","b":15,"c":[1,"2"],"d":null}"#);
+        assert!(yaml(b"a: [").is_err());
+    }
+}

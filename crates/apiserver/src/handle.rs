@@ -1,0 +1,189 @@
+//! The request path: who asks, may they, is there room, what is meant, and then the verb.
+//!
+//! Invariant: every request gets exactly one answer, an error as a `Status`; a bug that panics is a 500 of that request
+//! and of no other.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::HeaderMap;
+use meta::Status;
+
+use crate::accept::Accept;
+use crate::authz::{self, Ask};
+use crate::body::{Body, Request, Response};
+use crate::call::Call;
+use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
+use crate::shared::Shared;
+use crate::user::User;
+use crate::{authn, connect, decode, paths, reply, verbs};
+
+/// What is known of a connection.
+#[derive(Clone, Default)]
+pub struct Connection {
+    /// Who the client's certificate names, or who is asking in this process.
+    pub user: Option<Arc<User>>,
+    /// The peer is this machine.
+    pub is_near: bool,
+}
+
+/// Answers one request.
+pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> BoxFuture<'static, Response> {
+    // Boxed, so that who serves connections need not be compiled with all of it.
+    async move {
+        match AssertUnwindSafe(route(shared, connection, request)).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(status)) => reply::status(&status),
+        Err(_) => {
+            tracing::error!("a request panicked; the server goes on");
+            reply::status(&Status::internal("the server has a bug that this request met; see its log"))
+        }
+        }
+    }
+    .boxed()
+}
+
+async fn route(shared: Arc<Shared>, connection: Connection, request: Request) -> Result<Response, Status> {
+    let Some(target) = parse_path(request.uri().path()) else {
+        return Err(Status::bad_request("the path holds an invalid percent encoding"));
+    };
+    let query = Query::parse(request.uri());
+    let user = who(&shared, &connection, request.headers(), request.uri().path()).await?;
+    match target {
+        Target::NonResource => non_resource(&shared, &user, &query, request).await,
+        Target::Resource(path) => resource(shared, connection, user, path, query, request).await,
+    }
+}
+
+async fn who(shared: &Shared, connection: &Connection, headers: &HeaderMap, path: &str) -> Result<Arc<User>, Status> {
+    match authn::authenticate(shared, connection.user.as_ref(), headers).await? {
+        Some(user) => Ok(user),
+        None if authz::is_open(path) => Ok(User::anonymous()),
+        None => Err(Status::unauthorized()),
+    }
+}
+
+async fn non_resource(shared: &Shared, user: &User, query: &Query, request: Request) -> Result<Response, Status> {
+    let (parts, _) = request.into_parts();
+    let path = parts.uri.path();
+    let ask = Ask::Path { method: parts.method.as_str(), path };
+    if !shared.authorizer.decide(user, &ask).allowed {
+        return Err(Status::forbidden(&meta::GroupResource::default(), "", authz::refusal(user, &ask)));
+    }
+    let _place = enter(shared, None)?;
+    paths::answer(shared, &parts.method, path, query, &parts.headers).await
+}
+
+fn enter(shared: &Shared, verb: Option<Verb>) -> Result<Option<crate::flow::Place>, Status> {
+    shared.flow.enter(verb).inspect_err(|_| {
+        shared.metrics.rejected.fetch_add(1, Ordering::Relaxed);
+    })
+}
+
+async fn resource(
+    shared: Arc<Shared>,
+    connection: Connection,
+    user: Arc<User>,
+    path: ResourcePath,
+    query: Query,
+    request: Request,
+) -> Result<Response, Status> {
+    let verb = path.verb(request.method(), &query).ok_or_else(Status::method_not_allowed)?;
+    let ask = Ask::Resource { verb, path: &path };
+    if !shared.authorizer.decide(&user, &ask).allowed {
+        let gr = meta::GroupResource::new(&path.group, &path.resource);
+        return Err(Status::forbidden(&gr, &path.name, authz::refusal(&user, &ask)));
+    }
+    let place = enter(&shared, Some(verb))?;
+    let Some(served) = shared.registry.find(&path.group, &path.version, &path.resource) else {
+        return unknown(&path);
+    };
+    let accept = Accept::parse(request.headers())?;
+    let started = Instant::now();
+    let headers = request.headers().clone();
+    let call = Arc::new(Call::new(shared, user, verb, path, query, headers, accept, served, connection.is_near));
+    if connect::takes(verb, &call.path.resource, &call.path.subresource) {
+        let answer = connect::connect(call.clone(), request).await;
+        record(&call, &answer, started);
+        return answer;
+    }
+    let body = decode::bytes(request.into_body(), call.shared.config.limits.body_bytes).await?;
+    let working = call.clone();
+    let work = async move {
+        let answer = timed(&working, body).await;
+        drop(place);
+        answer
+    };
+    // A write is not to stop half-way because its client went away.
+    let answer = if verb.is_mutating() {
+        tokio::spawn(AssertUnwindSafe(work).catch_unwind()).await.ok().and_then(Result::ok).unwrap_or_else(|| {
+            Err(Status::internal("the server has a bug that this request met; see its log"))
+        })
+    } else {
+        work.await
+    };
+    record(&call, &answer, started);
+    let mut response = match answer {
+        Ok(response) => response,
+        Err(status) => reply::status(&status),
+    };
+    reply::add_warnings(&mut response, call.take_warnings());
+    if verb == Verb::Watch && response.status().is_success() {
+        count_running(&call.shared, &mut response);
+    }
+    Ok(response)
+}
+
+async fn timed(call: &Call, body: bytes::Bytes) -> Result<Response, Status> {
+    let limit = call.shared.config.limits.request;
+    let work = verbs::dispatch(call, body);
+    match tokio::time::timeout(limit, work).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Status::timeout(format!(
+            "request did not complete within the allotted timeout of {}s; try again",
+            limit.as_secs()
+        ))),
+    }
+}
+
+/// Compat: an unknown resource of a known group version is a Status, anything else plain text (go-restful's routing).
+fn unknown(path: &ResourcePath) -> Result<Response, Status> {
+    let known = api::resource::all().iter().any(|r| r.group == path.group && r.version == path.version);
+    if known { Err(Status::unknown_resource()) } else { Ok(paths::not_found()) }
+}
+
+fn record(call: &Call, answer: &Result<Response, Status>, started: Instant) {
+    let code = match answer {
+        Ok(response) => response.status().as_u16(),
+        Err(status) => status.code,
+    };
+    call.shared.metrics.record(call.verb, &call.served, &call.path.subresource, code, started.elapsed());
+}
+
+/// Counts a watch as running until its body is dropped.
+fn count_running(shared: &Arc<Shared>, response: &mut Response) {
+    struct Running(Arc<Shared>);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.counter().fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    impl Running {
+        fn counter(&self) -> &AtomicU64 {
+            &self.0.metrics.long_running
+        }
+    }
+    let running = Running(shared.clone());
+    running.counter().fetch_add(1, Ordering::Relaxed);
+    if let Body::Stream(stream) = std::mem::take(response.body_mut()) {
+        use futures::StreamExt;
+        *response.body_mut() = Body::stream(stream.map(move |chunk| {
+            let _ = &running;
+            chunk
+        }));
+    }
+}

@@ -1,0 +1,54 @@
+//! The API server: the one way to the cluster's objects.
+//!
+//! A request goes `serve` → `handle` (`authn`, `authz`, `flow`) → `verbs` or `sub` → `decode` → `write` (`managed`,
+//! `admission`, `alloc`) → `storage` → the store → `feed` → `cache` → lists and watches. Invariants: objects are bytes with
+//! a header, never typed structs; nothing but this crate touches the store; every error on the wire is a `meta::Status`.
+
+pub mod accept;
+mod admission;
+mod alloc;
+mod authn;
+pub mod authz;
+pub mod body;
+mod bootstrap;
+mod cache;
+pub mod call;
+pub mod config;
+mod connect;
+mod convert;
+mod decode;
+mod event;
+mod feed;
+mod filter;
+mod flow;
+mod handle;
+mod health;
+mod leases;
+mod listing;
+mod managed;
+mod metadata;
+mod metrics;
+mod object;
+mod options;
+mod paths;
+mod protobuf;
+mod registry;
+mod reply;
+mod request;
+mod reviews;
+mod serve;
+mod server;
+mod shared;
+mod skim;
+mod storage;
+mod stream;
+mod sub;
+mod user;
+mod verbs;
+mod view;
+mod write;
+mod yaml;
+
+pub use config::{Cidr, Config, Features, KubeletClient, Limits, Tokens};
+pub use server::{Error, Local, Server};
+pub use user::User;

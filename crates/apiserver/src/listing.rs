@@ -1,0 +1,192 @@
+//! The options of list and watch, and the tokens that continue a list.
+//!
+//! Reads the query. Invariant: what passes here is a combination that the documentation page "API concepts" allows.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use meta::field::{Error, Path};
+use meta::{GroupKind, Status, json};
+
+use crate::request::Query;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    Exact,
+    NotOlderThan,
+}
+
+/// Which state is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Nothing said: the newest.
+    Newest,
+    /// `0`: whatever is at hand.
+    Any,
+    At(u64),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListOptions {
+    /// 0 for no limit.
+    pub limit: usize,
+    pub version: Version,
+    pub version_match: Option<Match>,
+    pub token: Option<Token>,
+    pub timeout_seconds: Option<u64>,
+    pub bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+}
+
+/// Where a list goes on. As upstream writes it: base64 of a JSON object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// The revision of the whole list; `None` goes on with whatever is there now.
+    pub revision: Option<u64>,
+    /// The key after which to go on, below the resource's prefix.
+    pub after: String,
+}
+
+impl Token {
+    pub fn encode(&self) -> String {
+        let revision = self.revision.map_or(-1, |r| r as i64);
+        let text = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", self.after)});
+        URL_SAFE_NO_PAD.encode(text.to_vec())
+    }
+
+    pub fn decode(text: &str) -> Result<Token, Status> {
+        let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| bad("illegal base64 data"))?;
+        let token = meta::parse(&bytes).map_err(|e| bad(&e.to_string()))?;
+        if token.str_at(&["v"]) != Some("meta.k8s.io/v1") {
+            return Err(bad("server does not recognize this encoded version"));
+        }
+        let start = token.str_at(&["start"]).unwrap_or_default();
+        let after = start.strip_suffix('\0').unwrap_or(start);
+        let revision = match token.int_at(&["rv"]) {
+            None | Some(0) => return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
+            Some(rv) => u64::try_from(rv).ok(),
+        };
+        if after.is_empty() || after.contains("..") {
+            return Err(bad(&format!("invalid start key: {start:?}")));
+        }
+        Ok(Token { revision, after: after.to_string() })
+    }
+}
+
+/// Reads a resourceVersion; `None` for one that is no number.
+pub fn version(text: &str) -> Option<Version> {
+    match text {
+        "" => Some(Version::Newest),
+        "0" => Some(Version::Any),
+        text => text.parse().ok().map(Version::At),
+    }
+}
+
+fn invalid(error: Error) -> Status {
+    Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &[error])
+}
+
+impl ListOptions {
+    pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
+        let text = query.get("resourceVersion");
+        let version = version(text).ok_or_else(|| {
+            let detail = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            invalid(Error::invalid(&Path::new("resourceVersion"), text, detail))
+        })?;
+        let limit = query.int("limit")?.unwrap_or(0);
+        let limit = usize::try_from(limit).map_err(|_| {
+            invalid(Error::invalid(&Path::new("limit"), limit, "must be greater than or equal to 0"))
+        })?;
+        let token = match query.get("continue") {
+            "" => None,
+            text if !watch => Some(Token::decode(text)?),
+            _ => None,
+        };
+        let send_initial_events = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
+        let version_match = check_match(query, version, token.is_some(), watch, send_initial_events)?;
+        if token.is_some() && !matches!(version, Version::Newest | Version::Any) {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        Ok(ListOptions {
+            limit,
+            version,
+            version_match,
+            token,
+            timeout_seconds: query.int("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0),
+            bookmarks: query.flag("allowWatchBookmarks"),
+            send_initial_events,
+        })
+    }
+}
+
+fn check_match(
+    query: &Query,
+    version: Version,
+    continues: bool,
+    watch: bool,
+    send_initial_events: Option<bool>,
+) -> Result<Option<Match>, Status> {
+    let path = Path::new("resourceVersionMatch");
+    let forbidden = |why: &str| Err(invalid(Error::forbidden(&path, why)));
+    let asked = match query.get("resourceVersionMatch") {
+        "" => None,
+        "Exact" => Some(Match::Exact),
+        "NotOlderThan" => Some(Match::NotOlderThan),
+        other => return Err(invalid(Error::not_supported(&path, other, &["Exact", "NotOlderThan", ""]))),
+    };
+    if let Some(_send) = send_initial_events {
+        if !watch {
+            let at = Path::new("sendInitialEvents");
+            return Err(invalid(Error::forbidden(&at, "sendInitialEvents is forbidden for list")));
+        }
+        if asked != Some(Match::NotOlderThan) {
+            return forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        }
+        return Ok(asked);
+    }
+    match asked {
+        None => Ok(None),
+        Some(_) if watch => forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        Some(_) if query.get("resourceVersion").is_empty() => {
+            forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")
+        }
+        Some(_) if continues => forbidden("resourceVersionMatch is forbidden when continue is provided"),
+        Some(Match::Exact) if version == Version::Any => {
+            forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+        }
+        some => Ok(some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str, watch: bool) -> Result<ListOptions, String> {
+        let uri = format!("/x?{query}").parse().expect("uri");
+        ListOptions::parse(&Query::parse(&uri), watch).map_err(|s| s.message)
+    }
+
+    #[test]
+    fn tokens_come_back() {
+        let token = Token { revision: Some(7), after: "a/b".into() };
+        assert_eq!(Token::decode(&token.encode()), Ok(token));
+        let open = Token { revision: None, after: "a".into() };
+        assert_eq!(Token::decode(&open.encode()), Ok(open));
+        assert!(Token::decode("!").is_err());
+    }
+
+    #[test]
+    fn combinations() {
+        for (query, watch, wrong) in [
+            ("resourceVersion=x", false, r#"ListOptions.meta.k8s.io "" is invalid: resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#),
+            ("resourceVersionMatch=Exact", false, r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"#),
+            ("sendInitialEvents=true", true, r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"#),
+            ("limit=x", false, r#"strconv.ParseInt: parsing "x": invalid syntax"#),
+        ] {
+            assert_eq!(parse(query, watch), Err(wrong.to_string()), "{query}");
+        }
+        assert!(parse("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", true).is_ok());
+        assert_eq!(parse("resourceVersion=0&limit=500", false).map(|o| (o.version, o.limit)), Ok((Version::Any, 500)));
+    }
+}

@@ -1,0 +1,165 @@
+//! The part of metadata that the system keeps: names made up, uid, times, what an update may not change.
+//!
+//! Works on documents. Invariant: uid and creationTimestamp are set once and never change.
+
+use meta::{Status, Value, names, time};
+
+use crate::call::Call;
+use crate::registry::Served;
+
+/// Upstream's bound of a generated name's base: 63 less the random end.
+const BASE_MAX_BYTES: usize = 63 - SUFFIX;
+const SUFFIX: usize = 5;
+
+/// Members of metadata that only the system sets.
+const KEPT: [&str; 6] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+];
+
+pub fn name(document: &Value) -> &str {
+    document.str_at(&["metadata", "name"]).unwrap_or_default()
+}
+
+pub fn namespace(document: &Value) -> &str {
+    document.str_at(&["metadata", "namespace"]).unwrap_or_default()
+}
+
+/// Puts the request's namespace into the object, or refuses another one.
+pub fn settle_namespace(call: &Call, served: &Served, document: &mut Value) -> Result<(), Status> {
+    let asked = call.path.namespace.as_str();
+    let found = namespace(document);
+    if !served.namespaced {
+        if !found.is_empty() {
+            // The kind's validation words the refusal.
+            return Ok(());
+        }
+        document.remove(&["metadata", "namespace"]);
+        return Ok(());
+    }
+    if found.is_empty() {
+        document.set(&["metadata", "namespace"], asked);
+    } else if found != asked {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
+    }
+    Ok(())
+}
+
+/// Refuses an object whose name or namespace is not the one in the path.
+pub fn check_names(call: &Call, served: &Served, document: &mut Value) -> Result<(), Status> {
+    let asked = call.path.name.as_str();
+    let found = name(document);
+    if found.is_empty() {
+        document.set(&["metadata", "name"], asked);
+    } else if found != asked {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({found}) does not match the name on the URL ({asked})"
+        )));
+    }
+    if served.namespaced {
+        let asked = call.path.namespace.as_str();
+        let found = namespace(document);
+        if found.is_empty() {
+            document.set(&["metadata", "namespace"], asked);
+        } else if found != asked {
+            return Err(Status::bad_request(format!(
+                "the namespace of the object ({found}) does not match the namespace on the request ({asked})"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes up a name from `generateName`; `false` when there is none to make.
+pub fn generate_name(document: &mut Value) -> bool {
+    if !name(document).is_empty() {
+        return false;
+    }
+    let base = document.str_at(&["metadata", "generateName"]).unwrap_or_default();
+    if base.is_empty() {
+        return false;
+    }
+    let mut cut = base.len().min(BASE_MAX_BYTES);
+    while !base.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let made = format!("{}{}", &base[..cut], names::random_suffix(SUFFIX));
+    document.set(&["metadata", "name"], made);
+    true
+}
+
+/// What a new object gets, whatever the client said.
+pub fn fill_new(document: &mut Value) {
+    let metadata = document.slot(&["metadata"]).make_object();
+    for member in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+        metadata.remove(member);
+    }
+    metadata.insert("uid", uuid::Uuid::new_v4().to_string());
+    metadata.insert("creationTimestamp", time::seconds(time::now()));
+}
+
+/// Sets what an update may not change to what it was; an empty uid is filled in, another one is left for the caller.
+pub fn keep(new: &mut Value, old: &Value) {
+    let metadata = new.slot(&["metadata"]).make_object();
+    for member in KEPT {
+        let given_uid = member == "uid" && metadata.get("uid").is_some_and(|u| !u.is_empty());
+        if given_uid {
+            continue;
+        }
+        match old.at(&["metadata", member]) {
+            Some(value) => {
+                metadata.insert(member, value.clone());
+            }
+            None => {
+                metadata.remove(member);
+            }
+        }
+    }
+}
+
+/// The resourceVersion that the document names; `None` for one that it does not.
+pub fn version(document: &Value) -> Option<&str> {
+    document.str_at(&["metadata", "resourceVersion"]).filter(|v| !v.is_empty() && *v != "0")
+}
+
+/// The stored bytes of a document: everything but its resourceVersion.
+pub fn stored_bytes(document: &mut Value) -> bytes::Bytes {
+    document.remove(&["metadata", "resourceVersion"]);
+    document.to_vec().into()
+}
+
+pub fn finalizers(document: &Value) -> &[Value] {
+    document.array_at(&["metadata", "finalizers"])
+}
+
+pub fn is_deleting(document: &Value) -> bool {
+    document.str_at(&["metadata", "deletionTimestamp"]).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    #[test]
+    fn names_are_made_up_within_63_bytes() {
+        let mut document = json!({"metadata": {"generateName": "a".repeat(80)}});
+        assert!(generate_name(&mut document));
+        assert_eq!(name(&document).len(), 63);
+        assert!(!generate_name(&mut document));
+        assert!(!generate_name(&mut json!({"metadata": {}})));
+    }
+
+    #[test]
+    fn the_system_keeps_its_own() {
+        let old = json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2, "labels": {"a": "b"}}});
+        let mut new = json!({"metadata": {"creationTimestamp": "x", "deletionTimestamp": "d", "name": "n"}});
+        keep(&mut new, &old);
+        assert_eq!(new, json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2, "name": "n"}}));
+    }
+}

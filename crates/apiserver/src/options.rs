@@ -1,0 +1,186 @@
+//! The options of writes: dry run, field manager, field validation, and those of a deletion.
+//!
+//! Reads the query, and for deletions the body. Invariant: an option that upstream refuses is refused here.
+
+use meta::field::{Error, Errors, Path};
+use meta::{GroupKind, Status, Value};
+
+use crate::call::Call;
+use crate::request::Query;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    /// Who writes, for managed fields.
+    pub manager: String,
+    pub validation: Validation,
+    /// Server-side apply takes fields that others own.
+    pub force: bool,
+    /// The document comes from server-side apply, which has done the managed fields.
+    pub applied: bool,
+}
+
+const MANAGER_MAX_BYTES: usize = 128;
+
+impl WriteOptions {
+    /// `kind` is the name of the options in errors: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
+    pub fn parse(call: &Call, kind: &str) -> Result<WriteOptions, Status> {
+        let query = &call.query;
+        let mut errors = Errors::new();
+        let dry_run = dry_run(query.all("dryRun"), &mut errors);
+        let asked = query.get("fieldManager");
+        if asked.len() > MANAGER_MAX_BYTES {
+            errors.push(Error::too_long(&Path::new("fieldManager"), MANAGER_MAX_BYTES));
+        } else if asked.chars().any(char::is_control) {
+            errors.push(Error::invalid(&Path::new("fieldManager"), asked, "should only contain printable characters"));
+        }
+        let validation = match query.get("fieldValidation") {
+            "" | "Warn" => Validation::Warn,
+            "Strict" => Validation::Strict,
+            "Ignore" => Validation::Ignore,
+            other => {
+                let path = Path::new("fieldValidation");
+                errors.push(Error::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]));
+                Validation::Warn
+            }
+        };
+        if !errors.is_empty() {
+            return Err(Status::invalid(&GroupKind::new("meta.k8s.io", kind), "", &errors));
+        }
+        let manager = if asked.is_empty() { agent_name(call.user_agent()) } else { asked.to_string() };
+        Ok(WriteOptions { dry_run, manager, validation, force: query.flag("force"), applied: false })
+    }
+
+    /// What the server itself writes with.
+    pub fn own(manager: &str) -> WriteOptions {
+        let manager = manager.into();
+        WriteOptions { dry_run: false, manager, validation: Validation::Ignore, force: false, applied: false }
+    }
+}
+
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Errors) -> bool {
+    let mut on = false;
+    for value in values.filter(|v| !v.is_empty()) {
+        if value == "All" {
+            on = true;
+        } else {
+            errors.push(Error::not_supported(&Path::new("dryRun"), value, &["All"]));
+        }
+    }
+    on
+}
+
+/// The program's name in a user agent: what stands before the first slash.
+fn agent_name(agent: &str) -> String {
+    let name = agent.split('/').next().unwrap_or_default();
+    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    match name.char_indices().take_while(|(i, c)| i + c.len_utf8() <= MANAGER_MAX_BYTES).last() {
+        Some((i, c)) => name[..i + c.len_utf8()].to_string(),
+        None => "unknown".into(),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Orphan,
+    Background,
+    Foreground,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeleteOptions {
+    pub dry_run: bool,
+    pub grace_seconds: Option<i64>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub propagation: Option<Propagation>,
+}
+
+impl DeleteOptions {
+    /// Reads the body's options, and the query's where there is no body.
+    pub fn parse(query: &Query, body: Option<&Value>) -> Result<DeleteOptions, Status> {
+        let mut errors = Errors::new();
+        let query_values = query.all("dryRun");
+        let mut options = DeleteOptions { dry_run: dry_run(query_values, &mut errors), ..DeleteOptions::default() };
+        let mut policy = query.get("propagationPolicy").to_string();
+        let mut orphan = query.has("orphanDependents").then(|| query.flag("orphanDependents"));
+        options.grace_seconds = query.int("gracePeriodSeconds")?;
+        if let Some(body) = body {
+            let values = body.array_at(&["dryRun"]).iter().filter_map(Value::as_str);
+            options.dry_run |= dry_run(values, &mut errors);
+            options.grace_seconds = body.int_at(&["gracePeriodSeconds"]).or(options.grace_seconds);
+            options.uid = body.str_at(&["preconditions", "uid"]).map(str::to_string);
+            options.resource_version = body.str_at(&["preconditions", "resourceVersion"]).map(str::to_string);
+            if let Some(asked) = body.str_at(&["propagationPolicy"]) {
+                policy = asked.to_string();
+            }
+            orphan = body.bool_at(&["orphanDependents"]).or(orphan);
+        }
+        if orphan.is_some() && !policy.is_empty() {
+            let path = Path::new("propagationPolicy");
+            errors.push(Error::invalid(&path, policy.as_str(), "orphanDependents and deletionPropagation cannot be both set"));
+        }
+        options.propagation = match (policy.as_str(), orphan) {
+            ("", None) => None,
+            ("", Some(true)) | ("Orphan", _) => Some(Propagation::Orphan),
+            ("", Some(false)) | ("Background", _) => Some(Propagation::Background),
+            ("Foreground", _) => Some(Propagation::Foreground),
+            (other, _) => {
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(Error::not_supported(&Path::new("propagationPolicy"), other, &supported));
+                None
+            }
+        };
+        if errors.is_empty() {
+            return Ok(options);
+        }
+        Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &errors))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    #[test]
+    fn agents() {
+        for (agent, name) in [
+            ("kubectl/v1.32.0 (linux/amd64) kubernetes/abc", "kubectl"),
+            ("curl", "curl"),
+            ("", "unknown"),
+        ] {
+            assert_eq!(agent_name(agent), name);
+        }
+        assert_eq!(agent_name(&"é".repeat(100)).len(), 128);
+    }
+
+    #[test]
+    fn deletions() {
+        let body = json!({"gracePeriodSeconds": 0, "propagationPolicy": "Foreground", "preconditions": {"uid": "u"}});
+        let options = DeleteOptions::parse(&Query::default(), Some(&body)).expect("options");
+        assert_eq!(
+            options,
+            DeleteOptions {
+                grace_seconds: Some(0),
+                uid: Some("u".into()),
+                propagation: Some(Propagation::Foreground),
+                ..DeleteOptions::default()
+            }
+        );
+        let body = json!({"propagationPolicy": "x"});
+        let refused = DeleteOptions::parse(&Query::default(), Some(&body)).expect_err("refused");
+        assert_eq!(
+            refused.message,
+            "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"x\": supported values: \
+             \"Background\", \"Foreground\", \"Orphan\", \"nil\""
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! Paths that are no resources: discovery, OpenAPI, version, health, metrics, token keys.
+//!
+//! Invariant: discovery and OpenAPI are made from the same table that requests are routed by.
+
+use api::openapi::Docs;
+use api::{discovery, openapi, resource};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
+use http::{HeaderMap, Method, StatusCode};
+use meta::{Status, Value, json};
+
+use crate::accept::Accept;
+use crate::body::{Body, Response};
+use crate::request::Query;
+use crate::shared::Shared;
+use crate::{health, metrics, reply};
+
+/// What the server calls itself.
+pub const MAJOR: &str = "1";
+pub const MINOR: &str = "37";
+pub const GIT_VERSION: &str = concat!("v1.37.2+knarr-", env!("CARGO_PKG_VERSION"));
+
+/// Answers a path.
+pub async fn answer(
+    shared: &Shared,
+    method: &Method,
+    path: &str,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response, Status> {
+    if method != Method::GET && method != Method::HEAD {
+        return if path == "/" { Err(Status::method_not_allowed()) } else { Ok(not_found()) };
+    }
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let resources = resource::all();
+    match segments.as_slice() {
+        [] => Ok(reply::json(200, index().to_vec())),
+        ["version"] => Ok(reply::json(200, version().to_vec())),
+        ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(shared, path, query).await),
+        ["metrics"] => {
+            let mut response = reply::text(200, metrics::render(shared));
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            Ok(response)
+        }
+        ["api"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources, true))),
+        ["apis"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources, false))),
+        ["api"] => plain(headers, Some(discovery::api_versions(&address(shared)))),
+        ["apis"] => plain(headers, Some(discovery::group_list(resources))),
+        ["api", version] => plain(headers, discovery::resource_list(resources, "", version)),
+        ["apis", group] => plain(headers, discovery::group(resources, group)),
+        ["apis", group, version] => plain(headers, discovery::resource_list(resources, group, version)),
+        ["openapi", "v2"] => Ok(reply::json(200, openapi::v2(resources, &docs()))),
+        ["openapi", "v3"] => Ok(reply::json(200, openapi::v3_index(resources))),
+        ["openapi", "v3", "api", version] => Ok(document(headers, query, "", version)),
+        ["openapi", "v3", "apis", group, version] => Ok(document(headers, query, group, version)),
+        _ => Ok(not_found()),
+    }
+}
+
+pub fn not_found() -> Response {
+    reply::text(404, "404 page not found\n")
+}
+
+fn docs() -> Docs {
+    Docs::new(api_docs::text())
+}
+
+fn address(shared: &Shared) -> String {
+    let port = shared.address.get().map_or(shared.config.advertise_port, |a| a.port());
+    format!("{}:{port}", shared.config.advertise)
+}
+
+fn plain(headers: &HeaderMap, value: Option<Value>) -> Result<Response, Status> {
+    match value {
+        Some(value) => Ok(reply::plain(&Accept::parse(headers)?, &value)),
+        None => Ok(not_found()),
+    }
+}
+
+fn wants_aggregated(headers: &HeaderMap) -> bool {
+    let wanted = |clause: &str| {
+        let clause: String = clause.chars().filter(|c| !c.is_whitespace()).collect();
+        ["application/json", "g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"]
+            .iter()
+            .all(|part| clause.split(';').any(|p| p == *part))
+    };
+    let all = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    all.flat_map(|v| v.split(',')).any(wanted)
+}
+
+fn aggregated(value: Value) -> Response {
+    let mut response = reply::json(200, value.to_vec());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(discovery::AGGREGATED_MEDIA_TYPE));
+    response
+}
+
+/// An OpenAPI document; one asked for by its hash may be kept for good.
+fn document(headers: &HeaderMap, query: &Query, group: &str, version: &str) -> Response {
+    let resources = resource::all();
+    if !resources.iter().any(|r| r.group == group && r.version == version) {
+        return not_found();
+    }
+    let hash = openapi::v3_hash(resources, group, version);
+    let tag = format!("\"{hash}\"");
+    let mut response = match headers.get(IF_NONE_MATCH) {
+        Some(known) if known.as_bytes() == tag.as_bytes() => {
+            let mut response = Response::new(Body::Empty);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        }
+        _ => match openapi::v3(resources, group, version, &docs()) {
+            Some(document) => reply::json(200, document),
+            None => return not_found(),
+        },
+    };
+    if query.get("hash") == hash {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}
+
+fn version() -> Value {
+    let platform = format!("{}/{}", std::env::consts::OS, go_arch());
+    json!({
+        "major": MAJOR, "minor": MINOR, "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "",
+        "goVersion": "", "compiler": "rustc", "platform": platform,
+    })
+}
+
+/// The architecture as Go names it.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn index() -> Value {
+    let mut paths: Vec<String> =
+        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            .map(str::to_string)
+            .to_vec();
+    for r in resource::all().iter().filter(|r| !r.group.is_empty()) {
+        paths.push(format!("/apis/{}", r.group));
+        paths.push(format!("/apis/{}/{}", r.group, r.version));
+    }
+    paths.sort();
+    paths.dedup();
+    let mut value = Value::object();
+    value.set(&["paths"], paths);
+    value
+}

@@ -1,0 +1,155 @@
+//! The server: put together, started, asked from inside the process, stopped.
+//!
+//! Invariant: `start` answers once the default objects exist and requests are served; after `shutdown` nothing that it
+//! started runs any more.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use store::StoreError;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::alloc::Services;
+use crate::authz::AllowAuthenticated;
+use crate::body::{Body, BoxError, boxed};
+use crate::bootstrap;
+use crate::config::Config;
+use crate::feed::Feed;
+use crate::flow::Flow;
+use crate::handle::{Connection, handle};
+use crate::leases::Leases;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::serve;
+use crate::shared::Shared;
+use crate::storage::Storage;
+use crate::user::User;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {address}: {source}; choose another port, or 0 for any free one")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] pki::Error),
+    #[error("cannot read the store: {0}")]
+    Store(#[from] StoreError),
+    #[error("cannot make the default objects: {0}")]
+    Bootstrap(meta::Status),
+}
+
+pub struct Server {
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    pub async fn start(config: Config) -> Result<Server, Error> {
+        let shutdown = CancellationToken::new();
+        let (registry, caches) = Registry::built_in();
+        let feed = Feed::start(config.store.clone(), caches, shutdown.clone()).await?;
+        let listener = match config.listen {
+            Some(address) => {
+                Some(TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?)
+            }
+            None => None,
+        };
+        let tls = match &config.tls {
+            Some(identity) => {
+                let tls = pki::tls::server(identity, config.client_ca_pem.as_deref())?;
+                Some(TlsAcceptor::from(Arc::new(tls)))
+            }
+            None => None,
+        };
+        let address = OnceLock::new();
+        if let Some(Ok(bound)) = listener.as_ref().map(TcpListener::local_addr) {
+            let _ = address.set(bound);
+        }
+        let services = Arc::new(Services::new(config.service_cidr, config.node_ports.clone()));
+        let shared = Arc::new(Shared {
+            storage: Storage { store: config.store.clone(), feed },
+            flow: Flow::new(&config.limits),
+            leases: Leases::new(config.limits.event_ttl),
+            authorizer: Box::new(AllowAuthenticated),
+            metrics: Metrics::default(),
+            registry,
+            services,
+            shutdown: shutdown.clone(),
+            ready: AtomicBool::new(false),
+            address,
+            config,
+        });
+        bootstrap::repair(&shared);
+        let mut tasks = Vec::new();
+        if let Some(listener) = listener {
+            tasks.push(tokio::spawn(serve::serve(shared.clone(), listener, tls, shutdown.clone())));
+        }
+        let server = Server { shared: shared.clone(), tasks };
+        if let Err(status) = bootstrap::create_defaults(&shared).await {
+            server.shutdown().await;
+            return Err(Error::Bootstrap(status));
+        }
+        shared.ready.store(true, Ordering::Release);
+        let mut server = server;
+        server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
+        Ok(server)
+    }
+
+    /// The bound address; `None` when the server only serves this process.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.shared.address.get().copied()
+    }
+
+    /// A service that asks as `user`, for `kube::Client::new` and for tests.
+    pub fn local(&self, user: Arc<User>) -> Local {
+        Local { shared: self.shared.clone(), user: Some(user) }
+    }
+
+    /// A service that asks without credentials.
+    pub fn local_anonymous(&self) -> Local {
+        Local { shared: self.shared.clone(), user: None }
+    }
+
+    /// Ends watches and streams, lets requests finish, and stops listening. The store stays open: it is the caller's.
+    pub async fn shutdown(self) {
+        self.shared.shutdown.cancel();
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+/// Requests from inside the process: no socket, no TLS, the same path from authentication on.
+#[derive(Clone)]
+pub struct Local {
+    shared: Arc<Shared>,
+    user: Option<Arc<User>>,
+}
+
+impl<B> tower::Service<http::Request<B>> for Local
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let shared = self.shared.clone();
+        let connection = Connection { user: self.user.clone(), is_near: true };
+        Box::pin(async move { Ok(handle(shared, connection, request.map(boxed)).await) })
+    }
+}

@@ -1,0 +1,111 @@
+//! Writing objects to the store, and reading them at its newest state.
+//!
+//! Invariant: every write is a transaction that names the revision it builds on, so no write is lost to another; what is
+//! answered has been made durable by the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meta::Status;
+use store::{Compare, KeyValue, Op, OpResult, RangeRequest, Store, StoreError, Txn};
+
+use crate::feed::Feed;
+use crate::object::Object;
+use crate::registry::Served;
+
+pub struct Storage {
+    pub store: Arc<dyn Store>,
+    pub feed: Arc<Feed>,
+}
+
+/// How a write that builds on a known state ended.
+pub enum Written {
+    /// Done, at this revision.
+    At(u64),
+    /// The key is in another state; this one (`None`: it is gone).
+    Changed(Option<Arc<Object>>),
+}
+
+impl Storage {
+    /// Waits until the caches show everything that was written before now.
+    pub async fn fresh(&self) -> Result<(), Status> {
+        let revision = self.store.revision().await.map_err(|e| store_error(&e))?;
+        self.feed.reach(revision).await
+    }
+
+    /// The object from the cache, not older than now.
+    pub async fn get(&self, served: &Served, key: &str) -> Result<Option<Arc<Object>>, Status> {
+        self.fresh().await?;
+        Ok(served.cache.get(key))
+    }
+
+    /// The object from the store itself.
+    pub async fn read(&self, served: &Served, key: &str) -> Result<Option<Arc<Object>>, Status> {
+        let request = RangeRequest { start: served.store_key(key), ..RangeRequest::default() };
+        let found = self.store.range(request).await.map_err(|e| store_error(&e))?;
+        Ok(found.kvs.into_iter().next().and_then(|kv| object_of(key, kv)))
+    }
+
+    /// Writes a new object; `None` when the key is taken.
+    pub async fn create(&self, served: &Served, key: &str, value: Bytes, lease: i64) -> Result<Option<u64>, Status> {
+        let full = served.store_key(key);
+        let txn = Txn {
+            compares: vec![Compare::absent(full.clone())],
+            success: vec![Op::Put { key: full, value, lease }],
+            failure: Vec::new(),
+        };
+        let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;
+        Ok(done.succeeded.then_some(done.revision))
+    }
+
+    /// Replaces the object as it was at revision `at`.
+    pub async fn update(&self, served: &Served, key: &str, at: u64, value: Bytes, lease: i64) -> Result<Written, Status> {
+        let full = served.store_key(key);
+        let put = Op::Put { key: full.clone(), value, lease };
+        self.replace(key, full, at, put).await
+    }
+
+    /// Deletes the object as it was at revision `at`.
+    pub async fn delete(&self, served: &Served, key: &str, at: u64) -> Result<Written, Status> {
+        let full = served.store_key(key);
+        let delete = Op::Delete { key: full.clone() };
+        self.replace(key, full, at, delete).await
+    }
+
+    async fn replace(&self, key: &str, full: Bytes, at: u64, op: Op) -> Result<Written, Status> {
+        let txn = Txn {
+            compares: vec![Compare::mod_revision(full.clone(), at)],
+            success: vec![op],
+            failure: vec![Op::Get { key: full }],
+        };
+        let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;
+        if done.succeeded {
+            return Ok(Written::At(done.revision));
+        }
+        let now = done.results.into_iter().find_map(|r| match r {
+            OpResult::Got(kv) => kv,
+            _ => None,
+        });
+        Ok(Written::Changed(now.and_then(|kv| object_of(key, kv))))
+    }
+}
+
+fn object_of(key: &str, kv: KeyValue) -> Option<Arc<Object>> {
+    Object::read(key, kv.value, kv.mod_revision).map(Arc::new)
+}
+
+/// What a failure of the store is to the client.
+pub fn store_error(error: &StoreError) -> Status {
+    match error {
+        StoreError::Compacted { .. } => Status::expired(
+            "The resourceVersion for the provided list is too old.",
+        ),
+        StoreError::FutureRevision { requested, current } => crate::feed::too_large(*requested, *current),
+        StoreError::Closed => Status::unavailable("the store is closed; the server is shutting down"),
+        StoreError::TooLarge { .. } => Status::too_large(error.to_string()),
+        other => {
+            tracing::error!("the store failed: {other}");
+            Status::internal(other)
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Subresources whose body is the whole object but that change one part of it: a pod's ephemeral containers and
+//! resources, a namespace's finalizers, a certificate request's approval.
+//!
+//! Invariant: whatever else the body says stays as it was.
+
+use meta::{Status, Value};
+
+use crate::body::Response;
+use crate::call::Call;
+use crate::options::WriteOptions;
+use crate::request::Verb;
+use crate::verbs::get;
+use crate::verbs::patch::{Patch, patched};
+use crate::write::{self, Changed, Endpoint};
+use crate::{decode, metadata, reply};
+
+/// Works out the stored document from the old one and from what the client wants it to be.
+type Take = fn(&mut Value, &Value, &Value) -> Result<(), Status>;
+
+async fn part(call: &Call, body: &[u8], name: &'static str, take: Take) -> Result<Response, Status> {
+    let endpoint = Endpoint::Sub(name);
+    let changed = match call.verb {
+        Verb::Get => return get::get(call).await,
+        Verb::Update => {
+            let options = WriteOptions::parse(call, "UpdateOptions")?;
+            let mut wanted = decode::object(call, body, options.validation)?;
+            metadata::check_names(call, &call.target, &mut wanted)?;
+            (call.target.rules.defaults)(&mut wanted);
+            change(call, endpoint, &options, take, |_| Ok(wanted.clone())).await?
+        }
+        Verb::Patch => {
+            let options = WriteOptions::parse(call, "PatchOptions")?;
+            let patch = match Patch::parse(call, body)? {
+                Patch::Apply(document) => Patch::Merge(document),
+                patch => patch,
+            };
+            change(call, endpoint, &options, take, |old| patched(call, old, &patch, options.validation)).await?
+        }
+        _ => return Err(Status::method_not_allowed()),
+    };
+    Ok(reply::object(call, 200, &changed.object()))
+}
+
+async fn change(
+    call: &Call,
+    endpoint: Endpoint,
+    options: &WriteOptions,
+    take: Take,
+    mut wanted: impl FnMut(&Value) -> Result<Value, Status> + Send,
+) -> Result<Changed, Status> {
+    write::update_key(call, &call.target, &call.key(), &call.path.name, endpoint, options, |old| {
+        let wanted = wanted(old)?;
+        let mut new = old.clone();
+        take(&mut new, old, &wanted)?;
+        match metadata::version(&wanted) {
+            Some(version) => new.set(&["metadata", "resourceVersion"], version),
+            None => {
+                new.remove(&["metadata", "resourceVersion"]);
+            }
+        }
+        Ok(new)
+    })
+    .await
+}
+
+fn bump(new: &mut Value, old: &Value) {
+    if new["spec"] != old["spec"] {
+        let generation = old.int_at(&["metadata", "generation"]).unwrap_or(0);
+        new.set(&["metadata", "generation"], generation + 1);
+    }
+}
+
+pub async fn ephemeral_containers(call: &Call, body: &[u8]) -> Result<Response, Status> {
+    part(call, body, "ephemeralcontainers", |new, old, wanted| {
+        let before = old.array_at(&["spec", "ephemeralContainers"]);
+        let after = wanted.array_at(&["spec", "ephemeralContainers"]);
+        let kept = before.iter().all(|b| after.contains(b));
+        if !kept {
+            let path = meta::field::Path::new("spec").child("ephemeralContainers");
+            let error = meta::field::Error::forbidden(&path, "existing ephemeral containers may not be removed or changed");
+            return Err(Status::invalid(&meta::GroupKind::new("", "Pod"), metadata::name(old), &[error]));
+        }
+        if !after.is_empty() {
+            new.set(&["spec", "ephemeralContainers"], after.to_vec());
+        }
+        bump(new, old);
+        Ok(())
+    })
+    .await
+}
+
+pub async fn resize(call: &Call, body: &[u8]) -> Result<Response, Status> {
+    part(call, body, "resize", |new, old, wanted| {
+        for list in ["containers", "initContainers"] {
+            let containers = new.at_mut(&["spec", list]).and_then(Value::as_array_mut);
+            for container in containers.into_iter().flatten() {
+                let same = |c: &&Value| c["name"] == container["name"];
+                let Some(asked) = wanted.array_at(&["spec", list]).iter().find(same) else { continue };
+                for member in ["resources", "resizePolicy"] {
+                    match asked.get(member) {
+                        Some(value) => container.set(&[member], value),
+                        None => {
+                            container.remove(&[member]);
+                        }
+                    }
+                }
+            }
+        }
+        bump(new, old);
+        Ok(())
+    })
+    .await
+}
+
+/// namespaces/finalize: sets `spec.finalizers`; the last one gone lets the namespace go.
+pub async fn finalize(call: &Call, body: &[u8]) -> Result<Response, Status> {
+    part(call, body, "finalize", |new, _, wanted| {
+        new.set(&["spec", "finalizers"], wanted.array_at(&["spec", "finalizers"]).to_vec());
+        if wanted.array_at(&["spec", "finalizers"]).is_empty() {
+            new.remove(&["spec", "finalizers"]);
+            new.set_default(&["spec"], Value::object());
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// certificatesigningrequests/approval: sets the conditions.
+pub async fn approval(call: &Call, body: &[u8]) -> Result<Response, Status> {
+    part(call, body, "approval", |new, old, wanted| {
+        let now = meta::time::seconds(meta::time::now());
+        let mut conditions = wanted.array_at(&["status", "conditions"]).to_vec();
+        for condition in &mut conditions {
+            condition.set_default(&["lastUpdateTime"], now.as_str());
+            let same = |c: &&Value| c["type"] == condition["type"] && c["status"] == condition["status"];
+            let before = old.array_at(&["status", "conditions"]).iter().find(same);
+            let since = before.and_then(|c| c.str_at(&["lastTransitionTime"])).unwrap_or(&now).to_string();
+            condition.set_default(&["lastTransitionTime"], since);
+        }
+        new.set(&["status", "conditions"], conditions);
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,171 @@
+//! The scale subresource: a workload's replica count as `autoscaling/v1` Scale.
+//!
+//! Changes: `spec.replicas` only. Invariant: a Scale carries the version of the workload it was made from.
+
+use meta::field::{Error, Path};
+use meta::selector::LabelSelector;
+use meta::{GroupKind, Status, Value, json};
+
+use crate::body::Response;
+use crate::call::Call;
+use crate::options::WriteOptions;
+use crate::request::Verb;
+use crate::verbs::get;
+use crate::verbs::patch::Patch;
+use crate::write::{self, Endpoint};
+use crate::{decode, metadata, reply};
+
+const API_VERSION: &str = "autoscaling/v1";
+const KIND: &str = "Scale";
+
+pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
+    match call.verb {
+        Verb::Get => {
+            let object = get::find(call).await?;
+            Ok(reply::document(call, 200, &scale_of(&object.document())))
+        }
+        Verb::Update => {
+            let options = WriteOptions::parse(call, "UpdateOptions")?;
+            let ty = api::resource::root_type("autoscaling", "v1", KIND);
+            let scale = decode::typed(call, body, options.validation, API_VERSION, KIND, ty)?;
+            check(call, &scale)?;
+            store(call, &options, |_| Ok(scale.clone())).await
+        }
+        Verb::Patch => {
+            let options = WriteOptions::parse(call, "PatchOptions")?;
+            let patch = Patch::parse(call, body)?;
+            let ty = api::resource::root_type("autoscaling", "v1", KIND);
+            store(call, &options, |old| {
+                let mut scale = scale_of(old);
+                patch_scale(&mut scale, &patch, ty)?;
+                decode::prune(call, &mut scale, Vec::new(), options.validation, API_VERSION, KIND, ty)?;
+                check(call, &scale)?;
+                Ok(scale)
+            })
+            .await
+        }
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+fn patch_scale(scale: &mut Value, patch: &Patch, ty: Option<meta::schema::TypeRef<'static>>) -> Result<(), Status> {
+    use meta::patch as patches;
+    match (patch, ty) {
+        (Patch::Json(patch), _) => patches::json_patch(scale, patch).map_err(|e| e.to_status()),
+        (Patch::Strategic(patch), Some(ty)) => patches::strategic_merge(scale, patch, ty).map_err(|e| e.to_status()),
+        (Patch::Merge(patch) | Patch::Strategic(patch) | Patch::Apply(patch), _) => {
+            patches::merge_patch(scale, patch).map_err(|e| e.to_status())
+        }
+    }
+}
+
+fn check(call: &Call, scale: &Value) -> Result<(), Status> {
+    let named = metadata::name(scale);
+    if !named.is_empty() && named != call.path.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({named}) does not match the name on the URL ({})",
+            call.path.name
+        )));
+    }
+    let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
+    if replicas < 0 {
+        let path = Path::new("spec").child("replicas");
+        let error = Error::invalid(&path, replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid(&GroupKind::new("autoscaling", KIND), &call.path.name, &[error]));
+    }
+    Ok(())
+}
+
+async fn store(
+    call: &Call,
+    options: &WriteOptions,
+    mut make: impl FnMut(&Value) -> Result<Value, Status> + Send,
+) -> Result<Response, Status> {
+    let served = &call.target;
+    let generation_counts = served.info.subresource("status").is_some();
+    let object = write::update_key(call, served, &call.key(), &call.path.name, Endpoint::Sub("scale"), options, |old| {
+        let scale = make(old)?;
+        let mut new = old.clone();
+        let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
+        if generation_counts && old.int_at(&["spec", "replicas"]) != Some(replicas) {
+            let generation = old.int_at(&["metadata", "generation"]).unwrap_or(0);
+            new.set(&["metadata", "generation"], generation + 1);
+        }
+        new.set(&["spec", "replicas"], replicas);
+        for member in ["resourceVersion", "uid"] {
+            match scale.at(&["metadata", member]) {
+                Some(value) => new.set(&["metadata", member], value),
+                None => {
+                    new.remove(&["metadata", member]);
+                }
+            }
+        }
+        Ok(new)
+    })
+    .await?
+    .object();
+    Ok(reply::document(call, 200, &scale_of(&object.document())))
+}
+
+/// The Scale of a workload.
+fn scale_of(workload: &Value) -> Value {
+    let mut scale = json!({"kind": KIND, "apiVersion": API_VERSION, "metadata": {}, "spec": {}, "status": {}});
+    for member in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = workload.at(&["metadata", member]) {
+            scale.set(&["metadata", member], value);
+        }
+    }
+    if let Some(replicas) = workload.int_at(&["spec", "replicas"]).filter(|r| *r != 0) {
+        scale.set(&["spec", "replicas"], replicas);
+    }
+    scale.set(&["status", "replicas"], workload.int_at(&["status", "replicas"]).unwrap_or(0));
+    let selector = &workload["spec"]["selector"];
+    // The selector of a ReplicationController is a plain map of labels.
+    let text = match selector.as_object() {
+        Some(map) if workload.str_at(&["kind"]) == Some("ReplicationController") => {
+            map.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(",")
+        }
+        Some(_) => selector_text(&LabelSelector::from_valid_object(selector)),
+        None => String::new(),
+    };
+    if !text.is_empty() {
+        scale.set(&["status", "selector"], text);
+    }
+    scale
+}
+
+/// A selector in its text form.
+fn selector_text(selector: &LabelSelector) -> String {
+    use meta::selector::Operator;
+    let requirement = |r: &meta::selector::Requirement| {
+        let values = || r.values.iter().map(|v| v.as_str()).collect::<Vec<_>>().join(",");
+        match r.operator {
+            Operator::In if r.values.len() == 1 => format!("{}={}", r.key, values()),
+            Operator::In => format!("{} in ({})", r.key, values()),
+            Operator::NotIn => format!("{} notin ({})", r.key, values()),
+            Operator::Exists => r.key.to_string(),
+            Operator::DoesNotExist => format!("!{}", r.key),
+            Operator::GreaterThan => format!("{}>{}", r.key, values()),
+            Operator::LessThan => format!("{}<{}", r.key, values()),
+        }
+    };
+    let mut all: Vec<String> = selector.requirements().iter().map(requirement).collect();
+    all.sort_unstable();
+    all.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales() {
+        let deployment = json!({"kind": "Deployment", "metadata": {"name": "d", "resourceVersion": "3"}, "spec": {"replicas": 2,
+            "selector": {"matchLabels": {"b": "2", "a": "1"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["y", "x"]}]}},
+            "status": {"replicas": 1}});
+        assert_eq!(
+            scale_of(&deployment).to_string(),
+            r#"{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"d","resourceVersion":"3"},"spec":{"replicas":2},"status":{"replicas":1,"selector":"a=1,b=2,c in (x,y)"}}"#
+        );
+    }
+}

@@ -1,0 +1,43 @@
+//! PUT of an object.
+//!
+//! Invariant: with a resourceVersion in the body the update happens on that version or not at all.
+
+use meta::{Reason, Status};
+
+use crate::body::Response;
+use crate::call::Call;
+use crate::options::WriteOptions;
+use crate::write::{self, Endpoint};
+use crate::{decode, metadata, reply};
+
+pub async fn update(call: &Call, body: &[u8]) -> Result<Response, Status> {
+    replace(call, body, Endpoint::Main).await
+}
+
+pub async fn replace(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Response, Status> {
+    let options = WriteOptions::parse(call, "UpdateOptions")?;
+    let mut document = decode::object(call, body, options.validation)?;
+    write::to_stored(call, &mut document);
+    metadata::check_names(call, &call.target, &mut document)?;
+    (call.target.rules.defaults)(&mut document);
+    match write::update(call, endpoint, &options, |_| Ok(document.clone())).await {
+        Ok(object) => Ok(reply::object(call, 200, &object)),
+        Err(status) if status.reason == Reason::NotFound && may_create(call, endpoint) => {
+            if metadata::version(&document).is_some() {
+                // Compat: a version of something that is not there is a conflict (registry's Update).
+                return Err(Status::conflict(
+                    &call.served.gr,
+                    &call.path.name,
+                    "StorageError: invalid object: the object to update does not exist",
+                ));
+            }
+            let object = write::create(call, document, &options).await?;
+            Ok(reply::created(call, &object, &options))
+        }
+        Err(status) => Err(status),
+    }
+}
+
+fn may_create(call: &Call, endpoint: Endpoint) -> bool {
+    endpoint == Endpoint::Main && call.target.rules.create_on_update
+}

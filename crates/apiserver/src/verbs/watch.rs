@@ -1,0 +1,353 @@
+//! Watches: what changes, as it changes.
+//!
+//! Reads: the watch cache; the store's history for a start that the cache no longer reaches. Invariants: a watcher gets
+//! every change of what it asked for once and in order; one that is too slow for the cache's ring is ended, and its
+//! client goes on from the last version that it saw.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use meta::{Status, Value, json};
+use rand::Rng;
+use store::{EventKind, StoreError, WatchRequest, prefix_end};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::body::{Body, BoxError, Response};
+use crate::call::Call;
+use crate::event::{self, Event, EventType};
+use crate::feed::Feed;
+use crate::filter::Filter;
+use crate::listing::{ListOptions, Version};
+use crate::object::Object;
+use crate::registry::Served;
+use crate::storage::{Storage, store_error};
+use crate::view::View;
+
+/// Events taken from the ring at a time.
+const BATCH: usize = 256;
+/// The client's own words for how long a watch may last are cut to this.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// A bookmark comes this long before the end.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+pub async fn watch(call: &Call) -> Result<Response, Status> {
+    let options = ListOptions::parse(&call.query, true)?;
+    let filter = Filter::parse(&call.target, &call.path, &call.query)?;
+    let view = View::new(&call.served, &call.accept, &call.query);
+    let watcher = match Watcher::start(call, &options, filter, view).await {
+        // Compat: a start that history no longer reaches is an event of the stream, not an error of the request.
+        Err(status) if status.code == 410 => return Ok(stream_of(Body::from(error_line(&status)))),
+        started => started?,
+    };
+    let body = stream::unfold(watcher, |mut watcher| async move {
+        watcher.next().await.map(|chunk| (Ok::<Bytes, BoxError>(chunk), watcher))
+    });
+    Ok(stream_of(Body::stream(body)))
+}
+
+fn error_line(status: &Status) -> Vec<u8> {
+    let mut line = json!({"type": "ERROR"});
+    line.set(&["object"], status.to_value());
+    let mut out = line.to_vec();
+    out.push(b'\n');
+    out
+}
+
+fn stream_of(body: Body) -> Response {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// One watch under way.
+struct Watcher {
+    served: Arc<Served>,
+    target: Arc<Served>,
+    feed: Arc<Feed>,
+    filter: Filter,
+    view: View,
+    /// Written before anything else: the initial objects or the history before the ring.
+    first: std::vec::IntoIter<First>,
+    /// After `first`, the bookmark that ends the initial events.
+    mark_initial: Option<u64>,
+    cursor: u64,
+    changes: tokio::sync::watch::Receiver<u64>,
+    /// Everything up to here has been sent.
+    sent: u64,
+    bookmark_every: Option<Duration>,
+    next_bookmark: Instant,
+    end: Instant,
+    /// The last bookmark before the end was sent.
+    ending: bool,
+    finished: bool,
+    headers_sent: bool,
+    shutdown: CancellationToken,
+    batch: Vec<Arc<Event>>,
+}
+
+enum First {
+    Object(Arc<Object>),
+    Event(Arc<Event>),
+}
+
+impl Watcher {
+    async fn start(call: &Call, options: &ListOptions, filter: Filter, view: View) -> Result<Watcher, Status> {
+        let storage = &call.shared.storage;
+        let target = call.target.clone();
+        let initial = match (options.version, options.send_initial_events) {
+            (_, Some(send)) => send,
+            (Version::Newest | Version::Any, None) => true,
+            (Version::At(_), None) => false,
+        };
+        match options.version {
+            Version::Newest => storage.fresh().await?,
+            Version::At(revision) if initial => storage.feed.reach(revision).await?,
+            _ => {}
+        }
+        // Before the cache is read: everything up to here is in it.
+        let applied = storage.feed.applied();
+        let mut first = Vec::new();
+        let mut sent = applied;
+        let cursor = match options.version {
+            _ if initial => {
+                let found = target.cache.snapshot(&filter.prefix, "", 0, false, |o| filter.matches(o));
+                sent = applied.max(found.rv);
+                first = found.objects.into_iter().map(First::Object).collect();
+                found.cursor
+            }
+            Version::At(revision) => {
+                sent = revision;
+                match target.cache.cursor_after(revision) {
+                    (Some(cursor), _) => cursor,
+                    (None, _) => {
+                        let (cursor, until) = target.cache.end();
+                        let until = until.max(applied);
+                        let history = history(storage, &target, &filter, revision, until).await?;
+                        first = history.into_iter().map(First::Event).collect();
+                        sent = until.max(revision);
+                        cursor
+                    }
+                }
+            }
+            Version::Newest | Version::Any => target.cache.end().0,
+        };
+        let now = Instant::now();
+        let limits = &call.shared.config.limits;
+        let lasts = match options.timeout_seconds {
+            Some(seconds) => Duration::from_secs(seconds).min(LONGEST),
+            None => limits.watch_min.mul_f64(1.0 + rand::rng().random::<f64>()),
+        };
+        let bookmark_every = options.bookmarks.then_some(limits.bookmark);
+        let mark_initial = (options.send_initial_events == Some(true) && options.bookmarks).then_some(sent);
+        Ok(Watcher {
+            served: call.served.clone(),
+            changes: target.cache.changes(),
+            target,
+            feed: storage.feed.clone(),
+            filter,
+            view,
+            first: first.into_iter(),
+            mark_initial,
+            cursor,
+            sent,
+            bookmark_every,
+            next_bookmark: now + bookmark_every.unwrap_or(LONGEST),
+            end: now + lasts,
+            ending: false,
+            finished: false,
+            headers_sent: false,
+            shutdown: call.shared.shutdown.clone(),
+            batch: Vec::new(),
+        })
+    }
+
+    /// The next bytes to send; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.finished {
+            return None;
+        }
+        if let Some(bytes) = self.initial() {
+            return Some(bytes);
+        }
+        loop {
+            // Seen before the ring is read, so that a change in between wakes us again.
+            self.changes.mark_unchanged();
+            let applied = self.feed.applied();
+            self.batch.clear();
+            if self.target.cache.read_from(&mut self.cursor, BATCH, &mut self.batch).is_err() {
+                tracing::debug!("a watch of {} was too slow and is ended", self.target.gr);
+                self.finished = true;
+                return None;
+            }
+            match self.batch.last() {
+                Some(last) => self.sent = self.sent.max(last.rv),
+                None => self.sent = self.sent.max(applied),
+            }
+            if let Some(bytes) = self.encode_batch() {
+                return Some(bytes);
+            }
+            if !self.batch.is_empty() {
+                continue;
+            }
+            if let Some(bytes) = self.wait().await {
+                return bytes;
+            }
+        }
+    }
+
+    /// Sleeps until something is to be done; `Some` when that is not to read the ring.
+    async fn wait(&mut self) -> Option<Option<Bytes>> {
+        let wake = self.next_bookmark.min(self.end);
+        let early_end = if self.ending || self.bookmark_every.is_none() { wake } else { wake.min(self.end - LAST_BOOKMARK) };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => {
+                self.finished = true;
+                return Some(None);
+            }
+            changed = self.changes.changed() => {
+                self.finished |= changed.is_err();
+                return if changed.is_err() { Some(None) } else { None };
+            }
+            () = tokio::time::sleep_until(early_end) => {}
+        }
+        let now = Instant::now();
+        if now >= self.end {
+            self.finished = true;
+            return Some(None);
+        }
+        let every = self.bookmark_every?;
+        self.ending |= now >= self.end - LAST_BOOKMARK;
+        self.next_bookmark = now + every;
+        // Everything applied so far was read and sent, if the ring's end was reached before.
+        let (end, _) = self.target.cache.end();
+        if end != self.cursor {
+            return None;
+        }
+        Some(Some(self.bookmark(self.sent, false)))
+    }
+
+    fn initial(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        while out.len() < crate::body::CHUNK_BYTES {
+            match self.first.next() {
+                Some(First::Object(object)) => self.line(EventType::Added, &object, &mut out),
+                Some(First::Event(event)) => self.event(&event, &mut out),
+                None => {
+                    if let Some(revision) = self.mark_initial.take() {
+                        out.extend_from_slice(&self.bookmark(revision, true));
+                    }
+                    break;
+                }
+            }
+        }
+        (!out.is_empty()).then(|| out.into())
+    }
+
+    fn encode_batch(&mut self) -> Option<Bytes> {
+        let batch = std::mem::take(&mut self.batch);
+        let single = self.view.is_whole() && batch.len() == 1;
+        let result = if single {
+            // The shared line itself, without a copy.
+            let event = &batch[0];
+            let kind = event.seen_by(|o| self.filter.matches(o));
+            kind.map(|kind| event.line(kind))
+        } else {
+            let mut out = Vec::new();
+            for event in &batch {
+                self.event(event, &mut out);
+            }
+            (!out.is_empty()).then(|| out.into())
+        };
+        self.batch = batch;
+        result
+    }
+
+    fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
+        let Some(kind) = event.seen_by(|o| self.filter.matches(o)) else { return };
+        if self.view.is_whole() {
+            out.extend_from_slice(&event.line(kind));
+        } else if let Some(object) = event.object(kind) {
+            let object = object.clone();
+            self.line(kind, &object, out);
+        }
+    }
+
+    fn line(&mut self, kind: EventType, object: &Object, out: &mut Vec<u8>) {
+        event::open(out, kind);
+        self.view.write_single(object, !self.headers_sent, out);
+        self.headers_sent = true;
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn bookmark(&self, revision: u64, initial_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata.set(&["annotations", INITIAL_EVENTS_END], "true");
+        }
+        let object = match self.view {
+            View::Row { .. } => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null, "rows": []}),
+            View::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}),
+            _ => json!({"kind": self.served.kind.as_str(), "apiVersion": self.served.api_version.as_str()}),
+        };
+        let mut object = object;
+        object.set(&["metadata"], metadata);
+        let mut line = Value::object();
+        line.set(&["type"], "BOOKMARK");
+        line.set(&["object"], object);
+        let mut out = line.to_vec();
+        out.push(b'\n');
+        out.into()
+    }
+}
+
+/// The changes after `after` up to and with `until`, from the store.
+async fn history(
+    storage: &Storage,
+    target: &Arc<Served>,
+    filter: &Filter,
+    after: u64,
+    until: u64,
+) -> Result<Vec<Arc<Event>>, Status> {
+    let start = target.store_key(&filter.prefix);
+    let request = WatchRequest { end: prefix_end(&start), start, from_revision: after + 1, prev_kv: true };
+    let gone = |error: &StoreError| match error {
+        StoreError::Compacted { at } => {
+            Status::expired(format!("too old resource version: {after} ({at})"))
+        }
+        other => store_error(other),
+    };
+    let mut watch = storage.store.watch(request).await.map_err(|e| gone(&e))?;
+    let progress = watch.progress_requester();
+    let mut events = Vec::new();
+    progress.request();
+    while let Some(batch) = watch.next().await {
+        let batch = batch.map_err(|e| gone(&e))?;
+        for event in batch.events {
+            if event.kv.mod_revision > until {
+                return Ok(events);
+            }
+            let Some(key) = event.kv.key.get(target.prefix.len()..).and_then(|k| std::str::from_utf8(k).ok()) else {
+                continue;
+            };
+            let rv = event.kv.mod_revision;
+            let old = event.prev.and_then(|kv| Object::read(key, kv.value, kv.mod_revision)).map(Arc::new);
+            let new = match event.kind {
+                EventKind::Put => Object::read(key, event.kv.value, rv).map(Arc::new),
+                EventKind::Delete => None,
+            };
+            events.push(Arc::new(Event::new(rv, old, new)));
+        }
+        if batch.revision >= until {
+            break;
+        }
+        progress.request();
+    }
+    Ok(events)
+}

@@ -1,0 +1,201 @@
+//! Forms in which objects are sent: whole, converted to another version, metadata only, or a row of a table.
+//!
+//! Invariant: the whole object is written from its stored bytes without parsing; the other forms parse it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use meta::time::Timestamp;
+use meta::{Value, json};
+
+use crate::accept::{Accept, Shape};
+use crate::body::{CHUNK_BYTES, Pieces};
+use crate::object::Object;
+use crate::registry::Served;
+use crate::request::Query;
+
+/// Which part of the object goes with a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+#[derive(Clone)]
+pub enum View {
+    Whole,
+    /// The stored form made into the served version.
+    Converted(Arc<Served>),
+    Metadata,
+    Row { served: Arc<Served>, include: Include, now: Timestamp },
+}
+
+impl View {
+    pub fn new(served: &Arc<Served>, accept: &Accept, query: &Query) -> View {
+        match accept.shape {
+            Shape::Object if served.conversion.is_some() => View::Converted(served.clone()),
+            Shape::Object => View::Whole,
+            Shape::Metadata => View::Metadata,
+            Shape::Table => {
+                let include = match query.get("includeObject") {
+                    "None" => Include::None,
+                    "Object" => Include::Object,
+                    _ => Include::Metadata,
+                };
+                View::Row { served: served.clone(), include, now: meta::time::now() }
+            }
+        }
+    }
+
+    pub fn is_whole(&self) -> bool {
+        matches!(self, View::Whole)
+    }
+
+    /// Appends the object in this form, as it stands in a list.
+    pub fn write(&self, object: &Object, out: &mut Vec<u8>) {
+        match self {
+            View::Whole => object.write_to(out),
+            View::Converted(served) => served.read(object).write_to(out),
+            View::Metadata => metadata_only(object.document()).write_to(out),
+            View::Row { served, include, now } => {
+                row(served, object.document(), *include, *now).write_to(out);
+            }
+        }
+    }
+
+    /// Appends a document that is not stored (such as the result of a dry run).
+    pub fn write_document(&self, document: &Value, out: &mut Vec<u8>) {
+        match self {
+            View::Whole | View::Converted(_) => document.write_to(out),
+            View::Metadata => metadata_only(document.clone()).write_to(out),
+            View::Row { served, include, now } => row(served, document.clone(), *include, *now).write_to(out),
+        }
+    }
+
+    /// What stands before and after the items of a list.
+    fn frame(&self, served: &Served, metadata: &Value) -> (Vec<u8>, &'static [u8]) {
+        let mut open = Vec::with_capacity(256);
+        match self {
+            View::Whole | View::Converted(_) => {
+                list_head(&mut open, &served.list_kind, &served.api_version, metadata);
+                open.extend_from_slice(b",\"items\":[");
+            }
+            View::Metadata => {
+                list_head(&mut open, "PartialObjectMetadataList", "meta.k8s.io/v1", metadata);
+                open.extend_from_slice(b",\"items\":[");
+            }
+            View::Row { served, .. } => {
+                list_head(&mut open, "Table", "meta.k8s.io/v1", metadata);
+                open.extend_from_slice(b",\"columnDefinitions\":");
+                columns(served).write_to(&mut open);
+                open.extend_from_slice(b",\"rows\":[");
+            }
+        }
+        (open, b"]}")
+    }
+
+    /// A table of this one row, or the object itself in another form.
+    pub fn write_single(&self, object: &Object, headers: bool, out: &mut Vec<u8>) {
+        match self {
+            View::Row { served, .. } => {
+                table_head(served, object.rv, headers, out);
+                self.write(object, out);
+                out.extend_from_slice(b"]}");
+            }
+            _ => self.write(object, out),
+        }
+    }
+}
+
+fn table_head(served: &Served, rv: u64, headers: bool, out: &mut Vec<u8>) {
+    list_head(out, "Table", "meta.k8s.io/v1", &json!({"resourceVersion": rv.to_string()}));
+    out.extend_from_slice(b",\"columnDefinitions\":");
+    if headers {
+        columns(served).write_to(out);
+    } else {
+        out.extend_from_slice(b"null");
+    }
+    out.extend_from_slice(b",\"rows\":[");
+}
+
+fn list_head(out: &mut Vec<u8>, kind: &str, api_version: &str, metadata: &Value) {
+    out.extend_from_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":").as_bytes());
+    metadata.write_to(out);
+}
+
+fn columns(served: &Served) -> Value {
+    served.rules.columns.iter().map(|c| c.to_value()).collect::<Vec<_>>().into()
+}
+
+/// The object as `meta.k8s.io/v1` PartialObjectMetadata.
+pub fn metadata_only(mut document: Value) -> Value {
+    let metadata = document.get_mut("metadata").map(Value::take).unwrap_or_else(Value::object);
+    let mut out = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"});
+    out.set(&["metadata"], metadata);
+    out
+}
+
+fn row(served: &Served, document: Value, include: Include, now: Timestamp) -> Value {
+    let mut out = Value::object();
+    out.set(&["cells"], (served.rules.row)(&document, now));
+    match include {
+        Include::None => {}
+        Include::Metadata => out.set(&["object"], metadata_only(document)),
+        Include::Object => out.set(&["object"], document),
+    }
+    out
+}
+
+/// Writes a list piece by piece.
+pub struct ListPieces {
+    view: View,
+    objects: std::vec::IntoIter<Arc<Object>>,
+    /// What stands before the first item, until it is written.
+    open: Vec<u8>,
+    close: &'static [u8],
+    first: bool,
+    done: bool,
+}
+
+impl ListPieces {
+    pub fn new(view: View, served: &Served, metadata: &Value, objects: Vec<Arc<Object>>) -> ListPieces {
+        let (open, close) = view.frame(served, metadata);
+        ListPieces { view, objects: objects.into_iter(), open, close, first: true, done: false }
+    }
+}
+
+impl Pieces for ListPieces {
+    fn next(&mut self) -> Option<Bytes> {
+        if self.done {
+            return None;
+        }
+        let mut out = std::mem::take(&mut self.open);
+        let expected: usize = self.objects.as_slice().iter().take(64).map(|o| o.len_bytes()).sum();
+        out.reserve(expected.min(CHUNK_BYTES));
+        while out.len() < CHUNK_BYTES {
+            let Some(object) = self.objects.next() else {
+                out.extend_from_slice(self.close);
+                self.done = true;
+                break;
+            };
+            if !self.first {
+                out.push(b',');
+            }
+            self.first = false;
+            self.view.write(&object, &mut out);
+        }
+        Some(out.into())
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        if !self.view.is_whole() {
+            return None;
+        }
+        let left = self.objects.as_slice();
+        let commas = if self.first { left.len().saturating_sub(1) } else { left.len() };
+        let objects: usize = left.iter().map(|o| o.len_bytes()).sum();
+        let close = if self.done { 0 } else { self.close.len() };
+        Some((self.open.len() + objects + commas + close) as u64)
+    }
+}

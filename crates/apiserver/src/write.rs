@@ -1,0 +1,311 @@
+//! Creating and changing objects: everything between a decoded document and the store.
+//!
+//! Order, as upstream: managed fields, mutating admission, the kind's preparation, allocation, validation, validating
+//! admission, store. Invariant: a change is worked out on a known version of the object and stored only if that is still
+//! the newest; otherwise it is worked out again.
+
+use std::sync::Arc;
+
+use meta::{Status, Value};
+
+use crate::admission::{self, Operation, Review};
+use crate::alloc;
+use crate::call::Call;
+use crate::managed;
+use crate::metadata;
+use crate::object::Object;
+use crate::options::WriteOptions;
+use crate::registry::Served;
+use crate::storage::Written;
+
+/// How often a change is worked out anew because somebody else was faster.
+const MAX_ATTEMPTS: usize = 16;
+/// How often a name is made up anew because it was taken. Source: KEP-4420.
+const MAX_NAMES: usize = 8;
+
+/// Which part of the object an endpoint may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Main,
+    Status,
+    /// Any other subresource: its own code has changed what it may, and nothing is restored or validated here.
+    Sub(&'static str),
+}
+
+impl Endpoint {
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Endpoint::Main => "",
+            Endpoint::Status => "status",
+            Endpoint::Sub(name) => name,
+        }
+    }
+}
+
+/// Creates an object from a decoded document in its served version.
+pub async fn create(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
+    let served = &call.target;
+    to_stored(call, &mut document);
+    metadata::settle_namespace(call, served, &mut document)?;
+    (served.rules.defaults)(&mut document);
+    managed::created(served, &mut document, options);
+    create_prepared(call, document, options).await
+}
+
+/// Creates an object whose managed fields are settled.
+pub async fn create_prepared(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
+    let served = &call.target;
+    admission::mutate(&mut review(call, served, Operation::Create, "", options), &mut document, None).await?;
+    (served.rules.prepare_create)(&mut document);
+    metadata::fill_new(&mut document);
+    for attempt in 0.. {
+        let mut this = document.clone();
+        let generated = metadata::generate_name(&mut this);
+        let made = store_new(call, served, this, options).await;
+        match made {
+            Err(status) if generated && status.reason == meta::Reason::AlreadyExists && attempt + 1 < MAX_NAMES => {}
+            other => return other,
+        }
+    }
+    Err(Status::internal("no free name was found"))
+}
+
+async fn store_new(
+    call: &Call,
+    served: &Arc<Served>,
+    mut document: Value,
+    options: &WriteOptions,
+) -> Result<Arc<Object>, Status> {
+    let storage = &call.shared.storage;
+    let mut allocation = alloc::on_create(&call.shared, served, &mut document, options.dry_run)?;
+    let name = metadata::name(&document).to_string();
+    let errors = api::kinds::check_create(served.rules, &document, served.namespaced);
+    if !errors.is_empty() {
+        return Err(Status::invalid(&served.gk, &name, &errors));
+    }
+    admission::validate(&review(call, served, Operation::Create, "", options), Some(&document), None).await?;
+    let key = served.key(metadata::namespace(&document), &name);
+    let value = metadata::stored_bytes(&mut document);
+    let taken = || Status::already_exists(&served.gr, &name);
+    if options.dry_run {
+        if storage.get(served, &key).await?.is_some() {
+            return Err(taken());
+        }
+        return stored_object(&key, value, 0);
+    }
+    let lease = call.shared.leases.for_new(call, served).await?;
+    let revision = storage.create(served, &key, value.clone(), lease).await?.ok_or_else(taken)?;
+    allocation.keep();
+    stored_object(&key, value, revision)
+}
+
+pub fn stored_object(key: &str, value: bytes::Bytes, revision: u64) -> Result<Arc<Object>, Status> {
+    let object = Object::read(key, value, revision);
+    object.map(Arc::new).ok_or_else(|| Status::internal("the object has no metadata"))
+}
+
+/// What became of a change.
+pub enum Changed {
+    Stored(Arc<Object>),
+    /// The change removed the last reason to keep an object that was being deleted.
+    Deleted(Arc<Object>),
+}
+
+impl Changed {
+    pub fn object(self) -> Arc<Object> {
+        match self {
+            Changed::Stored(object) | Changed::Deleted(object) => object,
+        }
+    }
+}
+
+/// Changes the object that the path names. `make` works out the new document (in the stored version) from the old one;
+/// it runs again when the object changed in between.
+pub async fn update(
+    call: &Call,
+    endpoint: Endpoint,
+    options: &WriteOptions,
+    make: impl FnMut(&Value) -> Result<Value, Status> + Send,
+) -> Result<Arc<Object>, Status> {
+    let key = call.key();
+    update_key(call, &call.target, &key, &call.path.name, endpoint, options, make).await.map(Changed::object)
+}
+
+/// Changes the object at `key`.
+pub async fn update_key(
+    call: &Call,
+    served: &Arc<Served>,
+    key: &str,
+    name: &str,
+    endpoint: Endpoint,
+    options: &WriteOptions,
+    mut make: impl FnMut(&Value) -> Result<Value, Status> + Send,
+) -> Result<Changed, Status> {
+    let storage = &call.shared.storage;
+    // The cache may lag behind; an error worked out from it is only believed once the store says the same.
+    let mut fresh = false;
+    let mut current = served.cache.get(key);
+    for _ in 0..MAX_ATTEMPTS {
+        let Some(existing) = current.clone() else {
+            if fresh {
+                return Err(Status::not_found(&served.gr, name));
+            }
+            fresh = true;
+            current = storage.read(served, key).await?;
+            continue;
+        };
+        match attempt(call, served, key, name, endpoint, options, &existing, &mut make).await {
+            Ok(Attempt::Done(changed)) => return Ok(changed),
+            Ok(Attempt::Raced(newer)) => {
+                fresh = true;
+                current = newer;
+            }
+            Err(status) if fresh => return Err(status),
+            Err(status) => {
+                fresh = true;
+                let newer = storage.read(served, key).await?;
+                if newer.as_ref().is_some_and(|n| n.rv == existing.rv) {
+                    return Err(status);
+                }
+                current = newer;
+            }
+        }
+    }
+    Err(Status::modified(&served.gr, name))
+}
+
+enum Attempt {
+    Done(Changed),
+    Raced(Option<Arc<Object>>),
+}
+
+#[allow(clippy::too_many_arguments)] // the loop's state, passed on as it is
+async fn attempt(
+    call: &Call,
+    served: &Arc<Served>,
+    key: &str,
+    name: &str,
+    endpoint: Endpoint,
+    options: &WriteOptions,
+    existing: &Arc<Object>,
+    make: &mut (impl FnMut(&Value) -> Result<Value, Status> + Send),
+) -> Result<Attempt, Status> {
+    let storage = &call.shared.storage;
+    let old = existing.document();
+    let mut new = make(&old)?;
+    check_version(served, name, &mut new, &old)?;
+    metadata::keep(&mut new, &old);
+    if !options.applied {
+        managed::updated(served, &mut new, &old, options, endpoint.subresource());
+    }
+    let mut asked = review(call, served, Operation::Update, endpoint.subresource(), options);
+    asked.name = name.to_string();
+    admission::mutate(&mut asked, &mut new, Some(&old)).await?;
+    let errors = match endpoint {
+        Endpoint::Main => {
+            alloc::carry_over(served, &mut new, &old);
+            (served.rules.prepare_update)(&mut new, &old);
+            api::kinds::check_update(served.rules, &new, &old)
+        }
+        Endpoint::Status => {
+            (served.rules.prepare_status_update)(&mut new, &old);
+            api::kinds::check_status_update(served.rules, &new, &old)
+        }
+        Endpoint::Sub(_) => Vec::new(),
+    };
+    if !errors.is_empty() {
+        return Err(Status::invalid(&served.gk, name, &errors));
+    }
+    let mut allocation = match endpoint {
+        Endpoint::Main => alloc::on_update(&call.shared, served, &mut new, &old, options.dry_run)?,
+        _ => alloc::Allocation::default(),
+    };
+    admission::validate(&asked, Some(&new), Some(&old)).await?;
+    let gone = is_ready_to_go(served, &new);
+    let value = metadata::stored_bytes(&mut new);
+    if options.dry_run {
+        return Ok(Attempt::Done(Changed::Stored(stored_object(key, value, existing.rv)?)));
+    }
+    if gone {
+        return Ok(match storage.delete(served, key, existing.rv).await? {
+            Written::At(revision) => {
+                alloc::on_delete(&call.shared, served, existing);
+                Attempt::Done(Changed::Deleted(stored_object(key, value, revision)?))
+            }
+            Written::Changed(newer) => Attempt::Raced(newer),
+        });
+    }
+    if value == existing.stored() {
+        // Compat: a change that changes nothing is not written, and the version stays (apiserver GuaranteedUpdate).
+        return Ok(Attempt::Done(Changed::Stored(existing.clone())));
+    }
+    let lease = call.shared.leases.for_new(call, served).await?;
+    Ok(match storage.update(served, key, existing.rv, value.clone(), lease).await? {
+        Written::At(revision) => {
+            allocation.keep();
+            Attempt::Done(Changed::Stored(stored_object(key, value, revision)?))
+        }
+        Written::Changed(newer) => Attempt::Raced(newer),
+    })
+}
+
+/// The version that the new document builds on must be the old one's.
+fn check_version(served: &Served, name: &str, new: &mut Value, old: &Value) -> Result<(), Status> {
+    let current = metadata::version(old).unwrap_or_default();
+    match metadata::version(new) {
+        Some(asked) if asked != current => return Err(Status::modified(&served.gr, name)),
+        Some(_) => {}
+        None if served.rules.unconditional_update => new.set(&["metadata", "resourceVersion"], current),
+        None => {}
+    }
+    if let Some(uid) = new.str_at(&["metadata", "uid"]).filter(|u| !u.is_empty()) {
+        let was = old.str_at(&["metadata", "uid"]).unwrap_or_default();
+        if uid != was {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {was}");
+            return Err(Status::conflict(&served.gr, name, why));
+        }
+    }
+    Ok(())
+}
+
+/// An object that is being deleted goes once nobody holds it any more.
+fn is_ready_to_go(served: &Served, document: &Value) -> bool {
+    metadata::is_deleting(document)
+        && metadata::finalizers(document).is_empty()
+        && document.int_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0
+        && (served.info.plural != "namespaces" || document.array_at(&["spec", "finalizers"]).is_empty())
+}
+
+/// Turns a document of the served version into the stored one.
+pub fn to_stored(call: &Call, document: &mut Value) {
+    if let Some(conversion) = call.served.conversion {
+        (conversion.to_stored)(document);
+    }
+}
+
+/// Turns a document of the stored version into the served one.
+pub fn from_stored(call: &Call, document: &mut Value) {
+    if let Some(conversion) = call.served.conversion {
+        (conversion.from_stored)(document);
+    }
+}
+
+pub fn review<'a>(
+    call: &'a Call,
+    served: &'a Arc<Served>,
+    operation: Operation,
+    subresource: &'static str,
+    options: &WriteOptions,
+) -> Review<'a> {
+    Review {
+        shared: &call.shared,
+        user: &call.user,
+        served,
+        operation,
+        subresource,
+        namespace: if served.info.plural == "namespaces" { call.path.name.clone() } else { call.path.namespace.clone() },
+        name: call.path.name.clone(),
+        dry_run: options.dry_run,
+        call: Some(call),
+    }
+}

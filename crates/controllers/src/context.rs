@@ -1,0 +1,140 @@
+//! What a controller is given, and the runner that turns watched events into keys and keys into reconciles.
+//! Reads: informers. Writes: nothing itself. Invariant: reconcile gets a key, never an event, and runs only after every
+//! informer the controller watches has synced.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::sync::Arc;
+
+use client::{Action, Event, Informer, Informers, Key, Object, Recorder, WorkQueue};
+use futures::future::BoxFuture;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::owner;
+
+/// Cheap to clone; made anew for each controller, with its name.
+#[derive(Clone)]
+pub struct Ctx {
+    pub name: &'static str,
+    pub config: Arc<Config>,
+    pub client: Client,
+    pub informers: Informers,
+    pub shutdown: CancellationToken,
+}
+
+/// What a reconcile can fail with: it is retried with back-off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{what}: {source}")]
+    Api { what: String, source: kube::Error },
+    #[error("{0}")]
+    Other(String),
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Names the attempt that failed.
+pub trait During<T> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> During<T> for std::result::Result<T, kube::Error> {
+    fn during(self, what: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::Api { what: what(), source })
+    }
+}
+
+impl Ctx {
+    /// A recorder whose events name `component` as their source.
+    pub fn recorder(&self, component: &str) -> Recorder {
+        Recorder::new(self.client.clone(), component, "")
+    }
+}
+
+/// The queue of a controller while its watches are being set up.
+pub struct Work {
+    ctx: Ctx,
+    queue: WorkQueue<Key>,
+    waits: Vec<BoxFuture<'static, ()>>,
+}
+
+impl Work {
+    pub fn new(ctx: &Ctx) -> Self {
+        Work { ctx: ctx.clone(), queue: WorkQueue::new(), waits: Vec::new() }
+    }
+
+    pub fn queue(&self) -> &WorkQueue<Key> {
+        &self.queue
+    }
+
+    /// Waits for the informer to sync before the first reconcile, without reacting to its events.
+    pub fn needs<K: Object>(&mut self, informer: &Informer<K>) {
+        let informer = informer.clone();
+        self.waits.push(Box::pin(async move { informer.synced().await }));
+    }
+
+    /// Enqueues every changed object itself.
+    pub fn watch_own<K: Object>(&mut self, informer: &Informer<K>) {
+        self.watch(informer, |event| vec![Key::of(event.object().as_ref())]);
+    }
+
+    /// Enqueues the controlling owner, of this kind, of every changed object: the old one too if it changed.
+    pub fn watch_owned<K: Object>(&mut self, informer: &Informer<K>, group: &'static str, kind: &'static str) {
+        self.watch(informer, move |event| owner_keys(event, group, kind));
+    }
+
+    /// Enqueues what `keys` makes of every event.
+    pub fn watch<K: Object>(
+        &mut self,
+        informer: &Informer<K>,
+        keys: impl Fn(&Event<K>) -> Vec<Key> + Send + Sync + 'static,
+    ) {
+        let queue = self.queue.clone();
+        informer.on_event(move |event| {
+            for key in keys(event) {
+                queue.add(key);
+            }
+        });
+        self.needs(informer);
+    }
+
+    /// Reconciles until shutdown, `count` keys at a time.
+    pub async fn run<F, Fut, E>(self, count: usize, reconcile: F)
+    where
+        F: Fn(Key) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<Action, E>> + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        futures::future::join_all(self.waits).await;
+        let name = self.ctx.name;
+        client::run_workers(self.queue, count, self.ctx.shutdown, move |key: Key| {
+            let work = reconcile(key.clone());
+            async move {
+                let outcome = work.await;
+                if let Err(error) = &outcome {
+                    tracing::debug!(controller = name, %key, %error, "reconcile failed");
+                }
+                outcome
+            }
+        })
+        .await;
+    }
+}
+
+/// The keys of the controlling owners of this kind that an event is about.
+pub fn owner_keys<K: Object>(event: &Event<K>, group: &str, kind: &str) -> Vec<Key> {
+    let key_of = |object: &K| {
+        let meta = object.meta();
+        owner::controller_of(meta)
+            .filter(|owner| owner.kind == kind && owner::group_of(owner) == group)
+            .map(|owner| Key::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone()))
+    };
+    let mut keys: Vec<Key> = match event {
+        Event::Added(object) | Event::Deleted(object) => key_of(object).into_iter().collect(),
+        Event::Modified { old, new } => key_of(old).into_iter().chain(key_of(new)).collect(),
+    };
+    keys.dedup();
+    keys
+}

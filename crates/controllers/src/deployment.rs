@@ -1,0 +1,282 @@
+//! Rolls a Deployment's template out over ReplicaSets.
+//! Reads: Deployment, ReplicaSet, Pod. Writes: ReplicaSet, Deployment (status and revision), Event.
+//! Invariant: touches only sets it owns, and every change of a set holds only for the version it was planned from.
+
+pub mod revision;
+pub mod rollout;
+pub mod scale;
+pub mod status;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use client::{Action, Informer, Key, Recorder};
+use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::context::{Ctx, During, Error, Result, Work};
+use crate::written::Written;
+use crate::{clock, owner, pod, pod_batch, selector};
+use rollout::{Plan, Set, Step};
+
+struct Controller {
+    ctx: Ctx,
+    deployments: Informer<Deployment>,
+    sets: Informer<ReplicaSet>,
+    pods: Informer<Pod>,
+    recorder: Recorder,
+    written: Written,
+}
+
+pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
+    let deployments = ctx.informers.of::<Deployment>();
+    let sets = ctx.informers.of::<ReplicaSet>();
+    let pods = ctx.informers.of::<Pod>();
+    let mut work = Work::new(&ctx);
+    work.watch_own(&deployments);
+    work.watch_owned(&sets, "apps", "Deployment");
+    let all = deployments.clone();
+    work.watch(&sets, move |event| {
+        let set = event.object();
+        if owner::controller_of(&set.metadata).is_some() {
+            return Vec::new();
+        }
+        let candidates = all.list_in(set.metadata.namespace.as_deref().unwrap_or_default());
+        let wants =
+            |deployment: &&Arc<Deployment>| selector::matches(&deployment.spec.selector, set.metadata.labels.as_ref());
+        candidates.iter().filter(wants).map(|deployment| Key::of(deployment.as_ref())).collect()
+    });
+    // Recreate waits for the last old pod
+    let owners = sets.clone();
+    work.watch(&pods, move |event| {
+        let client::Event::Deleted(pod) = event else { return Vec::new() };
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let parent = owner::controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet");
+        let set = parent.and_then(|parent| owners.get(namespace, &parent.name));
+        let grandparent = set.as_ref().and_then(|set| owner::controller_of(&set.metadata));
+        grandparent.map(|owner| Key::new(namespace, owner.name.clone())).into_iter().collect()
+    });
+    let recorder = ctx.recorder("deployment-controller");
+    let count = ctx.config.concurrency;
+    let this = Arc::new(Controller { ctx, deployments, sets, pods, recorder, written: Written::default() });
+    Box::pin(work.run(count, move |key| {
+        let this = this.clone();
+        async move { this.reconcile(&key).await }
+    }))
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &Key) -> Result<Action> {
+        let Some(deployment) = self.deployments.get_key(key) else {
+            self.written.forget(key);
+            return Ok(Action::Done);
+        };
+        let spec = &deployment.spec;
+        if selector::is_empty(&spec.selector) {
+            let message = "This deployment is selecting all pods. A non-empty selector is required.";
+            self.recorder.event(&client::reference(deployment.as_ref()), "Warning", "SelectingAll", message);
+            return Ok(Action::Done);
+        }
+        // a set we just wrote must be in the cache, or the plan would count without it
+        if !self.written.shown(key, self.sets.revision(), std::iter::empty()) {
+            return Ok(Action::RequeueAfter(std::time::Duration::from_secs(2)));
+        }
+        let uid = deployment.uid().unwrap_or_default();
+        let candidates: Vec<Arc<ReplicaSet>> = self
+            .sets
+            .list_in(&key.namespace)
+            .into_iter()
+            .filter(|set| match owner::controller_of(&set.metadata) {
+                Some(owner) => owner.uid == uid,
+                None => selector::matches(&spec.selector, set.metadata.labels.as_ref()),
+            })
+            .collect();
+        let sets =
+            owner::claim(deployment.as_ref(), &self.api(key), &spec.selector, &self.api(key), candidates).await?;
+        let plan = rollout::plan(&deployment, &sets, |old| self.any_running(old), clock::now());
+        let look_again = plan.look_again;
+        self.act(key, &deployment, plan).await?;
+        Ok(look_again.map_or(Action::Done, Action::RequeueAfter))
+    }
+
+    fn api<K>(&self, key: &Key) -> Api<K>
+    where
+        K: client::Object + kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.ctx.client.clone(), &key.namespace)
+    }
+
+    fn any_running(&self, old: &[Set]) -> bool {
+        old.iter()
+            .filter_map(|set| set.object.metadata.uid.as_deref())
+            .flat_map(|uid| self.pods.by_owner(uid))
+            .any(|pod| !pod::is_finished(&pod))
+    }
+
+    async fn act(&self, key: &Key, deployment: &Deployment, plan: Plan) -> Result<()> {
+        let mut status = plan.status;
+        let mut versions: HashMap<String, Option<String>> = HashMap::new();
+        let mut failure = None;
+        for step in plan.steps {
+            let outcome = match step {
+                Step::Create(set) => self.create(key, deployment, &set, &mut status).await,
+                Step::SetRevision(number) => self.set_revision(key, &number).await,
+                Step::Delete(set) => self.delete(key, &set).await,
+                Step::Refresh { set, annotations, min_ready_s } => {
+                    let patch =
+                        json!({"metadata": {"annotations": annotations}, "spec": {"minReadySeconds": min_ready_s}});
+                    let patch = match annotations {
+                        Some(_) => patch,
+                        None => json!({"spec": {"minReadySeconds": min_ready_s}}),
+                    };
+                    self.patch(key, &set, patch, &mut versions).await
+                }
+                Step::Scale { set, from, to, annotations } => {
+                    let annotations: serde_json::Map<String, Value> =
+                        annotations.into_iter().map(|(name, value)| (name.to_string(), Value::String(value))).collect();
+                    let patch = json!({"metadata": {"annotations": annotations}, "spec": {"replicas": to}});
+                    let outcome = self.patch(key, &set, patch, &mut versions).await;
+                    if outcome.is_ok() && from != to {
+                        self.scaled_event(deployment, &set.name_any(), from, to);
+                    }
+                    outcome
+                }
+            };
+            if let Err(error) = outcome {
+                failure = Some(error);
+                break;
+            }
+        }
+        self.write_status(key, deployment, status).await?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn scaled_event(&self, deployment: &Deployment, set: &str, from: i32, to: i32) {
+        let direction = if to > from { "up" } else { "down" };
+        let message = format!("Scaled {direction} replica set {set} from {from} to {to}");
+        self.recorder.event(&client::reference(deployment), "Normal", "ScalingReplicaSet", message);
+    }
+
+    /// Changes a set as it was when planned; a later version makes it fail and be planned anew.
+    async fn patch(
+        &self,
+        key: &Key,
+        set: &ReplicaSet,
+        mut patch: Value,
+        versions: &mut HashMap<String, Option<String>>,
+    ) -> Result<()> {
+        let name = set.name_any();
+        let version = versions.get(&name).cloned().unwrap_or_else(|| set.resource_version());
+        patch["metadata"]["resourceVersion"] = json!(version);
+        let patched = self.api::<ReplicaSet>(key).patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let patched = patched.during(|| format!("cannot change ReplicaSet {}/{name}", key.namespace))?;
+        self.written.wrote(key, client::revision_of(&patched));
+        versions.insert(name, patched.resource_version());
+        Ok(())
+    }
+
+    async fn create(
+        &self,
+        key: &Key,
+        deployment: &Deployment,
+        set: &ReplicaSet,
+        status: &mut DeploymentStatus,
+    ) -> Result<()> {
+        let name = set.name_any();
+        let api = self.api::<ReplicaSet>(key);
+        match api.create(&PostParams::default(), set).await {
+            Ok(created) => {
+                self.written.wrote(key, client::revision_of(&created));
+                let replicas = set.spec.replicas.unwrap_or(0);
+                if replicas > 0 {
+                    self.scaled_event(deployment, &name, 0, replicas);
+                }
+                Ok(())
+            }
+            Err(error) if client::is_already_exists(&error) => {
+                let taken =
+                    api.get(&name).await.during(|| format!("cannot read ReplicaSet {}/{name}", key.namespace))?;
+                let template = |set: &ReplicaSet| set.spec.template.clone().unwrap_or_default();
+                let ours = owner::is_controlled_by(&taken.metadata, deployment.uid().as_deref().unwrap_or_default());
+                if ours && revision::same_template(&template(&taken), &template(set)) {
+                    self.written.wrote(key, client::revision_of(&taken));
+                    return Ok(());
+                }
+                // another template has the same hash: the next name is made with a higher count
+                *status = deployment.status.clone().unwrap_or_default();
+                status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
+                Err(Error::Other(format!(
+                    "the name {name} is taken by another ReplicaSet; the next try uses another name"
+                )))
+            }
+            Err(error) if pod_batch::is_namespace_terminating(&error) => Ok(()),
+            Err(error) => {
+                let message = format!("Failed to create new replica set \"{name}\": {}", client::message(&error));
+                let reference = client::reference(deployment);
+                self.recorder.event(&reference, "Warning", "ReplicaSetCreateError", message.clone());
+                *status = deployment.status.clone().unwrap_or_default();
+                if deployment.spec.progress_deadline_seconds.is_some() {
+                    let condition =
+                        status::condition(status::PROGRESSING, "False", "ReplicaSetCreateError", message, clock::now());
+                    status::set(status, condition);
+                }
+                Err(error).during(|| format!("cannot create ReplicaSet {}/{name}", key.namespace))
+            }
+        }
+    }
+
+    async fn set_revision(&self, key: &Key, number: &str) -> Result<()> {
+        let patch = json!({"metadata": {"annotations": {revision::REVISION: number}}});
+        let patched = self.api::<Deployment>(key).patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map(|_| ()).during(|| format!("cannot set the revision of Deployment {key}"))
+    }
+
+    async fn delete(&self, key: &Key, set: &ReplicaSet) -> Result<()> {
+        let name = set.name_any();
+        let preconditions = Preconditions { uid: set.uid(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        match self.api::<ReplicaSet>(key).delete(&name, &params).await {
+            Ok(_) => Ok(()),
+            Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(()),
+            Err(error) => Err(error).during(|| format!("cannot delete the old ReplicaSet {}/{name}", key.namespace)),
+        }
+    }
+
+    async fn write_status(&self, key: &Key, deployment: &Deployment, status: DeploymentStatus) -> Result<()> {
+        if deployment.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        // a merge patch, since the annotation with the revision may have moved the version a moment ago; the generation the
+        // plan saw is in the status, so a late one does no harm
+        let patch = json!({"metadata": {"uid": deployment.uid()}, "status": full(&status)});
+        match self.api::<Deployment>(key).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(error) if client::is_not_found(&error) => Ok(()),
+            Err(error) => Err(error).during(|| format!("cannot write the status of Deployment {key}")),
+        }
+    }
+}
+
+/// The status with null for what it leaves out, so that a merge patch removes it.
+fn full(status: &DeploymentStatus) -> Value {
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    if let Value::Object(map) = &mut value {
+        for field in [
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
+            "conditions",
+        ] {
+            map.entry(field).or_insert(Value::Null);
+        }
+    }
+    value
+}

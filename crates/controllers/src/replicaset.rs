@@ -1,0 +1,287 @@
+//! Keeps a ReplicaSet at its replica count.
+//! Reads: ReplicaSet, Pod. Writes: Pod, ReplicaSet/status, Event.
+//! Invariant: never deletes a Pod it does not own, and never creates while its cache lacks what it wrote.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Action, Informer, Key, Recorder};
+use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use kube::{Api, ResourceExt};
+
+use crate::context::{Ctx, During, Result, Work};
+use crate::pod_batch::{self, PodBatch};
+use crate::written::Written;
+use crate::{clock, owner, pod, pod_rank, selector};
+
+struct Controller {
+    ctx: Ctx,
+    sets: Informer<ReplicaSet>,
+    pods: Informer<Pod>,
+    recorder: Recorder,
+    written: Written,
+}
+
+pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
+    let sets = ctx.informers.of::<ReplicaSet>();
+    let pods = ctx.informers.of::<Pod>();
+    let mut work = Work::new(&ctx);
+    work.watch_own(&sets);
+    work.watch_owned(&pods, "apps", "ReplicaSet");
+    // an orphan may be wanted by a set it never belonged to
+    let all = sets.clone();
+    work.watch(&pods, move |event| {
+        let pod = event.object();
+        if owner::controller_of(&pod.metadata).is_some() {
+            return Vec::new();
+        }
+        let wanted = |set: &&Arc<ReplicaSet>| selector::matches(&set.spec.selector, pod.metadata.labels.as_ref());
+        let candidates = all.list_in(pod.metadata.namespace.as_deref().unwrap_or_default());
+        candidates.iter().filter(wanted).map(|set| Key::of(set.as_ref())).collect()
+    });
+    let recorder = ctx.recorder("replicaset-controller");
+    let count = ctx.config.concurrency;
+    let this = Arc::new(Controller { ctx, sets, pods, recorder, written: Written::default() });
+    Box::pin(work.run(count, move |key| {
+        let this = this.clone();
+        async move { this.reconcile(&key).await }
+    }))
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &Key) -> Result<Action> {
+        let Some(set) = self.sets.get_key(key) else {
+            self.written.forget(key);
+            return Ok(Action::Done);
+        };
+        let spec = &set.spec;
+        let uid = set.uid().unwrap_or_default();
+        let revision = self.pods.revision();
+        let candidates = self.pods.list_in(&key.namespace);
+        let alive =
+            candidates.iter().filter(|pod| !pod::is_deleting(pod)).filter_map(|pod| pod.metadata.uid.as_deref());
+        let fresh = self.written.shown(key, revision, alive);
+        let related: Vec<Arc<Pod>> = candidates
+            .into_iter()
+            .filter(|pod| match owner::controller_of(&pod.metadata) {
+                Some(owner) => owner.uid == uid,
+                None => selector::matches(&spec.selector, pod.metadata.labels.as_ref()),
+            })
+            .collect();
+        let sets: Api<ReplicaSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let claimed = owner::claim(set.as_ref(), &sets, &spec.selector, &pods, related).await?;
+        let now = clock::now();
+        let plan = plan(&set, &claimed, &self.neighbours(&set, &claimed), now);
+        let failure = match fresh && set.metadata.deletion_timestamp.is_none() {
+            true => self.act(key, &set, &plan).await.err(),
+            false => None,
+        };
+        let status = status(&set, &claimed, plan.difference, failure.as_ref().map(pod_batch::api_message), now);
+        self.write_status(&sets, &set, status).await?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        Ok(match (fresh, plan.look_again) {
+            (false, _) => Action::RequeueAfter(Duration::from_secs(2)),
+            (true, Some(delay)) => Action::RequeueAfter(delay),
+            (true, None) => Action::Done,
+        })
+    }
+
+    /// The pods of all sets of the same deployment, for ranking.
+    fn neighbours(&self, set: &ReplicaSet, own: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
+        let Some(parent) = owner::controller_of(&set.metadata) else { return own.to_vec() };
+        self.sets
+            .by_owner(&parent.uid)
+            .iter()
+            .filter_map(|sibling| sibling.metadata.uid.as_deref())
+            .flat_map(|uid| self.pods.by_owner(uid))
+            .collect()
+    }
+
+    async fn act(&self, key: &Key, set: &ReplicaSet, plan: &Plan) -> Result<()> {
+        let reference = client::reference(set);
+        let batch = PodBatch {
+            client: &self.ctx.client,
+            recorder: &self.recorder,
+            written: &self.written,
+            key,
+            owner: &reference,
+        };
+        let template = set.spec.template.clone().unwrap_or_default();
+        let new = || pod::from_template(&template, &key.namespace, &key.name, owner::reference(set));
+        batch.create((0..plan.create).map(|_| new()).collect()).await?;
+        batch.delete(&plan.delete).await
+    }
+
+    async fn write_status(&self, sets: &Api<ReplicaSet>, set: &ReplicaSet, status: ReplicaSetStatus) -> Result<()> {
+        if set.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let mut changed = set.clone();
+        changed.status = Some(status);
+        match sets.replace_status(&set.name_any(), &PostParams::default(), &changed).await {
+            Ok(_) => Ok(()),
+            Err(error) if client::is_not_found(&error) => Ok(()),
+            Err(error) => Err(error).during(|| format!("cannot write the status of ReplicaSet {}", Key::of(set))),
+        }
+    }
+}
+
+struct Plan {
+    create: usize,
+    delete: Vec<Arc<Pod>>,
+    /// Active pods less wanted ones.
+    difference: i64,
+    /// When the next pod becomes available without any event.
+    look_again: Option<Duration>,
+}
+
+fn plan(set: &ReplicaSet, pods: &[Arc<Pod>], neighbours: &[Arc<Pod>], now: Timestamp) -> Plan {
+    let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| pod::is_active(pod)).cloned().collect();
+    let wanted = set.spec.replicas.unwrap_or(1);
+    let difference = active.len() as i64 - i64::from(wanted);
+    let excess = usize::try_from(difference).unwrap_or(0).min(pod_batch::BURST);
+    let create = usize::try_from(-difference).unwrap_or(0).min(pod_batch::BURST);
+    let min_ready_s = min_ready_s(set);
+    let look_again = active
+        .iter()
+        .filter_map(|pod| pod::available_at(pod, min_ready_s))
+        .filter(|at| *at > now)
+        .min()
+        .map(|at| clock::until(now, at) + Duration::from_millis(10));
+    Plan { create, delete: pod_rank::first_to_go(&active, neighbours, excess, now), difference, look_again }
+}
+
+fn min_ready_s(set: &ReplicaSet) -> i32 {
+    set.spec.min_ready_seconds.unwrap_or(0)
+}
+
+fn count(pods: &[Arc<Pod>], test: impl Fn(&Pod) -> bool) -> i32 {
+    i32::try_from(pods.iter().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX)
+}
+
+fn status(
+    set: &ReplicaSet,
+    pods: &[Arc<Pod>],
+    difference: i64,
+    failure: Option<String>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
+    let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| pod::is_active(pod)).cloned().collect();
+    let template = set.spec.template.as_ref();
+    let labels = template.and_then(|template| template.metadata.as_ref()).and_then(|meta| meta.labels.clone());
+    let labels = labels.unwrap_or_default();
+    let some = |count: i32| (count != 0).then_some(count);
+    let old = set.status.clone().unwrap_or_default();
+    ReplicaSetStatus {
+        replicas: i32::try_from(active.len()).unwrap_or(i32::MAX),
+        fully_labeled_replicas: some(count(&active, |pod| {
+            selector::matches_map(&labels, pod.metadata.labels.as_ref())
+        })),
+        ready_replicas: some(count(&active, pod::is_ready)),
+        available_replicas: some(count(&active, |pod| pod::is_available(pod, min_ready_s(set), now))),
+        terminating_replicas: Some(count(pods, pod::is_terminating)),
+        observed_generation: set.metadata.generation,
+        conditions: failure_condition(old.conditions, difference, failure, now),
+    }
+}
+
+fn failure_condition(
+    old: Option<Vec<ReplicaSetCondition>>,
+    difference: i64,
+    failure: Option<String>,
+    now: Timestamp,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let mut conditions = old.unwrap_or_default();
+    let known = conditions.iter().any(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
+    match failure {
+        None => conditions.retain(|condition| condition.type_.as_deref() != Some("ReplicaFailure")),
+        Some(_) if known => {}
+        Some(message) => conditions.push(ReplicaSetCondition {
+            type_: Some("ReplicaFailure".to_string()),
+            status: Some("True".to_string()),
+            reason: Some(if difference < 0 { "FailedCreate" } else { "FailedDelete" }.to_string()),
+            message: Some(message),
+            last_transition_time: Some(Time(now)),
+        }),
+    }
+    (!conditions.is_empty()).then_some(conditions)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn set(replicas: i32, min_ready_s: i32) -> ReplicaSet {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "ns", "name": "web", "uid": "u", "generation": 4},
+            "spec": {"replicas": replicas, "minReadySeconds": min_ready_s, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web", "tier": "front"}}, "spec": {"containers": []}}}
+        }))
+        .unwrap()
+    }
+
+    fn pod(name: &str, phase: &str, ready_at: Option<&str>, deleting: bool, tier: &str) -> Arc<Pod> {
+        let conditions: Vec<Value> =
+            ready_at.iter().map(|at| json!({"type": "Ready", "status": "True", "lastTransitionTime": at})).collect();
+        let mut value = json!({
+            "metadata": {"namespace": "ns", "name": name, "uid": name, "labels": {"app": "web", "tier": tier}},
+            "spec": {"nodeName": "n", "containers": []}, "status": {"phase": phase, "conditions": conditions}});
+        if deleting {
+            value["metadata"]["deletionTimestamp"] = json!("2030-01-01T00:00:00Z");
+        }
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    fn show(set: &ReplicaSet, pods: &[Arc<Pod>], failure: Option<&str>) -> String {
+        let now: Timestamp = "2030-01-01T00:01:00Z".parse().unwrap();
+        let plan = plan(set, pods, pods, now);
+        let status = status(set, pods, plan.difference, failure.map(String::from), now);
+        let names: Vec<String> = plan.delete.iter().map(|pod| pod.name_any()).collect();
+        format!(
+            "create {} delete {names:?} look again {:?}\n{}\n",
+            plan.create,
+            plan.look_again,
+            serde_json::to_string(&status).unwrap()
+        )
+    }
+
+    #[test]
+    fn plans() {
+        let early = Some("2030-01-01T00:00:00Z");
+        let late = Some("2030-01-01T00:00:55Z");
+        let pods = [
+            pod("a", "Running", early, false, "front"),
+            pod("b", "Running", late, false, "front"),
+            pod("c", "Pending", None, false, "other"),
+            pod("d", "Running", early, true, "front"),
+            pod("e", "Succeeded", None, false, "front"),
+        ];
+        let out = [
+            show(&set(3, 0), &[], Some("exceeded quota")),
+            show(&set(5, 10), &pods, None),
+            show(&set(1, 0), &pods, None),
+            show(&set(0, 0), &pods, Some("no")),
+        ];
+        expect![[r#"
+            create 3 delete [] look again None
+            {"conditions":[{"lastTransitionTime":"2030-01-01T00:01:00Z","message":"exceeded quota","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}],"observedGeneration":4,"replicas":0,"terminatingReplicas":0}
+            create 2 delete [] look again Some(5.01s)
+            {"availableReplicas":1,"fullyLabeledReplicas":2,"observedGeneration":4,"readyReplicas":2,"replicas":3,"terminatingReplicas":1}
+            create 0 delete ["c", "b"] look again None
+            {"availableReplicas":2,"fullyLabeledReplicas":2,"observedGeneration":4,"readyReplicas":2,"replicas":3,"terminatingReplicas":1}
+            create 0 delete ["c", "b", "a"] look again None
+            {"availableReplicas":2,"conditions":[{"lastTransitionTime":"2030-01-01T00:01:00Z","message":"no","reason":"FailedDelete","status":"True","type":"ReplicaFailure"}],"fullyLabeledReplicas":2,"observedGeneration":4,"readyReplicas":2,"replicas":3,"terminatingReplicas":1}
+        "#]].assert_eq(&out.concat());
+    }
+}

@@ -1,0 +1,324 @@
+//! The controllers against the real API server, in one process: a memory store, no sockets, and a stand-in for scheduler and
+//! kubelet that binds every pod and reports it running.
+//! Reads and writes the in-process API. Invariant: waits for what it expects by watching, never by sleeping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::user::User;
+use client::{Informers, Key};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct World {
+    client: Client,
+    informers: Informers,
+    changed: Arc<Notify>,
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    server: apiserver::Server,
+}
+
+impl World {
+    async fn start(config: controllers::Config) -> World {
+        let _ = tracing_subscriber::fmt().with_env_filter("warn,controllers=debug,client=debug").with_test_writer().try_init();
+        let server = apiserver::Server::start(apiserver::config::Config::new(store::memory())).await.unwrap();
+        let client = client::local::client(server.local(User::loopback()), "default");
+        let shutdown = CancellationToken::new();
+        let informers = Informers::new(client.clone(), shutdown.clone());
+        let changed = Arc::new(Notify::new());
+        let mut world = World { client: client.clone(), informers, changed, shutdown, tasks: Vec::new(), server };
+        world.notices::<Pod>();
+        world.notices::<Deployment>();
+        world.notices::<ReplicaSet>();
+        world.notices::<EndpointSlice>();
+        world.notices::<Endpoints>();
+        world.notices::<Namespace>();
+        world.notices::<Node>();
+        world.notices::<ConfigMap>();
+        world.notices::<ServiceAccount>();
+        let (informers, shutdown) = (world.informers.clone(), world.shutdown.clone());
+        world.tasks.push(tokio::spawn(async move {
+            controllers::run(config, client, informers, shutdown).await.unwrap();
+        }));
+        world.tasks.push(tokio::spawn(run_pods(world.client.clone(), world.informers.clone(), world.shutdown.clone())));
+        world
+    }
+
+    fn notices<K: client::Object>(&self) {
+        let changed = self.changed.clone();
+        self.informers.of::<K>().on_event(move |_| changed.notify_one());
+    }
+
+    fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: client::Object + kube::Resource<Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn create<K>(&self, namespace: &str, object: Value) -> K
+    where
+        K: client::Object + serde::Serialize + kube::Resource<Scope = NamespaceResourceScope>,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        self.api(namespace).create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    /// Waits until the caches show it.
+    async fn until(&self, what: &str, test: impl Fn(&Informers) -> bool) {
+        let wait = async {
+            while !test(&self.informers) {
+                self.changed.notified().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            let pods: Vec<String> = self.informers.of::<Pod>().list().iter().map(|pod| pod.name_any()).collect();
+            let sets: Vec<String> = self.informers.of::<ReplicaSet>().list().iter().map(|set| format!("{} {:?} {:?}", set.name_any(), set.spec.replicas, set.status)).collect();
+            panic!("waited in vain for: {what}; pods {pods:?}; sets {sets:#?}");
+        }
+    }
+
+    async fn end(self) {
+        self.shutdown.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        self.informers.ended().await;
+        self.server.shutdown().await;
+    }
+}
+
+/// Binds every pod to node `n1` and reports it ready, unless its image is broken; lets deleted ones go.
+async fn run_pods(client: Client, informers: Informers, shutdown: CancellationToken) {
+    let pods = informers.of::<Pod>();
+    let queue = client::WorkQueue::<Key>::new();
+    let into = queue.clone();
+    pods.on_event(move |event| into.add(Key::of(event.object().as_ref())));
+    client::run_workers(queue, 4, shutdown, move |key| {
+        let (pods, client) = (pods.clone(), client.clone());
+        async move {
+            match pods.get_key(&key) {
+                Some(pod) => run_pod(&client, &key, &pod).await.map(|()| client::Action::Done),
+                None => Ok(client::Action::Done),
+            }
+        }
+    })
+    .await;
+}
+
+async fn run_pod(client: &Client, key: &Key, pod: &Pod) -> Result<(), kube::Error> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
+    let spec = pod.spec.clone().unwrap_or_default();
+    if pod.metadata.deletion_timestamp.is_some() {
+        return api.delete(&key.name, &DeleteParams::default().grace_period(0)).await.map(|_| ());
+    }
+    if spec.node_name.is_none() {
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": key.name},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"}});
+        let bound: Result<Value, _> =
+            api.create_subresource("binding", &key.name, &PostParams::default(), serde_json::to_vec(&binding).unwrap()).await;
+        return bound.map(|_| ());
+    }
+    let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+    let broken = spec.containers[0].image.as_deref() == Some("broken");
+    if running || broken {
+        return Ok(());
+    }
+    let ip = format!("10.0.0.{}", key.name.bytes().map(u32::from).sum::<u32>() % 250 + 1);
+    let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(status)).await.map(|_| ())
+}
+
+fn config() -> controllers::Config {
+    controllers::Config {
+        root_ca_pem: "PEM".to_string(),
+        cluster_cidrs: vec!["10.244.0.0/16".to_string()],
+        ..controllers::Config::default()
+    }
+}
+
+fn deployment(name: &str, image: &str, replicas: i32) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "c", "image": image, "ports": [{"name": "http", "containerPort": 80}]}]}}}})
+}
+
+fn progress(informers: &Informers, namespace: &str, name: &str) -> Option<(String, i32, i32)> {
+    let deployment = informers.of::<Deployment>().get(namespace, name)?;
+    let status = deployment.status.clone()?;
+    if status.observed_generation != deployment.metadata.generation {
+        return None;
+    }
+    let condition = status.conditions?.into_iter().find(|condition| condition.type_.as_deref() == Some("Progressing"))?;
+    Some((condition.reason?, status.updated_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0)))
+}
+
+async fn node(world: &World) {
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady",
+        "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    nodes.patch_status("n1", &PatchParams::default(), &Patch::Strategic(ready)).await.unwrap();
+}
+
+async fn namespace(world: &World, name: &str) {
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+    Api::<Namespace>::all(world.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_application_from_birth_to_death() {
+    let world = World::start(config()).await;
+    node(&world).await;
+    namespace(&world, "shop").await;
+    world.until("the default account and the CA", |caches| {
+        caches.of::<ServiceAccount>().get("shop", "default").is_some()
+            && caches.of::<ConfigMap>().get("shop", "kube-root-ca.crt").is_some()
+    }).await;
+    world.until("a pod range", |caches| {
+        let node = caches.of::<Node>().get("", "n1");
+        node.and_then(|node| node.spec.as_ref()?.pod_cidr.clone()) == Some("10.244.0.0/24".to_string())
+    }).await;
+
+    world.create::<Service>("shop", json!({"metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}})).await;
+    world.create::<Deployment>("shop", deployment("web", "web:1", 3)).await;
+    world.until("three available", |caches| progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))).await;
+    world.until("three endpoints", |caches| {
+        let slices = caches.of::<EndpointSlice>().list_in("shop");
+        let ready: usize = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))).count();
+        let legacy = caches.of::<Endpoints>().get("shop", "web");
+        let legacy: usize = legacy.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten()).map(|subset| subset.addresses.as_ref().map_or(0, Vec::len)).sum();
+        ready == 3 && legacy == 3
+    }).await;
+
+    let deployments: Api<Deployment> = world.api("shop");
+    let image = |image: &str| Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}}));
+    deployments.patch("web", &PatchParams::default(), &image("web:2")).await.unwrap();
+    world.until("the second revision", |caches| {
+        let current = caches.of::<Deployment>().get("shop", "web");
+        let revision = current.and_then(|current| current.annotations().get("deployment.kubernetes.io/revision").cloned());
+        revision.as_deref() == Some("2") && progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
+            && caches.of::<Pod>().list_in("shop").len() == 3
+    }).await;
+
+    deployments.patch("web", &PatchParams::default(), &image("broken")).await.unwrap();
+    world.until("a rollout that is stuck", |caches| {
+        let sets = caches.of::<ReplicaSet>().list_in("shop");
+        sets.len() == 3 && progress(caches, "shop", "web") == Some(("ReplicaSetUpdated".into(), 1, 3))
+    }).await;
+    deployments.patch("web", &PatchParams::default(), &image("web:2")).await.unwrap();
+    world.until("the undo", |caches| {
+        progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3)) && caches.of::<Pod>().list_in("shop").len() == 3
+    }).await;
+
+    // the watch cache and the controllers' own caches never make one pod too many
+    let pods = world.informers.of::<Pod>();
+    for pod in pods.list_in("shop") {
+        world.api::<Pod>("shop").delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
+    }
+    world.until("three others", |caches| caches.of::<Pod>().list_in("shop").len() == 3 && progress(caches, "shop", "web").is_some_and(|(_, _, available)| available == 3)).await;
+
+    deployments.delete("web", &DeleteParams::background()).await.unwrap();
+    world.until("everything of the deployment gone", |caches| {
+        caches.of::<ReplicaSet>().list_in("shop").is_empty() && caches.of::<Pod>().list_in("shop").is_empty()
+    }).await;
+    Api::<Namespace>::all(world.client.clone()).delete("shop", &DeleteParams::default()).await.unwrap();
+    world.until("the namespace gone", |caches| caches.of::<Namespace>().get("", "shop").is_none()).await;
+    assert!(world.informers.of::<ConfigMap>().list_in("shop").is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn foreground_and_orphaning_deletion() {
+    let world = World::start(config()).await;
+    node(&world).await;
+    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    world.create::<Deployment>("default", deployment("front", "web:1", 2)).await;
+    world.create::<Deployment>("default", deployment("loose", "web:1", 2)).await;
+    for name in ["front", "loose"] {
+        world.until("two available", |caches| progress(caches, "default", name) == Some(("NewReplicaSetAvailable".into(), 2, 2))).await;
+    }
+    let policy = |policy| DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
+    let deployments: Api<Deployment> = world.api("default");
+    deployments.delete("front", &policy(PropagationPolicy::Foreground)).await.unwrap();
+    deployments.delete("loose", &policy(PropagationPolicy::Orphan)).await.unwrap();
+    world.until("the deployments gone", |caches| caches.of::<Deployment>().is_empty()).await;
+    let count = |caches: &Informers, app: &str| caches.of::<Pod>().list().iter().filter(|pod| pod.labels().get("app").map(String::as_str) == Some(app)).count();
+    // foreground: the dependents went first
+    assert_eq!(count(&world.informers, "front"), 0);
+    assert_eq!(count(&world.informers, "loose"), 2);
+    let orphan = world.informers.of::<ReplicaSet>().list();
+    assert_eq!(orphan.len(), 1);
+    world.until("the set without its owner", |caches| {
+        caches.of::<ReplicaSet>().list().iter().all(|set| set.owner_references().is_empty())
+    }).await;
+    // a deployment with the same selector adopts it, and its pods with it
+    world.create::<Deployment>("default", deployment("loose", "web:1", 2)).await;
+    world.until("adopted", |caches| {
+        let sets = caches.of::<ReplicaSet>().list();
+        sets.len() == 1 && sets[0].owner_references().len() == 1 && progress(caches, "default", "loose").is_some_and(|(_, updated, _)| updated == 2)
+    }).await;
+    assert_eq!(count(&world.informers, "loose"), 2);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_silent_node_loses_its_pods() {
+    let world = World::start(controllers::Config {
+        node_monitor_grace_period: Duration::from_secs(2),
+        node_monitor_period: Duration::from_millis(200),
+        node_eviction_rate: 100.0,
+        ..config()
+    })
+    .await;
+    node(&world).await;
+    let other: Node = serde_json::from_value(json!({"metadata": {"name": "n2"}})).unwrap();
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    nodes.create(&PostParams::default(), &other).await.unwrap();
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "web:1"}],
+        "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]}});
+    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    world.create::<Pod>("default", pod).await;
+    // n2 goes on reporting, n1 does not
+    let beat = {
+        let nodes = nodes.clone();
+        let stop = world.shutdown.clone();
+        tokio::spawn(async move {
+            for beat in 0_u64.. {
+                let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True",
+                    "lastHeartbeatTime": format!("2026-01-01T00:{:02}:{:02}Z", beat / 60 % 60, beat % 60), "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+                let _ = nodes.patch_status("n2", &PatchParams::default(), &Patch::Strategic(status)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(300)) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        })
+    };
+    world.until("n1 unknown and tainted", |caches| {
+        let node = caches.of::<Node>().get("", "n1");
+        node.is_some_and(|node| node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).filter(|taint| taint.key == "node.kubernetes.io/unreachable").count() == 2)
+    }).await;
+    world.until("the pod evicted", |caches| caches.of::<Pod>().list_in("default").is_empty()).await;
+    let n2 = world.informers.of::<Node>().get("", "n2").unwrap();
+    assert_eq!(n2.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default(), []);
+    let stop = world.shutdown.clone();
+    world.end().await;
+    assert!(stop.is_cancelled());
+    beat.await.unwrap();
+}

@@ -1,0 +1,189 @@
+//! A cluster of its own for a test: brought up with the real binary, driven with the real kubectl, gone at the end.
+//!
+//! `KNARR_BIN` names another binary (a release build, say). Everything lies in one temporary directory; dropping the
+//! cluster runs `knarr down` and removes it, also when the test fails.
+
+#![allow(dead_code)] // each test uses its part of this
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub fn binary() -> PathBuf {
+    std::env::var_os("KNARR_BIN").map_or_else(|| env!("CARGO_BIN_EXE_knarr").into(), PathBuf::from)
+}
+
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
+}
+
+/// Clusters share the machine's two cores badly: one test at a time, also between test binaries.
+pub struct Turn(#[allow(dead_code)] File);
+
+impl Turn {
+    pub fn take() -> Turn {
+        let path = std::env::temp_dir().join("knarr-e2e.lock");
+        let file = File::options().create(true).truncate(false).write(true).open(path).expect("the lock file");
+        file.lock().expect("locked");
+        Turn(file)
+    }
+}
+
+pub struct Cluster {
+    pub dir: PathBuf,
+    // Kept to the end, and let go of last.
+    _turn: Option<Turn>,
+}
+
+impl Cluster {
+    /// A new cluster in a new directory; returns when it is ready.
+    pub fn up(name: &str) -> Cluster {
+        let turn = Turn::take();
+        let mut cluster = Cluster::beside(name);
+        cluster._turn = Some(turn);
+        cluster
+    }
+
+    /// A cluster for a test that has its turn already.
+    pub fn beside(name: &str) -> Cluster {
+        assert!(is_root(), "the end-to-end tests need root: they run containers and change the network");
+        let dir = PathBuf::from(format!("/var/tmp/knarr-e2e-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("the test's directory");
+        let cluster = Cluster { dir, _turn: None };
+        cluster.start();
+        cluster
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("admin.kubeconfig")
+    }
+
+    /// `knarr up --detach`.
+    pub fn start(&self) {
+        let output = self.knarr(&["up", "--detach", "--api-port", "0", "--kubelet-port", "0"]);
+        assert!(output.status.success(), "knarr up failed:\n{}", both(&output));
+        println!("{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    pub fn knarr(&self, arguments: &[&str]) -> Output {
+        Command::new(binary())
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .stdin(Stdio::null())
+            .output()
+            .expect("knarr runs")
+    }
+
+    /// The process that runs the cluster.
+    pub fn pid(&self) -> i32 {
+        let text = std::fs::read_to_string(self.data_dir().join("knarr.lock")).expect("the lock file");
+        text.trim().parse().expect("a process ID")
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(arguments).env("KUBECONFIG", self.kubeconfig()).env("HOME", &self.dir).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs kubectl; answers what it said, whatever became of it.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("kubectl runs")
+    }
+
+    /// Runs kubectl, which has to succeed; answers its standard output.
+    #[track_caller]
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments);
+        assert!(output.status.success(), "kubectl {} failed:\n{}", arguments.join(" "), both(&output));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_string()
+    }
+
+    /// Runs kubectl, which has to fail; answers what it said on standard error.
+    #[track_caller]
+    pub fn kubectl_fails(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments);
+        assert!(!output.status.success(), "kubectl {} should fail:\n{}", arguments.join(" "), both(&output));
+        String::from_utf8_lossy(&output.stderr).trim_end().to_string()
+    }
+
+    /// Applies a manifest given as text.
+    #[track_caller]
+    pub fn apply(&self, manifest: &str) -> Output {
+        let mut child: Child = self
+            .command(&["apply", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        std::io::Write::write_all(&mut stdin, manifest.as_bytes()).expect("written");
+        drop(stdin);
+        child.wait_with_output().expect("kubectl ends")
+    }
+
+    pub fn get(&self, what: &[&str], jsonpath: &str) -> String {
+        let output = format!("jsonpath={jsonpath}");
+        let mut arguments = vec!["get"];
+        arguments.extend(what);
+        arguments.extend(["-o", &output]);
+        self.kubectl(&arguments)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What a person would look at first.
+            for arguments in [&["get", "pods", "-A", "-o", "wide"][..], &["get", "events", "-A"]] {
+                eprintln!("--- kubectl {}\n{}", arguments.join(" "), both(&self.try_kubectl(arguments)));
+            }
+            let log = std::fs::read_to_string(self.data_dir().join("logs/knarr.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- the end of knarr's log");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        let down = self.knarr(&["down"]);
+        if !down.status.success() {
+            eprintln!("knarr down failed: {}", both(&down));
+            if !std::thread::panicking() {
+                panic!("knarr down failed");
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+pub fn both(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+pub fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|s| s.contains("\nUid:\t0\t0\t"))
+}
+
+/// Asks until the answer is `Some`; the state of a cluster seen from outside can only be polled.
+#[track_caller]
+pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(began.elapsed() < limit, "not within {} s: {what}", limit.as_secs());
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// The body of an HTTP answer, where there is one with code 200.
+pub fn http_get(url: &str) -> Option<String> {
+    let output = Command::new("curl").args(["-fsS", "--max-time", "3", url]).output().expect("curl runs");
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,43 @@
+//! Taking a node down: stops and removes this kubelet's sandboxes, containers and cgroups, with the pods' grace periods.
+//!
+//! Reads the owner label, so other clusters in the same runtime are left alone. Invariant: what is not this owner's is
+//! never stopped.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use crate::cgroups::Cgroups;
+use crate::{Config, Error, labels};
+
+/// No container gets longer than this when everything is taken down.
+const LONGEST_GRACE_SECONDS: u64 = 30;
+
+pub(crate) async fn all(config: &Config) -> Result<(), Error> {
+    let cri = cri::Client::new(&config.cri_endpoint);
+    let selector = labels::owner_selector(&config.owner);
+    let runtime = |source: cri::Error| Error::Runtime { endpoint: config.cri_endpoint.clone(), source };
+    let containers = cri.container_list(selector.clone()).await.map_err(runtime)?;
+    let stops = containers.iter().map(|container| {
+        let grace = container.annotations.get(labels::POD_GRACE).and_then(|text| text.parse::<u64>().ok());
+        let grace = grace.unwrap_or(LONGEST_GRACE_SECONDS).clamp(2, LONGEST_GRACE_SECONDS);
+        cri.container_stop(&container.id, Duration::from_secs(grace))
+    });
+    for stopped in join_all(stops).await {
+        stopped.map_err(runtime)?;
+    }
+    for sandbox in cri.sandbox_list(selector).await.map_err(runtime)? {
+        cri.sandbox_stop(&sandbox.id).await.map_err(runtime)?;
+        cri.sandbox_remove(&sandbox.id).await.map_err(runtime)?;
+    }
+    let cgroups = Cgroups::new(&config.cgroup_root);
+    for uid in cgroups.pods() {
+        if let Err(error) = cgroups.remove_pod(&uid) {
+            tracing::warn!(uid, %error, "cgroup not removed");
+        }
+    }
+    if let Err(error) = cgroups.remove_base() {
+        tracing::debug!(%error, "cgroup parents not removed");
+    }
+    Ok(())
+}

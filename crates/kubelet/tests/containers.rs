@@ -1,0 +1,456 @@
+//! The kubelet with a real containerd and real containers, against an API kept in memory.
+//!
+//! Needs root, containerd, runc, CNI plugins and a static busybox on the host; fails without them, never skips. One test
+//! walks through everything, since a containerd of our own takes seconds to start. Everything started is ended.
+
+#[path = "lab/containerd.rs"]
+mod containerd;
+#[path = "lab/fake_api.rs"]
+mod fake_api;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use containerd::Containerd;
+use fake_api::FakeApi;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+struct Lab {
+    api: FakeApi,
+    config: kubelet::Config,
+    runtime: Containerd,
+    kubelet: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
+}
+
+impl Lab {
+    fn new() -> Lab {
+        let runtime = Containerd::start();
+        let authority = pki::Authority::generate("lab").expect("ca");
+        let request = pki::CertificateRequest::server("n1", &["n1".to_string()], &[]);
+        let identity = authority.issue(&request).expect("certificate");
+        let mut config = kubelet::Config::new("n1", runtime.path("kubelet"));
+        config.cri_endpoint = format!("unix://{}", runtime.socket());
+        config.owner = format!("lab-{}", std::process::id());
+        config.node_ips = vec!["127.0.0.1".parse().expect("ip")];
+        config.cluster_dns = vec!["10.96.0.10".parse().expect("ip")];
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.server_cert_pem = identity.certificate_pem.clone();
+        config.server_key_pem = identity.key_pem.clone();
+        config.client_ca_pem = authority.certificate_pem().to_string();
+        config.cgroup_root = format!("/klet-{}", std::process::id());
+        config.crash_backoff_initial = Duration::from_secs(2);
+        Lab { api: FakeApi::default(), config, runtime, kubelet: None }
+    }
+
+    fn start(&mut self) {
+        let shutdown = CancellationToken::new();
+        let client = self.api.client();
+        let informers = client::Informers::new(client.clone(), shutdown.clone());
+        let (config, token) = (self.config.clone(), shutdown.clone());
+        let task = tokio::spawn(async move {
+            kubelet::run(config, client, informers, token).await.expect("kubelet runs");
+        });
+        self.kubelet = Some((shutdown, task));
+    }
+
+    async fn stop(&mut self) {
+        if let Some((shutdown, task)) = self.kubelet.take() {
+            shutdown.cancel();
+            task.await.expect("kubelet ends");
+        }
+    }
+
+    fn create(&self, name: &str, mut spec: Value) {
+        spec["nodeName"] = json!("n1");
+        for list in ["containers", "initContainers"] {
+            for container in spec[list].as_array_mut().into_iter().flatten() {
+                container["image"] = container.get("image").cloned().unwrap_or(json!("localhost/busybox:1"));
+                container["imagePullPolicy"] = json!("IfNotPresent");
+            }
+        }
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "generation": 1},
+            "spec": spec, "status": {"phase": "Pending"}});
+        self.api.put("v1/pods", pod);
+    }
+
+    fn pod(&self, name: &str) -> Value {
+        self.api.get("v1/pods", "default", name).unwrap_or(Value::Null)
+    }
+
+    /// Waits until the pod looks as wanted.
+    async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.until_within(Duration::from_secs(40), name, what, wanted).await
+    }
+
+    async fn until_within(&self, limit: Duration, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let pod = self.pod(name);
+            if wanted(&pod) {
+                println!("{name}: {what} after {} ms", begun.elapsed().as_millis());
+                return pod;
+            }
+            assert!(begun.elapsed() < limit, "{name} never: {what}\n{:#}\n{}", pod["status"], self.events(name));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn events(&self, name: &str) -> String {
+        let all = self.api.list("v1/events");
+        let of = all.iter().filter(|event| event["involvedObject"]["name"] == name);
+        let lines = of.map(|event| format!("{} {}: {}\n", event["type"].as_str().unwrap_or_default(), event["reason"].as_str().unwrap_or_default(), event["message"].as_str().unwrap_or_default()));
+        lines.collect()
+    }
+
+    /// Waits until a container's log has all of these words.
+    async fn logged(&self, name: &str, container: &str, attempt: u32, words: &[&str]) {
+        let begun = Instant::now();
+        loop {
+            let log = self.log(name, container, attempt);
+            if words.iter().all(|words| log.contains(words)) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{name} never logged {words:?}:\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn log(&self, name: &str, container: &str, attempt: u32) -> String {
+        let uid = self.pod(name)["metadata"]["uid"].as_str().unwrap_or_default().to_string();
+        let path = self.config.pod_log_dir("default", name, &uid).join(kubelet::Config::container_log_name(container, attempt));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // sandboxes are removed by the runtime, so that their networks go too
+        let config = self.config.clone();
+        let stopped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            runtime.block_on(kubelet::stop_all_pods(&config))
+        });
+        match stopped.join() {
+            Ok(Ok(())) => {}
+            other => eprintln!("pods were left behind: {other:?}"),
+        }
+    }
+}
+
+fn condition<'a>(pod: &'a Value, kind: &str) -> &'a str {
+    let list = pod["status"]["conditions"].as_array();
+    let found = list.into_iter().flatten().find(|condition| condition["type"] == kind);
+    found.and_then(|condition| condition["status"].as_str()).unwrap_or("-")
+}
+
+fn ready(pod: &Value) -> bool {
+    condition(pod, "Ready") == "True"
+}
+
+fn status<'a>(pod: &'a Value, index: usize) -> &'a Value {
+    &pod["status"]["containerStatuses"][index]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_live_and_die() {
+    let _ = tracing_subscriber::fmt().with_env_filter(std::env::var("KLET_LOG").unwrap_or_else(|_| "warn".into())).try_init();
+    let mut lab = Lab::new();
+    lab.start();
+    node_is_ready(&lab).await;
+    runs_and_ends(&lab).await;
+    crashes_and_backs_off(&lab).await;
+    init_and_sidecar(&lab).await;
+    probes(&lab).await;
+    bad_images_and_configs(&lab).await;
+    hooks_and_grace(&lab).await;
+    limits_and_messages(&lab).await;
+    survives_restarts(&mut lab).await;
+    namespaces(&lab).await;
+    many(&lab).await;
+    let left = lab.api.list("v1/pods");
+    for pod in &left {
+        lab.api.delete_pod("default", pod["metadata"]["name"].as_str().expect("name"), 1);
+    }
+    for pod in &left {
+        lab.until(pod["metadata"]["name"].as_str().expect("name"), "gone", Value::is_null).await;
+    }
+    // traces are removed after the objects
+    let begun = Instant::now();
+    while !lab.runtime.ctr(&["containers", "list", "-q"]).stdout.is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "containers are left");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    lab.stop().await;
+    kubelet::stop_all_pods(&lab.config).await.expect("stops");
+    let cgroups = format!("/sys/fs/cgroup/memory{}", lab.config.cgroup_root);
+    assert!(!std::path::Path::new(&cgroups).exists(), "{cgroups} is left");
+}
+
+async fn node_is_ready(lab: &Lab) {
+    let begun = Instant::now();
+    loop {
+        let node = lab.api.get("v1/nodes", "", "n1").unwrap_or(Value::Null);
+        if ready(&node) {
+            println!("node: ready after {} ms", begun.elapsed().as_millis());
+            assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
+            assert!(node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().expect("text").starts_with("containerd://"));
+            assert!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().expect("port") > 0);
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{node:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let begun = Instant::now();
+    while lab.api.get("coordination.k8s.io/v1/leases", "kube-node-lease", "n1").is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no lease");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn runs_and_ends(lab: &Lab) {
+    lab.create("web", json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "hostAliases": [{"ip": "192.0.2.9", "hostnames": ["alias"]}],
+        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "echo hi $(NAME); cat /etc/hosts /etc/resolv.conf; trap 'exit 3' TERM; while true; do sleep 0.1; done"],
+        "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}]}));
+    let pod = lab.until("web", "ready", ready).await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(pod["status"]["qosClass"], "BestEffort");
+    assert_eq!(status(&pod, 0)["started"], true);
+    assert!(status(&pod, 0)["containerID"].as_str().expect("id").starts_with("containerd://"));
+    assert!(pod["status"]["podIP"].as_str().expect("ip").starts_with("10."));
+    let search = "search default.svc.cluster.local svc.cluster.local cluster.local";
+    lab.logged("web", "c", 0, &["stdout F hi web", "192.0.2.9\talias", "nameserver 10.96.0.10", search]).await;
+    println!("{}", lab.events("web"));
+    lab.api.delete_pod("default", "web", 30);
+    lab.until_within(Duration::from_secs(10), "web", "gone", Value::is_null).await;
+    assert!(lab.events("web").contains("Normal Killing: Stopping container c"));
+
+    lab.create("job", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "echo done"]}]}));
+    let pod = lab.until("job", "succeeded", |pod| pod["status"]["phase"] == "Succeeded").await;
+    assert_eq!(status(&pod, 0)["state"]["terminated"]["reason"], "Completed");
+    lab.create("fails", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "exit 7"]}]}));
+    let pod = lab.until("fails", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(status(&pod, 0)["state"]["terminated"]["exitCode"], 7);
+}
+
+async fn crashes_and_backs_off(lab: &Lab) {
+    lab.create("crash", json!({"restartPolicy": "Always", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "echo bye; exit 1"]}]}));
+    let waiting = |pod: &Value| status(pod, 0)["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+    let pod = lab.until("crash", "backs off", waiting).await;
+    assert_eq!(status(&pod, 0)["restartCount"], 1);
+    assert_eq!(status(&pod, 0)["lastState"]["terminated"]["exitCode"], 1);
+    assert_eq!(condition(&pod, "Ready"), "False");
+    lab.until("crash", "restarted twice", |pod| status(pod, 0)["restartCount"] == 2).await;
+    assert!(lab.events("crash").contains("Warning BackOff: Back-off restarting failed container c in pod crash_default("), "{}", lab.events("crash"));
+    lab.api.delete_pod("default", "crash", 1);
+    lab.until("crash", "gone", Value::is_null).await;
+}
+
+async fn init_and_sidecar(lab: &Lab) {
+    lab.create("inits", json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 5,
+        "volumes": [{"name": "v", "emptyDir": {}}],
+        "initContainers": [
+            {"name": "first", "command": ["/bin/sh", "-c", "echo one > /v/f"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
+            {"name": "side", "restartPolicy": "Always", "command": ["/bin/sleep", "1000"]}],
+        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "cat /v/f; exec sleep 1000"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}));
+    let pod = lab.until("inits", "ready", ready).await;
+    assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(pod["status"]["initContainerStatuses"][1]["started"], true);
+    lab.logged("inits", "c", 0, &["stdout F one"]).await;
+    lab.api.delete_pod("default", "inits", 5);
+
+    lab.create("batch", json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 2,
+        "initContainers": [{"name": "side", "restartPolicy": "Always", "command": ["/bin/sleep", "1000"]}],
+        "containers": [{"name": "c", "command": ["/bin/true"]}]}));
+    lab.until("batch", "succeeded although a sidecar ran", |pod| pod["status"]["phase"] == "Succeeded").await;
+    lab.until("inits", "gone", Value::is_null).await;
+}
+
+async fn probes(lab: &Lab) {
+    lab.create("probed", json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 1, "containers": [{"name": "c",
+        "command": ["/bin/sh", "-c", "sleep 1; touch /tmp/ready; exec sleep 1000"],
+        "readinessProbe": {"exec": {"command": ["/bin/test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "timeoutSeconds": 2, "successThreshold": 1, "failureThreshold": 1},
+        "livenessProbe": {"exec": {"command": ["/bin/test", "!", "-e", "/tmp/ready"]}, "initialDelaySeconds": 4, "periodSeconds": 1, "timeoutSeconds": 2, "successThreshold": 1, "failureThreshold": 2}}]}));
+    let pod = lab.until("probed", "running", |pod| pod["status"]["phase"] == "Running").await;
+    assert_eq!(condition(&pod, "Ready"), "False");
+    lab.until("probed", "ready", ready).await;
+    lab.until("probed", "restarted by liveness", |pod| status(pod, 0)["restartCount"] == 1).await;
+    assert!(lab.events("probed").contains("Normal Killing: Container c failed liveness probe, will be restarted"), "{}", lab.events("probed"));
+    lab.api.delete_pod("default", "probed", 1);
+    lab.until("probed", "gone", Value::is_null).await;
+}
+
+async fn bad_images_and_configs(lab: &Lab) {
+    lab.create("noimage", json!({"containers": [{"name": "c", "image": "127.0.0.1:1/none:1"}]}));
+    lab.create("badname", json!({"containers": [{"name": "c", "image": "Bad Name"}]}));
+    lab.create("noconfig", json!({"containers": [{"name": "c", "command": ["/bin/sleep", "1000"],
+        "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "later", "key": "a"}}}]}]}));
+    lab.create("nocommand", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/nonesuch"]}]}));
+    let reason = |pod: &Value| status(pod, 0)["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_string();
+    lab.until("noimage", "ErrImagePull", |pod| reason(pod) == "ErrImagePull").await;
+    lab.until("noimage", "ImagePullBackOff", |pod| reason(pod) == "ImagePullBackOff").await;
+    println!("{}", lab.events("noimage"));
+    lab.until("badname", "InvalidImageName", |pod| reason(pod) == "InvalidImageName").await;
+    let pod = lab.until("noconfig", "CreateContainerConfigError", |pod| reason(pod) == "CreateContainerConfigError").await;
+    assert_eq!(status(&pod, 0)["state"]["waiting"]["message"], "configmap \"later\" not found");
+    lab.api.put("v1/configmaps", json!({"metadata": {"name": "later", "namespace": "default"}, "data": {"a": "b"}}));
+    lab.until("noconfig", "ready once the config map is there", ready).await;
+    let pod = lab.until("nocommand", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    let ended = &status(&pod, 0)["state"]["terminated"];
+    assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("StartError"), &json!(128)), "{ended:#}");
+    for name in ["noimage", "badname", "noconfig", "nocommand"] {
+        lab.api.delete_pod("default", name, 1);
+    }
+}
+
+async fn hooks_and_grace(lab: &Lab) {
+    lab.create("deaf", json!({"terminationGracePeriodSeconds": 30, "volumes": [{"name": "v", "hostPath": {"path": lab.runtime.path("hooked"), "type": "DirectoryOrCreate"}}],
+        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "trap '' TERM; while true; do sleep 1; done"],
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "lifecycle": {"postStart": {"exec": {"command": ["/bin/touch", "/v/post"]}}, "preStop": {"exec": {"command": ["/bin/touch", "/v/pre"]}}}}]}));
+    lab.until("deaf", "ready", ready).await;
+    assert!(lab.runtime.path("hooked/post").exists());
+    lab.api.delete_pod("default", "deaf", 30);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(lab.runtime.path("hooked/pre").exists());
+    assert!(!lab.pod("deaf").is_null(), "it ignores the signal");
+    // a shorter grace period takes effect at once
+    lab.api.delete_pod("default", "deaf", 1);
+    lab.until_within(Duration::from_secs(8), "deaf", "gone", Value::is_null).await;
+
+    lab.create("forced", json!({"terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
+    lab.until("forced", "ready", ready).await;
+    lab.api.delete_pod("default", "forced", 0);
+    assert!(lab.pod("forced").is_null());
+
+    lab.create("deadline", json!({"activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
+    let pod = lab.until("deadline", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+}
+
+async fn limits_and_messages(lab: &Lab) {
+    lab.create("limited", json!({"restartPolicy": "Never", "containers": [{"name": "c",
+        "command": ["/bin/sh", "-c", "echo last words > /dev/termination-log; exit 4"],
+        "resources": {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}}}]}));
+    let pod = lab.until("limited", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(status(&pod, 0)["state"]["terminated"]["message"], "last words\n");
+    assert_eq!(pod["status"]["qosClass"], "Burstable");
+    lab.create("logged", json!({"restartPolicy": "Never", "containers": [{"name": "c", "terminationMessagePolicy": "FallbackToLogsOnError",
+        "command": ["/bin/sh", "-c", "echo from the log; exit 4"]}]}));
+    let pod = lab.until("logged", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(status(&pod, 0)["state"]["terminated"]["message"], "from the log\n");
+    lab.create("hungry", json!({"restartPolicy": "Never", "containers": [{"name": "c",
+        "command": ["/bin/sh", "-c", "a=x; while true; do a=$a$a; done"], "resources": {"limits": {"memory": "16Mi"}}}]}));
+    let pod = lab.until("hungry", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(status(&pod, 0)["state"]["terminated"]["reason"], "OOMKilled", "{:#}", status(&pod, 0));
+    lab.create("toobig", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "5000"}}}]}));
+    let pod = lab.until("toobig", "refused", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    lab.create("root", json!({"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true}}]}));
+    let pod = lab.until("root", "refused", |pod| status(pod, 0)["state"]["waiting"]["reason"] == "CreateContainerConfigError").await;
+    let message = status(&pod, 0)["state"]["waiting"]["message"].as_str().expect("text").to_string();
+    assert!(message.starts_with("container has runAsNonRoot and image will run as root (pod: \"root_default("), "{message}");
+}
+
+async fn survives_restarts(lab: &mut Lab) {
+    lab.create("steady", json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
+    lab.create("doomed", json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
+    let before = lab.until("steady", "ready", ready).await;
+    lab.until("doomed", "ready", ready).await;
+    lab.stop().await;
+    let running = || String::from_utf8_lossy(&lab.runtime.ctr(&["tasks", "list", "-q"]).stdout).lines().count();
+    let tasks = running();
+    assert!(tasks >= 4, "pods go on without a kubelet, {tasks} tasks");
+    lab.api.delete_pod("default", "doomed", 0);
+    lab.start();
+    let begun = Instant::now();
+    while String::from_utf8_lossy(&lab.runtime.ctr(&["tasks", "list", "-q"]).stdout).lines().count() > tasks - 2 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the orphan was not ended");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let after = lab.until("steady", "ready", ready).await;
+    assert_eq!(status(&after, 0)["containerID"], status(&before, 0)["containerID"]);
+    assert_eq!(status(&after, 0)["restartCount"], 0);
+
+    // containerd dies; the node says so, and the pod is untouched when it comes back
+    lab.runtime.kill();
+    let begun = Instant::now();
+    while ready(&lab.api.get("v1/nodes", "", "n1").expect("node")) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the node is still ready");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("node: not ready after {} ms", begun.elapsed().as_millis());
+    lab.runtime.spawn();
+    let begun = Instant::now();
+    while !ready(&lab.api.get("v1/nodes", "", "n1").expect("node")) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the node is not ready again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("node: ready again after {} ms", begun.elapsed().as_millis());
+    let after = lab.until("steady", "ready", ready).await;
+    assert_eq!(status(&after, 0)["containerID"], status(&before, 0)["containerID"]);
+
+    // the API goes away; a crash is still healed
+    lab.api.set_down(true);
+    let id = status(&before, 0)["containerID"].as_str().expect("id").trim_start_matches("containerd://").to_string();
+    assert!(lab.runtime.ctr(&["tasks", "kill", "-s", "SIGKILL", &id]).status.success());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    lab.api.set_down(false);
+    let after = lab.until("steady", "restarted", |pod| status(pod, 0)["restartCount"] == 1 && ready(pod)).await;
+    assert_eq!(status(&after, 0)["lastState"]["terminated"]["exitCode"], 137);
+
+    // its sandbox dies: a new one is made, the restart is counted
+    let sandboxes = lab.runtime.ctr(&["containers", "list"]);
+    let text = String::from_utf8_lossy(&sandboxes.stdout).into_owned();
+    let uid = after["metadata"]["uid"].as_str().expect("uid").to_string();
+    let pause = text.lines().filter(|line| line.contains("localhost/pause")).filter_map(|line| line.split_whitespace().next());
+    let own = pause.filter(|id| {
+        let info = lab.runtime.ctr(&["containers", "info", id]);
+        String::from_utf8_lossy(&info.stdout).contains(&uid)
+    });
+    for id in own.map(str::to_string).collect::<Vec<_>>() {
+        lab.runtime.ctr(&["tasks", "kill", "-s", "SIGKILL", &id]);
+    }
+    let after = lab.until("steady", "in a new sandbox", |pod| status(pod, 0)["restartCount"] == 2 && ready(pod)).await;
+    assert!(lab.events("steady").contains("Normal SandboxChanged: Pod sandbox changed, it will be killed and re-created."));
+    assert_eq!(after["status"]["phase"], "Running");
+}
+
+async fn namespaces(lab: &Lab) {
+    lab.create("onhost", json!({"hostNetwork": true, "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "ls /sys/class/net; exec sleep 1000"]}]}));
+    let pod = lab.until("onhost", "ready", ready).await;
+    assert_eq!(pod["status"]["podIP"], "127.0.0.1");
+    lab.create("shared", json!({"shareProcessNamespace": true, "hostname": "named", "terminationGracePeriodSeconds": 1,
+        "securityContext": {"runAsUser": 1234, "runAsGroup": 5678, "fsGroup": 99, "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "81"}]},
+        "containers": [
+            {"name": "a", "command": ["/bin/sleep", "1000"], "securityContext": {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}},
+            {"name": "b", "command": ["/bin/sh", "-c", "sleep 1; id; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ps; exec sleep 1000"]}]}));
+    let pod = lab.until("shared", "ready", ready).await;
+    lab.logged("shared", "b", 0, &["uid=1234 gid=5678 groups=99", "stdout F named", "stdout F 81", "/bin/sleep 1000"]).await;
+    // a debug container joins the process namespace of another
+    lab.api.update("v1/pods", "default", "shared", |pod| {
+        pod["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
+            "targetContainerName": "a", "command": ["/bin/sh", "-c", "echo here; exec sleep 1000"]}]);
+    });
+    lab.logged("shared", "debug", 0, &["stdout F here"]).await;
+    let after = lab.until("shared", "debugged", |pod| !pod["status"]["ephemeralContainerStatuses"][0]["state"]["running"].is_null()).await;
+    assert_eq!(status(&after, 0)["containerID"], status(&pod, 0)["containerID"]);
+    lab.create("userns", json!({"hostUsers": false, "containers": [{"name": "c"}]}));
+    let begun = Instant::now();
+    while !lab.events("userns").contains("user namespaces") {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{}", lab.events("userns"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn many(lab: &Lab) {
+    let begun = Instant::now();
+    for index in 0..20 {
+        lab.create(&format!("many-{index}"), json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
+    }
+    for index in 0..20 {
+        lab.until_within(Duration::from_secs(60), &format!("many-{index}"), "ready", ready).await;
+    }
+    println!("20 pods at once: {} ms", begun.elapsed().as_millis());
+}

@@ -1,0 +1,347 @@
+//! Server-side apply: who owns which field (`metadata.managedFields`), and what that means for a write.
+//!
+//! `apply` merges an applied document into the live one and answers conflicts; `track_update` records what any other
+//! write changed. Pure functions over documents and the schema. Invariant: no two writes lose a field silently: a field
+//! changes hands only by being changed, and leaves the object only when its last applier stops applying it.
+
+mod compare;
+mod entries;
+mod fields;
+mod merge;
+mod shape;
+
+use crate::schema::TypeRef;
+use crate::status::{Cause, Reason, Status};
+use crate::time::{self, Timestamp};
+use crate::{Map, Value};
+use entries::{Entries, Operation};
+
+/// Who writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// The field manager: the request's `fieldManager`, or else `manager_of_user_agent`.
+    pub manager: &'a str,
+    /// The apiVersion of the request.
+    pub api_version: &'a str,
+    /// `status`, `scale`, ...; empty for the object itself.
+    pub subresource: &'a str,
+    pub now: Timestamp,
+}
+
+/// A field that the applier wants and another manager holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conflict {
+    /// As upstream words a manager: `"x" using v1`.
+    pub manager: String,
+    pub path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{}", conflict_message(.0))]
+    Conflicts(Vec<Conflict>),
+    /// The applied document can't be merged (an item of a keyed list without its key, or twice).
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl ApplyError {
+    pub fn to_status(&self) -> Status {
+        match self {
+            ApplyError::Malformed(message) => Status::bad_request(message.clone()),
+            ApplyError::Conflicts(conflicts) => {
+                let cause = |c: &Conflict| Cause {
+                    reason: "FieldManagerConflict".into(),
+                    message: format!("conflict with {}", c.manager),
+                    field: c.path.clone(),
+                };
+                Status::new(409, Reason::Conflict, self.to_string()).with_causes(conflicts.iter().map(cause).collect())
+            }
+        }
+    }
+}
+
+fn malformed(applied: &Value, why: &str) -> ApplyError {
+    let text = |path: &[&str]| applied.str_at(path).unwrap_or_default();
+    ApplyError::Malformed(format!(
+        "failed to create typed patch object ({}/{}; {}, Kind={}): {why}",
+        text(&["metadata", "namespace"]),
+        text(&["metadata", "name"]),
+        text(&["apiVersion"]),
+        text(&["kind"]),
+    ))
+}
+
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [one] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager, one.path);
+    }
+    let mut managers: Vec<&str> = conflicts.iter().map(|c| c.manager.as_str()).collect();
+    managers.sort_unstable();
+    managers.dedup();
+    let mut lines = Vec::new();
+    for manager in managers {
+        lines.push(format!("conflicts with {manager}:"));
+        lines.extend(conflicts.iter().filter(|c| c.manager == manager).map(|c| format!("- {}", c.path)));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
+}
+
+/// The manager of a client that names none: the user agent up to its first slash, at most 128 bytes.
+pub fn manager_of_user_agent(user_agent: &str) -> &str {
+    let first = user_agent.split('/').next().unwrap_or_default();
+    let mut end = first.len().min(128);
+    while !first.is_char_boundary(end) {
+        end -= 1;
+    }
+    &first[..end]
+}
+
+/// The live object (null when there is none yet) with `applied` applied to it, managedFields included.
+///
+/// With `force`, fields of other managers are taken over instead of conflicting. When nothing changes the answer
+/// equals `live`.
+pub fn apply(
+    ty: TypeRef<'_>,
+    live: &Value,
+    applied: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    let mut applied = applied.clone();
+    applied.remove(&["metadata", "managedFields"]);
+    let mut before = live.clone();
+    before.remove(&["metadata", "managedFields"]);
+    let mut entries = Entries::read(live);
+    let known = entries.clone();
+    if entries.is_empty() && !live.is_null() {
+        // Nobody tracked this object so far: what it holds was set by somebody.
+        let set = compare::compare(&Value::Null, &before, ty).taken;
+        let at = entries.push(&Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..*writer }, Operation::Update);
+        *entries.fields_mut(at) = set;
+        fields::strip_identity(entries.fields_mut(at));
+        entries.touch(at, writer.now);
+    }
+
+    // kubectl keeps its client-side annotation true when it applies on the server.
+    if writer.manager == KUBECTL && live.at(&LAST_APPLIED).is_some() {
+        refresh_last_applied(&mut applied);
+    }
+    let set = compare::fields_of(&applied, ty).map_err(|why| malformed(&applied, &why))?;
+    let mine = entries.find(writer, Operation::Apply);
+    let last = mine.map(|at| std::mem::take(entries.fields_mut(at))).unwrap_or_default();
+    let mine = mine.unwrap_or_else(|| entries.push(writer, Operation::Apply));
+    *entries.fields_mut(mine) = set;
+    entries.set_version(mine, writer.api_version);
+
+    let mut merged = merge::merge(&before, &applied, ty);
+    if !last.is_empty() {
+        merge::prune(&mut merged, &last, &entries.all_fields(), ty);
+    }
+    // Only now: while pruning, the applied name keeps `metadata` in place.
+    fields::strip_identity(entries.fields_mut(mine));
+    let change = compare::compare(&before, &merged, ty);
+    let conflicts = entries.conflicts(mine, &change.taken);
+    if !conflicts.is_empty() && !force && !conflicts_are_kubectls_own(live, writer, ty, &conflicts) {
+        return Err(ApplyError::Conflicts(entries.describe(&conflicts)));
+    }
+    for (at, fields) in &conflicts {
+        fields::subtract(entries.fields_mut(*at), fields);
+    }
+    for at in (0..entries.len()).filter(|at| *at != mine) {
+        fields::subtract(entries.fields_mut(at), &change.removed);
+    }
+    entries.drop_empty();
+    if merged == before && entries.same_fields(&known) {
+        return Ok(live.clone());
+    }
+    if let Some(mine) = entries.find(writer, Operation::Apply) {
+        entries.touch(mine, writer.now);
+    }
+    entries.write(&mut merged);
+    Ok(merged)
+}
+
+/// Records in `new` who owns what after a write other than apply. `old` is null when the object is created.
+///
+/// A client may send managedFields along: its list is the starting point, and a single empty entry clears it.
+pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writer<'_>) {
+    let sent = new.remove(&["metadata", "managedFields"]);
+    if let Some(Value::Array(list)) = &sent
+        && matches!(list.as_slice(), [Value::Object(only)] if only.is_empty())
+    {
+        return;
+    }
+    let mut entries = match &sent {
+        Some(Value::Array(list)) if !list.is_empty() => Entries::from_list(list),
+        _ => Entries::read(old),
+    };
+    let mut change = compare::compare(old, new, ty);
+    fields::strip_identity(&mut change.taken);
+    fields::strip_identity(&mut change.removed);
+    if entries.is_empty() {
+        // Creation, or an object that nobody tracked so far.
+        if !change.taken.is_empty() {
+            let at = entries.push(writer, Operation::Update);
+            *entries.fields_mut(at) = change.taken;
+            entries.touch(at, writer.now);
+        }
+        return entries.write(new);
+    }
+    let mine = entries.find(writer, Operation::Update);
+    for at in 0..entries.len() {
+        let set = entries.fields_mut(at);
+        fields::subtract(set, &change.removed);
+        if Some(at) != mine {
+            fields::subtract(set, &change.taken);
+        }
+    }
+    if !change.taken.is_empty() {
+        let at = mine.unwrap_or_else(|| entries.push(writer, Operation::Update));
+        fields::union(entries.fields_mut(at), &change.taken);
+        entries.touch(at, writer.now);
+    }
+    entries.drop_empty();
+    entries.cap_updates();
+    entries.write(new);
+}
+
+/// Who owns the fields of an object that was never tracked.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+const KUBECTL: &str = "kubectl";
+const LAST_APPLIED: [&str; 3] = ["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"];
+
+fn refresh_last_applied(applied: &mut Value) {
+    let mut plain = applied.clone();
+    plain.remove(&LAST_APPLIED);
+    if plain.at(&LAST_APPLIED[..2]).is_some_and(Value::is_empty) {
+        plain.remove(&LAST_APPLIED[..2]);
+    }
+    let text = format!("{plain}\n");
+    // Upstream's bound on annotations.
+    if text.len() < 256 * 1024 {
+        applied.set(&LAST_APPLIED, text);
+    }
+}
+
+/// Fields that kubectl itself set by client-side apply, and that still have the value it set, are its own.
+fn conflicts_are_kubectls_own(live: &Value, writer: &Writer<'_>, ty: TypeRef<'_>, conflicts: &[(usize, Map)]) -> bool {
+    if writer.manager != KUBECTL {
+        return false;
+    }
+    let Some(last) = live.str_at(&LAST_APPLIED).and_then(|text| crate::parse(text.as_bytes()).ok()) else {
+        return false;
+    };
+    let Ok(mut own) = compare::fields_of(&last, ty) else { return false };
+    let since = compare::compare(live, &merge::merge(live, &last, ty), ty);
+    fields::subtract(&mut own, &since.taken);
+    let annotation: Map =
+        compare::fields_of(&crate::json!({"metadata": {"annotations": {LAST_APPLIED[2]: ""}}}), ty).unwrap_or_default();
+    fields::union(&mut own, &annotation);
+    conflicts.iter().all(|(_, wanted)| {
+        let mut rest = wanted.clone();
+        fields::subtract(&mut rest, &own);
+        rest.is_empty()
+    })
+}
+
+fn timestamp(now: Timestamp) -> String {
+    time::seconds(now)
+}
+
+#[cfg(test)]
+mod tests {
+    //! The rules themselves are held against upstream's answers in `crates/api/tests/server_side_apply.rs`.
+    use super::*;
+    use crate::{json, test_schema};
+    use expect_test::expect;
+
+    fn writer(manager: &str, second: i64) -> Writer<'_> {
+        let now = Timestamp::from_second(second).expect("a small number");
+        Writer { manager, api_version: "v1", subresource: "", now }
+    }
+
+    #[test]
+    fn conflicts_name_manager_and_path() {
+        let ty = test_schema::pod();
+        let applied = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "1", "b": "1"}},
+            "spec": {"containers": [{"name": "web", "image": "1"}]}});
+        let live = apply(ty, &Value::Null, &applied, &writer("one", 1), false).expect("first");
+        let mut updated = live.clone();
+        updated.set(&["spec", "containers"], json!([{"name": "web", "image": "2"}]));
+        track_update(ty, &live, &mut updated, &Writer { subresource: "status", ..writer("two", 2) });
+        let mut again = applied.clone();
+        again.set(&["metadata", "labels"], json!({"a": "2"}));
+        let error = apply(ty, &updated, &again, &writer("three", 3), false).expect_err("conflicts");
+        expect![[r#"
+            Apply failed with 2 conflicts: conflicts with "one":
+            - .metadata.labels.a
+            conflicts with "two" with subresource "status" using v1:
+            - .spec.containers[name="web"].image"#]]
+        .assert_eq(&error.to_string());
+        expect![[r#"{"apiVersion":"v1","code":409,"details":{"causes":[{"field":".metadata.labels.a","message":"conflict with \"one\"","reason":"FieldManagerConflict"},{"field":".spec.containers[name=\"web\"].image","message":"conflict with \"two\" with subresource \"status\" using v1","reason":"FieldManagerConflict"}]},"kind":"Status","message":"Apply failed with 2 conflicts: conflicts with \"one\":\n- .metadata.labels.a\nconflicts with \"two\" with subresource \"status\" using v1:\n- .spec.containers[name=\"web\"].image","metadata":{},"reason":"Conflict","status":"Failure"}"#]]
+        .assert_eq(&error.to_status().to_value().to_string());
+    }
+
+    #[test]
+    fn updates_that_change_nothing_keep_the_times() {
+        let ty = test_schema::pod();
+        let mut first = json!({"metadata": {"name": "p"}, "spec": {"replicas": 1}});
+        track_update(ty, &Value::Null, &mut first, &writer("one", 1));
+        let mut second = first.clone();
+        track_update(ty, &first, &mut second, &writer("one", 2));
+        assert_eq!(first, second);
+        let mut cleared = first.clone();
+        cleared.set(&["metadata", "managedFields"], json!([{}]));
+        track_update(ty, &first, &mut cleared, &writer("one", 3));
+        assert_eq!(cleared, json!({"metadata": {"name": "p"}, "spec": {"replicas": 1}}));
+    }
+
+    #[test]
+    fn at_most_ten_updaters_are_kept_apart() {
+        let ty = test_schema::pod();
+        let mut live = json!({"metadata": {"name": "p"}});
+        for i in 0..15 {
+            let mut next = live.clone();
+            next.set(&["metadata", "labels", &format!("l{i}")], "x");
+            track_update(ty, &live, &mut next, &writer(&format!("m{i}"), i));
+            live = next;
+        }
+        let entries = live.array_at(&["metadata", "managedFields"]);
+        let managers: Vec<&str> = entries.iter().filter_map(|e| e.str_at(&["manager"])).collect();
+        assert_eq!(managers, ["ancient-changes", "m6", "m7", "m8", "m9", "m10", "m11", "m12", "m13", "m14"]);
+    }
+
+    #[test]
+    fn untracked_objects_belong_to_whoever_came_before() {
+        let ty = test_schema::pod();
+        let live = json!({"metadata": {"name": "p"}, "spec": {"replicas": 1}});
+        let applied = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"replicas": 2}});
+        let error = apply(ty, &live, &applied, &writer("one", 1), false).expect_err("conflict");
+        expect![[r#"Apply failed with 1 conflict: conflict with "before-first-apply" using v1: .spec.replicas"#]]
+            .assert_eq(&error.to_string());
+    }
+
+    #[test]
+    fn kubectl_takes_over_what_it_applied_client_side() {
+        let ty = test_schema::pod();
+        let annotation = |image: &str| {
+            json!({LAST_APPLIED[2]: format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{{\"name\":\"p\"}},\"spec\":{{\"serviceName\":\"{image}\"}}}}\n")})
+        };
+        let mut live = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "annotations": annotation("a")}, "spec": {"serviceName": "a"}});
+        track_update(ty, &Value::Null, &mut live, &writer("kubectl-client-side-apply", 1));
+        let applied =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {"serviceName": "b"}});
+        let got = apply(ty, &live, &applied, &writer("kubectl", 2), false).expect("no conflict with itself");
+        assert_eq!(got["metadata"]["annotations"], annotation("b"));
+        assert!(apply(ty, &live, &applied, &writer("other", 2), false).is_err());
+    }
+
+    #[test]
+    fn managers_of_user_agents() {
+        for (agent, manager) in [("kubectl/v1.37.0 (linux/amd64)", "kubectl"), ("curl", "curl"), ("", "")] {
+            assert_eq!(manager_of_user_agent(agent), manager);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What changed between two versions of an object, and which fields a document sets, both as sets of fields.
+//!
+//! Pure; runs on every write. Invariant: equal documents give empty sets.
+
+use std::cmp::Ordering;
+
+use compact_str::CompactString;
+
+use super::fields::{HERE, field_step};
+use super::shape::{Shape, Slot, is_empty_container, items, members};
+use crate::schema::TypeRef;
+use crate::{Map, Value};
+
+/// The difference between two versions.
+#[derive(Default, Debug, PartialEq)]
+pub(super) struct Change {
+    /// Added or changed.
+    pub taken: Map,
+    pub removed: Map,
+}
+
+/// Compares two objects; null stands for no object.
+pub(super) fn compare(old: &Value, new: &Value, ty: TypeRef<'_>) -> Change {
+    let change = walk(Some(old).filter(|v| !v.is_null()), Some(new), Slot::root(ty), (true, true));
+    Change { taken: change.taken.unwrap_or_default(), removed: change.removed.unwrap_or_default() }
+}
+
+#[derive(Default)]
+struct Node {
+    taken: Option<Map>,
+    removed: Option<Map>,
+}
+
+/// `above` says whether the parent stands in the old and in the new version.
+fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, bool)) -> Node {
+    let was = old.is_some() || (slot.always && above.0);
+    let is = new.is_some() || (slot.always && above.1);
+    let added = is && !was;
+    let gone = was && !is;
+    let value = new.filter(|v| !v.is_null()).or(old).unwrap_or(&Value::Null);
+    let shape = if is_empty_container(old) && is_empty_container(new) { Shape::Leaf } else { slot.shape(value) };
+    let mut node = Node::default();
+    match shape {
+        Shape::Leaf => {
+            let changed = !same(old, new);
+            if added || (was && is && changed) {
+                node.taken = Some(Map::new());
+            } else if gone {
+                node.removed = Some(Map::new());
+            }
+            return node;
+        }
+        Shape::Fields => {
+            let mut children = Children::with_capacity(members(new).len());
+            merge_sorted(
+                members(old).iter(),
+                members(new).iter(),
+                |a, b| a.0.cmp(b.0),
+                |a, b| {
+                    let name = a.or(b).map_or("", |(name, _)| name);
+                    let change = walk(a.map(|(_, v)| v), b.map(|(_, v)| v), slot.field(name), (was, is));
+                    children.push(|| field_step(name), change);
+                },
+            );
+            children.into_node(added, gone, &mut node);
+        }
+        Shape::Keyed | Shape::Set => {
+            let (old, new) = (slot.steps(items(old)), slot.steps(items(new)));
+            let mut children = Children::with_capacity(new.len());
+            merge_sorted(
+                old.iter(),
+                new.iter(),
+                |a, b| a.0.cmp(&b.0),
+                |a, b| {
+                    let step = a.or(b).map_or(CompactString::default(), |(step, _)| step.clone());
+                    let change = walk(a.map(|(_, v)| *v), b.map(|(_, v)| *v), slot.item(), (was, is));
+                    children.push(|| step, change);
+                },
+            );
+            children.into_node(added, gone, &mut node);
+        }
+    }
+    node
+}
+
+/// Equal, where an absent value equals what Go writes for it.
+fn same(old: Option<&Value>, new: Option<&Value>) -> bool {
+    match (old, new) {
+        (Some(a), Some(b)) => a == b || (a.is_empty() && b.is_empty() && (a.is_null() || b.is_null())),
+        (Some(v), None) | (None, Some(v)) => v.is_empty(),
+        (None, None) => true,
+    }
+}
+
+/// Calls `visit` for the union of two sorted runs, equal entries together.
+fn merge_sorted<T: Copy>(
+    a: impl Iterator<Item = T>,
+    b: impl Iterator<Item = T>,
+    order: impl Fn(&T, &T) -> Ordering,
+    mut visit: impl FnMut(Option<T>, Option<T>),
+) {
+    let (mut a, mut b) = (a.peekable(), b.peekable());
+    loop {
+        let next = match (a.peek(), b.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(x), Some(y)) => order(x, y),
+        };
+        match next {
+            Ordering::Less => visit(a.next(), None),
+            Ordering::Greater => visit(None, b.next()),
+            Ordering::Equal => visit(a.next(), b.next()),
+        }
+    }
+}
+
+/// Collects the changes below a node, in the order of their steps.
+struct Children {
+    taken: Vec<(CompactString, Value)>,
+    removed: Vec<(CompactString, Value)>,
+}
+
+impl Children {
+    fn with_capacity(taken: usize) -> Self {
+        // Room for all and the node's own mark: on a creation everything is taken.
+        Children { taken: Vec::with_capacity(taken + 1), removed: Vec::new() }
+    }
+
+    fn push(&mut self, step: impl FnOnce() -> CompactString, change: Node) {
+        match (change.taken, change.removed) {
+            (None, None) => {}
+            (Some(taken), None) => self.taken.push((step(), Value::Object(taken))),
+            (None, Some(removed)) => self.removed.push((step(), Value::Object(removed))),
+            (Some(taken), Some(removed)) => {
+                let step = step();
+                self.taken.push((step.clone(), Value::Object(taken)));
+                self.removed.push((step, Value::Object(removed)));
+            }
+        }
+    }
+
+    fn into_node(mut self, added: bool, gone: bool, node: &mut Node) {
+        if added {
+            self.taken.insert(0, (HERE.into(), Value::object()));
+        }
+        if gone {
+            self.removed.insert(0, (HERE.into(), Value::object()));
+        }
+        // A mark alone is written as an empty node.
+        let map = |entries: Vec<(CompactString, Value)>| match entries.as_slice() {
+            [] => None,
+            [(step, _)] if step == HERE => Some(Map::new()),
+            _ => Some(entries.into_iter().collect()),
+        };
+        node.taken = map(self.taken);
+        node.removed = map(self.removed);
+    }
+}
+
+/// The fields that an applied document sets.
+pub(super) fn fields_of(document: &Value, ty: TypeRef<'_>) -> Result<Map, String> {
+    fields_at(document, Slot::root(ty), "")
+}
+
+fn fields_at(value: &Value, slot: Slot<'_>, path: &str) -> Result<Map, String> {
+    if is_empty_container(Some(value)) {
+        return Ok(Map::new());
+    }
+    match slot.shape(value) {
+        Shape::Leaf => Ok(Map::new()),
+        Shape::Fields => members(Some(value))
+            .iter()
+            .map(|(name, v)| {
+                let below = fields_at(v, slot.field(name), &format!("{path}.{name}"))?;
+                Ok((field_step(name), Value::Object(below)))
+            })
+            .collect(),
+        Shape::Set => {
+            let mut steps: Vec<CompactString> = items(Some(value)).iter().map(|item| slot.item_step(item)).collect();
+            steps.sort_unstable();
+            if let Some(twice) = steps.windows(2).find(|w| w[0] == w[1]) {
+                return Err(format!("{path}: duplicate entries for key [={}]", &twice[0][2..]));
+            }
+            Ok(steps.into_iter().map(|step| (step, Value::object())).collect())
+        }
+        Shape::Keyed => {
+            let mut entries = Vec::new();
+            for item in items(Some(value)) {
+                let step = slot.item_step(item);
+                if step == "k:{}" {
+                    let message = "associative list with keys has an element that omits all key fields";
+                    return Err(format!("{path}: element {}: {message}", entries.len()));
+                }
+                let mut below = fields_at(item, slot.item(), &format!("{path}[{step}]"))?;
+                below.insert(HERE, Value::object());
+                entries.push((step, Value::Object(below)));
+            }
+            entries.sort_by(|a: &(CompactString, Value), b| a.0.cmp(&b.0));
+            if let Some(twice) = entries.windows(2).find(|w| w[0].0 == w[1].0) {
+                let keys = super::fields::paths(&[(twice[0].0.clone(), Value::object())].into_iter().collect());
+                return Err(format!("{path}: duplicate entries for key {}", keys.join("")));
+            }
+            Ok(entries.into_iter().collect())
+        }
+    }
+}

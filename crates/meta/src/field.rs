@@ -1,0 +1,207 @@
+//! Field errors: what is wrong with which field of an object, in upstream's words.
+//!
+//! Source of the wording: the messages clients see from an API server (`metadata.name: Required value: ...`).
+
+use std::fmt;
+
+use crate::Value;
+
+/// The place of a field: `spec.containers[0].name`, `metadata.labels[app]`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Path(String);
+
+impl Path {
+    pub fn new(name: &str) -> Self {
+        Path(name.to_string())
+    }
+
+    /// A member; a dotted name adds several.
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() { Path(name.to_string()) } else { Path(format!("{}.{name}", self.0)) }
+    }
+
+    pub fn index(&self, index: usize) -> Self {
+        Path(format!("{}[{index}]", self.0))
+    }
+
+    /// The entry of a map whose keys are data: labels, annotations, resources.
+    pub fn key(&self, key: &str) -> Self {
+        Path(format!("{}[{key}]", self.0))
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorType {
+    NotFound,
+    Required,
+    Duplicate,
+    Invalid,
+    NotSupported,
+    Forbidden,
+    TooLong,
+    TooMany,
+    Internal,
+    TypeInvalid,
+}
+
+impl ErrorType {
+    /// The `reason` of a cause in a Status.
+    pub fn reason(self) -> &'static str {
+        match self {
+            ErrorType::NotFound => "FieldValueNotFound",
+            ErrorType::Required => "FieldValueRequired",
+            ErrorType::Duplicate => "FieldValueDuplicate",
+            ErrorType::Invalid => "FieldValueInvalid",
+            ErrorType::NotSupported => "FieldValueNotSupported",
+            ErrorType::Forbidden => "FieldValueForbidden",
+            ErrorType::TooLong => "FieldValueTooLong",
+            ErrorType::TooMany => "FieldValueTooMany",
+            ErrorType::Internal => "InternalError",
+            ErrorType::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            ErrorType::NotFound => "Not found",
+            ErrorType::Required => "Required value",
+            ErrorType::Duplicate => "Duplicate value",
+            ErrorType::Invalid | ErrorType::TypeInvalid => "Invalid value",
+            ErrorType::NotSupported => "Unsupported value",
+            ErrorType::Forbidden => "Forbidden",
+            ErrorType::TooLong => "Too long",
+            ErrorType::TooMany => "Too many",
+            ErrorType::Internal => "Internal error",
+        }
+    }
+}
+
+/// One error at one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Error {
+    pub kind: ErrorType,
+    pub field: String,
+    /// What follows the field in the message.
+    body: String,
+}
+
+/// The errors of one object. Empty means valid.
+pub type Errors = Vec<Error>;
+
+impl Error {
+    fn build(kind: ErrorType, path: &Path, value: Option<String>, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        let mut body = kind.word().to_string();
+        if let Some(value) = value {
+            body.push_str(": ");
+            body.push_str(&value);
+        }
+        if !detail.is_empty() {
+            body.push_str(": ");
+            body.push_str(&detail);
+        }
+        Error { kind, field: path.to_string(), body }
+    }
+
+    pub fn required(path: &Path, detail: impl Into<String>) -> Self {
+        Self::build(ErrorType::Required, path, None, detail)
+    }
+
+    pub fn invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::build(ErrorType::Invalid, path, Some(shown(&value.into())), detail)
+    }
+
+    pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::build(ErrorType::TypeInvalid, path, Some(shown(&value.into())), detail)
+    }
+
+    pub fn duplicate(path: &Path, value: impl Into<Value>) -> Self {
+        Self::build(ErrorType::Duplicate, path, Some(shown(&value.into())), "")
+    }
+
+    pub fn not_found(path: &Path, value: impl Into<Value>) -> Self {
+        Self::build(ErrorType::NotFound, path, Some(shown(&value.into())), "")
+    }
+
+    /// `supported` is listed sorted, each quoted.
+    pub fn not_supported(path: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
+        let mut all = supported.to_vec();
+        all.sort_unstable();
+        let list = all.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+        let detail = if all.is_empty() { String::new() } else { format!("supported values: {list}") };
+        Self::build(ErrorType::NotSupported, path, Some(shown(&value.into())), detail)
+    }
+
+    pub fn forbidden(path: &Path, detail: impl Into<String>) -> Self {
+        Self::build(ErrorType::Forbidden, path, None, detail)
+    }
+
+    pub fn too_long(path: &Path, max_bytes: usize) -> Self {
+        Self::build(ErrorType::TooLong, path, None, format!("may not be more than {max_bytes} bytes"))
+    }
+
+    pub fn too_many(path: &Path, actual: usize, max: usize) -> Self {
+        let items = if max == 1 { "item" } else { "items" };
+        Self::build(ErrorType::TooMany, path, Some(actual.to_string()), format!("must have at most {max} {items}"))
+    }
+
+    pub fn internal(path: &Path, detail: impl Into<String>) -> Self {
+        Self::build(ErrorType::Internal, path, None, detail)
+    }
+
+    /// The message of a cause: everything after the field.
+    pub fn body(&self) -> &str {
+        &self.body
+    }
+}
+
+/// A value as a message shows it: JSON, which for strings is what Go's `%q` gives.
+fn shown(value: &Value) -> String {
+    value.to_string()
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.body)
+    }
+}
+
+/// All errors in one line: one as it is, several in brackets.
+pub fn summary(errors: &[Error]) -> String {
+    match errors {
+        [one] => one.to_string(),
+        many => format!("[{}]", many.iter().map(Error::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_as_upstream() {
+        let containers = Path::new("spec").child("containers");
+        for (error, text) in [
+            (Error::required(&containers, ""), "spec.containers: Required value"),
+            (
+                Error::invalid(&containers.index(0).child("name"), "A", "must be lower case"),
+                "spec.containers[0].name: Invalid value: \"A\": must be lower case",
+            ),
+            (
+                Error::not_supported(&Path::new("spec.type"), "x", &["NodePort", "ClusterIP"]),
+                "spec.type: Unsupported value: \"x\": supported values: \"ClusterIP\", \"NodePort\"",
+            ),
+            (Error::duplicate(&Path::new("a").key("b"), 3), "a[b]: Duplicate value: 3"),
+            (Error::too_long(&Path::new("a"), 63), "a: Too long: may not be more than 63 bytes"),
+            (Error::too_many(&Path::new("a"), 4, 2), "a: Too many: 4: must have at most 2 items"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Reading and writing a [`Value`] as JSON, and through serde.
+//!
+//! The parser (sonic-rs) is hidden here. Bounds: nesting deeper than [`MAX_DEPTH`] is refused, so hostile input cannot
+//! exhaust the stack; the size of the input is the caller's to bound.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+
+use compact_str::CompactString;
+use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::value::{Map, Value};
+
+/// How deep lists and objects may nest. Go's decoder allows 10,000; no real object passes 100.
+pub const MAX_DEPTH: usize = 128;
+
+/// Duplicate fields noted in one document; more are counted as one.
+const MAX_DUPLICATES: usize = 64;
+
+/// Why bytes are no JSON document.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseError(String);
+
+/// Parses one JSON document.
+pub fn parse(bytes: &[u8]) -> Result<Value, ParseError> {
+    parse_noting_duplicates(bytes).map(|(v, _)| v)
+}
+
+/// Parses one JSON document and answers, beside it, the paths (`spec.replicas`, `spec.containers[0].name`) of the
+/// fields that stood more than once. The last of them is the one kept, as in Go.
+pub fn parse_noting_duplicates(bytes: &[u8]) -> Result<(Value, Vec<String>), ParseError> {
+    let notes = Notes::default();
+    let mut reader = sonic_rs::Deserializer::from_slice(bytes);
+    let value = Seed { notes: &notes, parent: None }
+        .deserialize(&mut reader)
+        .map_err(|e| ParseError(first_line(&e.to_string())))?;
+    reader.end().map_err(|e| ParseError(first_line(&e.to_string())))?;
+    Ok((value, notes.duplicates.into_inner()))
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_end().to_string()
+}
+
+#[derive(Default)]
+struct Notes {
+    depth: Cell<usize>,
+    duplicates: RefCell<Vec<String>>,
+}
+
+/// Where in the document the reader stands: a linked list on the stack, so that a path costs nothing until it is asked.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+struct Place<'a> {
+    parent: Option<&'a Place<'a>>,
+    step: Step<'a>,
+}
+
+impl Place<'_> {
+    fn write(&self, out: &mut String) {
+        if let Some(parent) = self.parent {
+            parent.write(out);
+        }
+        match self.step {
+            Step::Key(k) => {
+                if !out.is_empty() {
+                    out.push('.');
+                }
+                out.push_str(k);
+            }
+            Step::Index(i) => out.push_str(&format!("[{i}]")),
+        }
+    }
+}
+
+struct Seed<'a> {
+    notes: &'a Notes,
+    parent: Option<&'a Place<'a>>,
+}
+
+impl<'a> Seed<'a> {
+    fn enter<E: de::Error>(&self) -> Result<(), E> {
+        let depth = self.notes.depth.get() + 1;
+        self.notes.depth.set(depth);
+        if depth > MAX_DEPTH { Err(E::custom(format!("exceeded max depth of {MAX_DEPTH}"))) } else { Ok(()) }
+    }
+
+    fn leave(&self) {
+        self.notes.depth.set(self.notes.depth.get() - 1);
+    }
+
+    fn note(&self, key: &str) {
+        let mut path = String::new();
+        Place { parent: self.parent, step: Step::Key(key) }.write(&mut path);
+        let mut all = self.notes.duplicates.borrow_mut();
+        if all.len() < MAX_DUPLICATES && !all.contains(&path) {
+            all.push(path);
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+    fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        d.deserialize_any(self)
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
+        Ok(Value::Bool(v))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
+        Ok(Value::Int(v))
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
+        Ok(v.into())
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
+        Ok(Value::Float(v))
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
+        Ok(Value::String(v.into()))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        self.enter()?;
+        let mut items = Vec::new();
+        loop {
+            let place = Place { parent: self.parent, step: Step::Index(items.len()) };
+            match seq.next_element_seed(Seed { notes: self.notes, parent: Some(&place) })? {
+                Some(item) => items.push(item),
+                None => break,
+            }
+        }
+        self.leave();
+        Ok(Value::Array(items))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        self.enter()?;
+        let mut entries: Vec<(CompactString, Value)> = Vec::new();
+        while let Some(key) = map.next_key::<CompactString>()? {
+            let value = {
+                let place = Place { parent: self.parent, step: Step::Key(&key) };
+                map.next_value_seed(Seed { notes: self.notes, parent: Some(&place) })?
+            };
+            entries.push((key, value));
+        }
+        self.leave();
+        Ok(Value::Object(Map::from_entries(entries, |key| self.note(key))))
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+        Seed { notes: &Notes::default(), parent: None }.deserialize(deserializer)
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(b) => serializer.serialize_bool(*b),
+            Value::Int(i) => serializer.serialize_i64(*i),
+            Value::Float(f) => serializer.serialize_f64(*f),
+            Value::String(s) => serializer.serialize_str(s),
+            Value::Array(a) => {
+                let mut seq = serializer.serialize_seq(Some(a.len()))?;
+                a.iter().try_for_each(|v| seq.serialize_element(v))?;
+                seq.end()
+            }
+            Value::Object(m) => {
+                let mut map = serializer.serialize_map(Some(m.len()))?;
+                m.iter().try_for_each(|(k, v)| map.serialize_entry(k, v))?;
+                map.end()
+            }
+        }
+    }
+}
+
+impl Value {
+    /// Canonical JSON: keys sorted, no white space.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        self.write_to(&mut out);
+        out
+    }
+
+    /// Appends the canonical JSON to `out`.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Value::Null => out.extend_from_slice(b"null"),
+            Value::Bool(true) => out.extend_from_slice(b"true"),
+            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Int(i) => write_display(out, i),
+            // A float without a fraction is written as an integer, as Go does.
+            Value::Float(f) if f.fract() == 0.0 && f.abs() < 1e15 => write_display(out, &(*f as i64)),
+            Value::Float(f) if f.is_finite() => write_display(out, f),
+            Value::Float(_) => out.extend_from_slice(b"null"),
+            Value::String(s) => write_string(out, s),
+            Value::Array(a) => {
+                out.push(b'[');
+                for (i, v) in a.iter().enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    v.write_to(out);
+                }
+                out.push(b']');
+            }
+            Value::Object(m) => {
+                out.push(b'{');
+                for (i, (k, v)) in m.iter().enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    write_string(out, k);
+                    out.push(b':');
+                    v.write_to(out);
+                }
+                out.push(b'}');
+            }
+        }
+    }
+}
+
+fn write_display(out: &mut Vec<u8>, v: &dyn fmt::Display) {
+    use std::io::Write;
+    write!(out, "{v}").expect("writing to memory cannot fail");
+}
+
+/// Appends `text` as a JSON string.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut from = 0;
+    for (i, &b) in bytes.iter().enumerate() {
+        let escape: &[u8] = match b {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0..=0x1f => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[from..i]);
+        if escape.is_empty() {
+            out.extend_from_slice(format!("\\u{b:04x}").as_bytes());
+        } else {
+            out.extend_from_slice(escape);
+        }
+        from = i + 1;
+    }
+    out.extend_from_slice(&bytes[from..]);
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_bytes() {
+        for (input, output) in [
+            (r#" {"b": 1, "a": [true, null, 1.5, 1e2, -0]} "#, r#"{"a":[true,null,1.5,100,0],"b":1}"#),
+            (r#"{"s":"a\"\\\n\u0001\u00e9\ud83d\ude00"}"#, "{\"s\":\"a\\\"\\\\\\n\\u0001é😀\"}"),
+            ("9223372036854775807", "9223372036854775807"),
+            ("\"<>&\"", "\"<>&\""),
+        ] {
+            assert_eq!(parse(input.as_bytes()).expect(input).to_string(), output);
+        }
+    }
+
+    #[test]
+    fn duplicates_are_noted_with_their_path() {
+        let (v, duplicates) =
+            parse_noting_duplicates(br#"{"spec":{"a":[{"x":1,"x":2,"x":3}],"n":1,"n":2},"z":0,"z":1}"#).expect("json");
+        assert_eq!(v.to_string(), r#"{"spec":{"a":[{"x":3}],"n":2},"z":1}"#);
+        assert_eq!(duplicates, ["spec.a[0].x", "spec.n", "z"]);
+    }
+
+    #[test]
+    fn bad_documents_are_refused() {
+        for bad in ["", "{", "{\"a\":}", "[1,]", "{} x", "nul", "\"\\ud800\"", "\u{0}"] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(parse(b"\"\xff\"").is_err());
+        let deep = "[".repeat(100_000);
+        assert!(parse(deep.as_bytes()).is_err());
+        let fits = format!("{}{}", "[".repeat(100), "]".repeat(100));
+        assert!(parse(fits.as_bytes()).is_ok());
+    }
+}

@@ -1,0 +1,23 @@
+//! The Kubernetes object and what every layer knows about it: documents, kinds, selectors, quantities, Status, field
+//! errors, patches, time. Reads and writes nothing: no I/O here, and nothing above it is known.
+
+pub mod apply;
+pub mod field;
+pub mod gvk;
+pub mod json;
+pub mod names;
+pub mod patch;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+#[cfg(test)]
+mod test_schema;
+pub mod time;
+pub mod value;
+
+pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
+pub use json::{ParseError, parse, parse_noting_duplicates};
+pub use serde_json;
+pub use status::{Reason, Status};
+pub use value::{Map, Value};

@@ -1,0 +1,269 @@
+//! The rules of names, labels and keys. Each function answers what is wrong, in upstream's words; empty means valid.
+//!
+//! Source: the documentation page "Object Names and IDs", RFC 1123 and RFC 1035, and the messages of an API server.
+
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
+                     start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
+                     validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
+                         '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used \
+                         for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
+                          alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or \
+                          'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
+                         with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for \
+                         validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or \
+                           '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or \
+                           'my_value',  or '12345', regex used for validation is \
+                           '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const C_IDENTIFIER: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string \
+                            of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex \
+                            used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. \
+                          'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
+                          '[-._a-zA-Z0-9]+')";
+
+fn max_len(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
+fn is_lower_alnum(b: u8) -> bool {
+    b.is_ascii_lowercase() || b.is_ascii_digit()
+}
+
+/// `s` is made of `inner` bytes and begins and ends with `edge` bytes.
+fn shaped(s: &str, edge: impl Fn(u8) -> bool, inner: impl Fn(u8) -> bool) -> bool {
+    let b = s.as_bytes();
+    match (b.first(), b.last()) {
+        (Some(first), Some(last)) => edge(*first) && edge(*last) && b.iter().all(|b| inner(*b)),
+        _ => false,
+    }
+}
+
+fn is_label(s: &str) -> bool {
+    shaped(s, is_lower_alnum, |b| is_lower_alnum(b) || b == b'-')
+}
+
+/// Names of namespaces, containers, ports' services, ... : at most 63 bytes.
+pub fn dns1123_label(s: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if s.len() > 63 {
+        wrong.push(max_len(63));
+    }
+    if !is_label(s) {
+        // Compat: a value that would do as a subdomain gets a shorter hint (the API server's own wording).
+        if is_subdomain(s) { wrong.push("must not contain dots".into()) } else { wrong.push(LABEL.into()) }
+    }
+    wrong
+}
+
+fn is_subdomain(s: &str) -> bool {
+    s.split('.').all(is_label)
+}
+
+/// Names of most objects: at most 253 bytes.
+pub fn dns1123_subdomain(s: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if s.len() > 253 {
+        wrong.push(max_len(253));
+    }
+    if !is_subdomain(s) {
+        wrong.push(SUBDOMAIN.into());
+    }
+    wrong
+}
+
+/// Names of services: at most 63 bytes, beginning with a letter.
+pub fn dns1035_label(s: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if s.len() > 63 {
+        wrong.push(max_len(63));
+    }
+    if !(is_label(s) && s.as_bytes()[0].is_ascii_lowercase()) {
+        wrong.push(LABEL_1035.into());
+    }
+    wrong
+}
+
+/// Names that become part of a path (RBAC objects, ...): anything but `.`, `..`, `/` and `%`.
+pub fn path_segment(s: &str) -> Vec<String> {
+    if s == "." || s == ".." {
+        return vec![format!("may not be '{s}'")];
+    }
+    ['/', '%'].iter().filter(|c| s.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
+}
+
+fn is_qualified(s: &str) -> bool {
+    let alnum = |b: u8| b.is_ascii_alphanumeric();
+    shaped(s, alnum, |b| alnum(b) || matches!(b, b'-' | b'_' | b'.'))
+}
+
+/// Keys of labels and annotations: `name` or `prefix/name`.
+pub fn qualified_name(s: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let name = match s.split_once('/') {
+        None => s,
+        Some((_, rest)) if rest.contains('/') => {
+            return vec![format!(
+                "a qualified name {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                QUALIFIED.trim_start_matches("name part ")
+            )];
+        }
+        Some((prefix, rest)) => {
+            if prefix.is_empty() {
+                wrong.push("prefix part must be non-empty".into());
+            } else {
+                wrong.extend(dns1123_subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
+            }
+            rest
+        }
+    };
+    if name.is_empty() {
+        wrong.push("name part must be non-empty".into());
+    } else if name.len() > 63 {
+        wrong.push(format!("name part {}", max_len(63)));
+    }
+    if !is_qualified(name) {
+        wrong.push(QUALIFIED.into());
+    }
+    wrong
+}
+
+/// Values of labels: empty, or at most 63 bytes.
+pub fn label_value(s: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if s.len() > 63 {
+        wrong.push(max_len(63));
+    }
+    if !s.is_empty() && !is_qualified(s) {
+        wrong.push(LABEL_VALUE.into());
+    }
+    wrong
+}
+
+/// Names of ports: at most 15 bytes, with at least one letter. Source: RFC 6335, section 5.1.
+pub fn port_name(s: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if s.len() > 15 {
+        wrong.push("must be no more than 15 characters".to_string());
+    }
+    if !s.bytes().all(|b| is_lower_alnum(b) || b == b'-') || s.is_empty() {
+        wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
+    }
+    if !s.bytes().any(|b| b.is_ascii_lowercase()) {
+        wrong.push("must contain at least one letter (a-z)".into());
+    }
+    if s.contains("--") {
+        wrong.push("must not contain consecutive hyphens".into());
+    }
+    if s.starts_with('-') || s.ends_with('-') {
+        wrong.push("must not begin or end with a hyphen".into());
+    }
+    wrong
+}
+
+pub fn port_number(n: i64) -> Vec<String> {
+    if (1..=65535).contains(&n) { Vec::new() } else { vec!["must be between 1 and 65535, inclusive".into()] }
+}
+
+/// Keys of ConfigMaps and Secrets.
+pub fn config_map_key(s: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if s.len() > 253 {
+        wrong.push(max_len(253));
+    }
+    if s.is_empty() || !s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+        wrong.push(CONFIG_KEY.into());
+    } else if s == "." {
+        wrong.push("must not be '.'".into());
+    } else if s == ".." {
+        wrong.push("must not be '..'".into());
+    } else if s.starts_with("..") {
+        wrong.push("must not start with '..'".into());
+    }
+    wrong
+}
+
+/// Names of environment variables: any printable ASCII but `=`. Source: KEP-4369, on by default since v1.32.
+pub fn env_var_name(s: &str) -> Vec<String> {
+    if s.is_empty() || !s.bytes().all(|b| (0x20..=0x7e).contains(&b) && b != b'=') {
+        return vec![
+            "a valid environment variable name must consist only of printable ASCII characters other than '='".into(),
+        ];
+    }
+    Vec::new()
+}
+
+pub fn c_identifier(s: &str) -> Vec<String> {
+    let ok = s.bytes().enumerate().all(|(i, b)| b == b'_' || b.is_ascii_alphabetic() || (i > 0 && b.is_ascii_digit()));
+    if ok && !s.is_empty() { Vec::new() } else { vec![C_IDENTIFIER.into()] }
+}
+
+pub fn ip(s: &str) -> Vec<String> {
+    if s.parse::<std::net::IpAddr>().is_ok() {
+        Vec::new()
+    } else {
+        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()]
+    }
+}
+
+/// The end that `generateName` adds: five characters without vowels or look-alikes, as upstream draws them.
+pub fn random_suffix(length: usize) -> String {
+    use rand::Rng;
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut rng = rand::rng();
+    (0..length).map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())] as char).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_names() {
+        let long_label = "a".repeat(63);
+        for (check, names) in [
+            (dns1123_label as fn(&str) -> Vec<String>, vec!["a", "1", "a-b", long_label.as_str()]),
+            (dns1123_subdomain, vec!["a.b", "1.a-b.c"]),
+            (dns1035_label, vec!["a1", "a-b"]),
+            (qualified_name, vec!["a", "A.b_c-d", "example.com/a"]),
+            (label_value, vec!["", "a", "A_b.c"]),
+            (port_name, vec!["http", "a-1"]),
+            (config_map_key, vec!["a", ".a", "A_b-c.d"]),
+            (env_var_name, vec!["A", "a.b", "1 2"]),
+            (c_identifier, vec!["_a1"]),
+            (ip, vec!["10.0.0.1", "::1"]),
+            (path_segment, vec!["system:node", "a b"]),
+        ] {
+            for name in names {
+                assert_eq!(check(name), Vec::<String>::new(), "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_names() {
+        let over = "a".repeat(64);
+        for (check, name, wrong) in [
+            (dns1123_label as fn(&str) -> Vec<String>, "A", LABEL),
+            (dns1123_label, "", LABEL),
+            (dns1123_label, "a.b", "must not contain dots"),
+            (dns1123_label, over.as_str(), "must be no more than 63 bytes"),
+            (dns1123_subdomain, "a..b", SUBDOMAIN),
+            (dns1035_label, "1a", LABEL_1035),
+            (qualified_name, "/a", "prefix part must be non-empty"),
+            (qualified_name, "a b", QUALIFIED),
+            (label_value, "-a", LABEL_VALUE),
+            (port_name, "80", "must contain at least one letter (a-z)"),
+            (config_map_key, "..a", "must not start with '..'"),
+            (c_identifier, "1", C_IDENTIFIER),
+            (path_segment, "a/b", "may not contain '/'"),
+            (path_segment, "..", "may not be '..'"),
+        ] {
+            assert_eq!(check(name), [wrong], "{name:?}");
+        }
+        assert_eq!(random_suffix(5).len(), 5);
+    }
+}

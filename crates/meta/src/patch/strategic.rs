@@ -1,0 +1,533 @@
+//! Strategic merge patch: a merge patch that knows which lists are keyed, with directives for the rest.
+//!
+//! Source: "Update API Objects in Place Using kubectl patch" and the directive notes of sig-api-machinery. Invariant: no
+//! directive (`$patch`, `$retainKeys`, `$setElementOrder/x`, `$deleteFromPrimitiveList/x`) reaches the object.
+
+use super::PatchError;
+use crate::schema::{FieldRef, Kind, TypeRef};
+use crate::{Map, Value};
+
+const PATCH: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const SET_ORDER: &str = "$setElementOrder/";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
+
+/// Applies `patch` to an object of type `ty`.
+pub fn strategic_merge(document: &mut Value, patch: &Value, ty: TypeRef<'_>) -> Result<(), PatchError> {
+    let Value::Object(patch) = patch else {
+        return Err(malformed(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            patch.type_name()
+        )));
+    };
+    merge_map(document.make_object(), patch, Some(ty))
+}
+
+fn malformed(message: impl Into<String>) -> PatchError {
+    PatchError::Malformed(message.into())
+}
+
+/// What the schema says about one member of an object.
+#[derive(Clone, Copy, Default)]
+struct Member<'s> {
+    ty: Option<TypeRef<'s>>,
+    field: Option<FieldRef<'s>>,
+}
+
+impl<'s> Member<'s> {
+    fn of(ty: Option<TypeRef<'s>>, name: &str) -> Self {
+        match ty {
+            Some(ty) if ty.kind() == Kind::Struct => {
+                let field = ty.field(name);
+                Member { ty: field.map(FieldRef::ty), field }
+            }
+            Some(ty) => Member { ty: ty.child(name), field: None },
+            None => Member::default(),
+        }
+    }
+
+    fn merges_lists(self) -> bool {
+        self.field.is_some_and(FieldRef::merges)
+    }
+
+    fn merge_key(self) -> Option<&'s str> {
+        self.field.and_then(FieldRef::merge_key)
+    }
+
+    fn item(self) -> Option<TypeRef<'s>> {
+        self.ty.and_then(TypeRef::element)
+    }
+}
+
+fn merge_map(target: &mut Map, patch: &Map, ty: Option<TypeRef<'_>>) -> Result<(), PatchError> {
+    if let Some(directive) = patch.get(PATCH) {
+        match directive.as_str() {
+            Some("replace") => *target = without_directives(patch, true),
+            Some("delete") => *target = Map::new(),
+            _ => {
+                let shown = Value::Object(patch.clone());
+                return Err(malformed(format!("unknown patch type found: {directive} in map: {shown}")));
+            }
+        }
+        return Ok(());
+    }
+    retain_keys(target, patch)?;
+    for (key, value) in patch.iter() {
+        if let Some(name) = key.strip_prefix(DELETE_FROM) {
+            delete_from_primitives(target, name, value)?;
+        } else if let Some(name) = key.strip_prefix(SET_ORDER) {
+            // A list that the patch also changes is ordered when its own key comes.
+            if !patch.contains_key(name) {
+                order_existing(target, name, value, Member::of(ty, name))?;
+            }
+        } else if key != RETAIN_KEYS {
+            merge_member(target, key, value, patch.get(&format!("{SET_ORDER}{key}")), Member::of(ty, key))?;
+        }
+    }
+    Ok(())
+}
+
+fn merge_member(
+    target: &mut Map,
+    key: &str,
+    value: &Value,
+    order: Option<&Value>,
+    member: Member<'_>,
+) -> Result<(), PatchError> {
+    if value.is_null() {
+        target.remove(key);
+        return Ok(());
+    }
+    match (target.get_mut(key), value) {
+        (Some(Value::Object(old)), Value::Object(new)) => {
+            if member.field.is_some_and(FieldRef::replaces) {
+                *old = without_directives(new, true);
+                Ok(())
+            } else {
+                merge_map(old, new, member.ty)
+            }
+        }
+        (Some(Value::Array(old)), Value::Array(new)) if member.merges_lists() => merge_list(old, new, order, member),
+        // An absent list merges into an empty one, so that its directives are heeded.
+        (None, Value::Array(new)) if member.merges_lists() => {
+            let mut fresh = Vec::new();
+            merge_list(&mut fresh, new, order, member)?;
+            target.insert(key, Value::Array(fresh));
+            Ok(())
+        }
+        (None | Some(_), new) => {
+            if let Some(new) = plain(new, true) {
+                target.insert(key, new);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Removes from the target what the patch's `$retainKeys` does not list.
+fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
+    let Some(list) = patch.get(RETAIN_KEYS) else { return Ok(()) };
+    let Value::Array(kept) = list else {
+        return Err(malformed("invalid patch format of retainKeys"));
+    };
+    let listed = |key: &str| kept.iter().any(|k| k.as_str() == Some(key));
+    for key in patch.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k) {
+        let name = key.strip_prefix(SET_ORDER).or_else(|| key.strip_prefix(DELETE_FROM)).unwrap_or(key);
+        if !name.starts_with('$') && !listed(name) {
+            return Err(malformed(format!(
+                "{RETAIN_KEYS} must contain all keys of the patch, but not {name:?}: {list}"
+            )));
+        }
+    }
+    target.retain(|key, _| listed(key));
+    Ok(())
+}
+
+fn delete_from_primitives(target: &mut Map, name: &str, items: &Value) -> Result<(), PatchError> {
+    let Value::Array(items) = items else {
+        return Err(malformed("invalid patch format of primitive list"));
+    };
+    if let Some(Value::Array(old)) = target.get_mut(name) {
+        old.retain(|item| !items.contains(item));
+    }
+    Ok(())
+}
+
+fn order_existing(target: &mut Map, name: &str, order: &Value, member: Member<'_>) -> Result<(), PatchError> {
+    let Value::Array(order) = order else {
+        return Err(malformed("invalid patch format of setElementOrder list"));
+    };
+    if let Some(Value::Array(old)) = target.get_mut(name)
+        && member.merges_lists()
+    {
+        let before = old.clone();
+        reorder(old, order, &before, member.merge_key());
+    }
+    Ok(())
+}
+
+/// Two items of a merged list are the same when their merge keys are; scalars when they are equal.
+fn same(a: &Value, b: &Value, merge_key: Option<&str>) -> bool {
+    match merge_key {
+        Some(key) => matches!((a.get(key), b.get(key)), (Some(a), Some(b)) if a == b),
+        None => a == b,
+    }
+}
+
+fn merge_list(
+    old: &mut Vec<Value>,
+    new: &[Value],
+    order: Option<&Value>,
+    member: Member<'_>,
+) -> Result<(), PatchError> {
+    let before = old.clone();
+    let merge_key = member.merge_key();
+    let mut named: Vec<Value> = Vec::new(); // the patch's items, for the order
+    let objects = new.iter().chain(old.iter()).any(|item| matches!(item, Value::Object(_)));
+    if !objects {
+        for item in new {
+            if !old.contains(item) {
+                old.push(item.clone());
+            }
+        }
+        named.extend(new.iter().cloned());
+    } else {
+        let Some(merge_key) = merge_key else {
+            return Err(PatchError::DoesNotFit("cannot merge lists of objects without a merge key".into()));
+        };
+        let replace = new.iter().any(|item| item.str_at(&[PATCH]) == Some("replace"));
+        if replace {
+            old.clear();
+        }
+        for item in new {
+            merge_item(old, item, merge_key, member, replace)?;
+            if !matches!(item.str_at(&[PATCH]), Some("delete" | "replace")) {
+                named.push(item.clone());
+            }
+        }
+        if replace {
+            return Ok(());
+        }
+    }
+    match order {
+        Some(Value::Array(order)) => reorder(old, order, &before, merge_key),
+        Some(_) => return Err(malformed("invalid patch format of setElementOrder list")),
+        None => reorder(old, &named, &before, merge_key),
+    }
+    Ok(())
+}
+
+fn merge_item(
+    old: &mut Vec<Value>,
+    item: &Value,
+    merge_key: &str,
+    member: Member<'_>,
+    replace: bool,
+) -> Result<(), PatchError> {
+    let Value::Object(patch) = item else {
+        return Err(PatchError::DoesNotFit(format!(
+            "list of objects holds {item}; patch each item with its {merge_key}"
+        )));
+    };
+    let directive = patch.get(PATCH);
+    if directive.and_then(Value::as_str) == Some("replace") {
+        return Ok(()); // The item only says that the list is replaced.
+    }
+    let Some(key) = patch.get(merge_key) else {
+        return Err(PatchError::DoesNotFit(format!("map: {item} does not contain declared merge key: {merge_key}")));
+    };
+    match directive {
+        Some(Value::String(s)) if s == "delete" => {
+            old.retain(|o| o.get(merge_key) != Some(key));
+            return Ok(());
+        }
+        Some(Value::String(s)) if s == "merge" => {
+            return Err(malformed("merging lists cannot yet be specified in the patch"));
+        }
+        Some(other) => return Err(malformed(format!("unknown patch type found: {other} in list"))),
+        None => {}
+    }
+    let found = if replace { None } else { old.iter_mut().find(|o| o.get(merge_key) == Some(key)) };
+    match found {
+        Some(existing) => merge_map(existing.make_object(), patch, member.item()),
+        None => {
+            let mut fresh = Map::new();
+            merge_map(&mut fresh, patch, member.item())?;
+            old.push(Value::Object(fresh));
+            Ok(())
+        }
+    }
+}
+
+/// Orders a merged list: the items that `order` names as it names them, the others where they stood among them before.
+fn reorder(list: &mut Vec<Value>, order: &[Value], before: &[Value], merge_key: Option<&str>) {
+    let place = |item: &Value, among: &[Value]| among.iter().position(|o| same(o, item, merge_key));
+    let (mut named, mut others): (Vec<_>, Vec<_>) =
+        list.drain(..).map(|item| (place(&item, order), item)).partition(|(at, _)| at.is_some());
+    named.sort_by_key(|(at, _)| *at); // stable
+    for (at, item) in &mut others {
+        *at = place(item, before);
+    }
+    others.sort_by_key(|(at, _)| at.unwrap_or(usize::MAX));
+    let mut named = named.into_iter().map(|(_, item)| item).peekable();
+    for (at, other) in others {
+        // A named item goes first when it is new or stood further in front.
+        while let Some(next) = named.peek() {
+            let first = match place(next, before) {
+                None => true,
+                Some(was) => at.is_some_and(|at| was < at),
+            };
+            if !first {
+                break;
+            }
+            list.extend(named.next());
+        }
+        list.push(other);
+    }
+    list.extend(named);
+}
+
+/// A value from the patch as the object gets it: no directives, and no nulls inside new objects. `None` when a
+/// directive deletes it.
+fn plain(value: &Value, drop_nulls: bool) -> Option<Value> {
+    match value {
+        Value::Object(members) => match members.get(PATCH).and_then(Value::as_str) {
+            Some("delete") => None,
+            _ => Some(Value::Object(without_directives(members, drop_nulls))),
+        },
+        Value::Array(items) => Some(Value::Array(items.iter().filter_map(|i| plain_item(i, drop_nulls)).collect())),
+        other => Some(other.clone()),
+    }
+}
+
+/// As `plain`, for an item of a list, where an object that holds nothing but a directive is no item.
+fn plain_item(item: &Value, drop_nulls: bool) -> Option<Value> {
+    match item {
+        Value::Object(members) if members.len() == 1 && members.contains_key(PATCH) => None,
+        other => plain(other, drop_nulls),
+    }
+}
+
+fn without_directives(members: &Map, drop_nulls: bool) -> Map {
+    let directive = |k: &str| k == PATCH || k == RETAIN_KEYS || k.starts_with(SET_ORDER) || k.starts_with(DELETE_FROM);
+    members
+        .iter()
+        .filter(|(k, v)| !directive(k) && !(drop_nulls && v.is_null()))
+        .filter_map(|(k, v)| plain(v, drop_nulls).map(|v| (k.into(), v)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{json, test_schema};
+
+    #[test]
+    fn merges_as_upstream() {
+        for (name, document, patch, want) in cases() {
+            let mut got = json!({"spec": document});
+            let result = strategic_merge(&mut got, &json!({"spec": patch}), test_schema::pod());
+            assert_eq!((result, got.to_string()), (Ok(()), json!({"spec": want}).to_string()), "{name}");
+        }
+    }
+
+    #[allow(clippy::too_many_lines)]
+    fn cases() -> Vec<(&'static str, serde_json::Value, serde_json::Value, serde_json::Value)> {
+        use serde_json::json;
+        vec![
+            (
+                "members merge, null removes",
+                json!({"nodeSelector":{"a":"1"},"serviceName":"a"}),
+                json!({"nodeSelector":{"b":"2"},"serviceName":null}),
+                json!({"nodeSelector":{"a":"1","b":"2"}}),
+            ),
+            (
+                "new object drops nulls",
+                json!({}),
+                json!({"nodeSelector":{"a":null,"b":"1"}}),
+                json!({"nodeSelector":{"b":"1"}}),
+            ),
+            (
+                "containers by name",
+                json!({"containers":[{"image":"1","name":"a"},{"image":"1","name":"b"}]}),
+                json!({"containers":[{"image":"2","name":"b"}]}),
+                json!({"containers":[{"image":"1","name":"a"},{"image":"2","name":"b"}]}),
+            ),
+            (
+                "new container goes first",
+                json!({"containers":[{"image":"1","name":"a"}]}),
+                json!({"containers":[{"image":"9","name":"z"}]}),
+                json!({"containers":[{"image":"9","name":"z"},{"image":"1","name":"a"}]}),
+            ),
+            (
+                "mixed order",
+                json!({"containers":[{"name":"a"},{"name":"b"},{"name":"c"}]}),
+                json!({"containers":[{"image":"x","name":"c"},{"name":"n"},{"image":"y","name":"a"}]}),
+                json!({"containers":[{"name":"b"},{"image":"x","name":"c"},{"name":"n"},{"image":"y","name":"a"}]}),
+            ),
+            (
+                "set order",
+                json!({"containers":[{"name":"a"},{"name":"b"},{"name":"c"}]}),
+                json!({"$setElementOrder/containers":[{"name":"c"},{"name":"a"}],"containers":[{"image":"x","name":"c"}]}),
+                json!({"containers":[{"name":"b"},{"image":"x","name":"c"},{"name":"a"}]}),
+            ),
+            (
+                "set order new last",
+                json!({"containers":[{"name":"a"},{"name":"b"}]}),
+                json!({"$setElementOrder/containers":[{"name":"a"},{"name":"b"},{"name":"n"}],"containers":[{"image":"x","name":"n"}]}),
+                json!({"containers":[{"name":"a"},{"name":"b"},{"image":"x","name":"n"}]}),
+            ),
+            (
+                "set order alone",
+                json!({"containers":[{"name":"a"},{"name":"b"}]}),
+                json!({"$setElementOrder/containers":[{"name":"b"},{"name":"a"}]}),
+                json!({"containers":[{"name":"b"},{"name":"a"}]}),
+            ),
+            (
+                "delete item",
+                json!({"containers":[{"name":"a"},{"name":"b"}]}),
+                json!({"$setElementOrder/containers":[{"name":"b"}],"containers":[{"$patch":"delete","name":"a"}]}),
+                json!({"containers":[{"name":"b"}]}),
+            ),
+            (
+                "delete absent item",
+                json!({"containers":[{"name":"a"}]}),
+                json!({"containers":[{"$patch":"delete","name":"q"}]}),
+                json!({"containers":[{"name":"a"}]}),
+            ),
+            (
+                "replace list",
+                json!({"containers":[{"name":"a"},{"name":"b"}]}),
+                json!({"containers":[{"image":"1","name":"z"},{"$patch":"replace"}]}),
+                json!({"containers":[{"image":"1","name":"z"}]}),
+            ),
+            (
+                "replace map",
+                json!({"strategy":{"rollingUpdate":{"maxSurge":1},"type":"x"}}),
+                json!({"strategy":{"$patch":"replace","type":"y"}}),
+                json!({"strategy":{"type":"y"}}),
+            ),
+            (
+                "delete map",
+                json!({"strategy":{"rollingUpdate":{"maxSurge":1},"type":"x"}}),
+                json!({"strategy":{"$patch":"delete"}}),
+                json!({"strategy":{}}),
+            ),
+            (
+                "retain keys",
+                json!({"strategy":{"rollingUpdate":{"maxSurge":1},"type":"RollingUpdate"}}),
+                json!({"strategy":{"$retainKeys":["type"],"rollingUpdate":null,"type":"Recreate"}}),
+                json!({"strategy":{"type":"Recreate"}}),
+            ),
+            (
+                "retain keys in volume",
+                json!({"volumes":[{"emptyDir":{},"name":"v"}]}),
+                json!({"volumes":[{"$retainKeys":["name","hostPath"],"hostPath":{"path":"/x"},"name":"v"}]}),
+                json!({"volumes":[{"hostPath":{"path":"/x"},"name":"v"}]}),
+            ),
+            (
+                "atomic list replaced",
+                json!({"tolerations":["a","b"]}),
+                json!({"tolerations":["c"]}),
+                json!({"tolerations":["c"]}),
+            ),
+            (
+                "primitive merge",
+                json!({"finalizers":["a","b"]}),
+                json!({"finalizers":["c","a"]}),
+                json!({"finalizers":["c","a","b"]}),
+            ),
+            (
+                "primitive delete",
+                json!({"finalizers":["a","b"]}),
+                json!({"$deleteFromPrimitiveList/finalizers":["a"],"$setElementOrder/finalizers":["b","c"],"finalizers":["c"]}),
+                json!({"finalizers":["b","c"]}),
+            ),
+            (
+                "primitive delete alone",
+                json!({"finalizers":["a","b"]}),
+                json!({"$deleteFromPrimitiveList/finalizers":["a"]}),
+                json!({"finalizers":["b"]}),
+            ),
+            (
+                "ports by containerPort",
+                json!({"containers":[{"name":"a","ports":[{"containerPort":80,"name":"x"},{"containerPort":81}]}]}),
+                json!({"containers":[{"name":"a","ports":[{"containerPort":81,"name":"y"}]}]}),
+                json!({"containers":[{"name":"a","ports":[{"containerPort":80,"name":"x"},{"containerPort":81,"name":"y"}]}]}),
+            ),
+            (
+                "env in container",
+                json!({"containers":[{"env":[{"name":"X","value":"1"},{"name":"Y","value":"2"}],"name":"a"}]}),
+                json!({"containers":[{"env":[{"name":"Y","value":"3"},{"$patch":"delete","name":"X"}],"name":"a"}]}),
+                json!({"containers":[{"env":[{"name":"Y","value":"3"}],"name":"a"}]}),
+            ),
+            (
+                "absent list with directives",
+                json!({}),
+                json!({"containers":[{"image":"1","name":"a"},{"$patch":"delete","name":"b"}]}),
+                json!({"containers":[{"image":"1","name":"a"}]}),
+            ),
+            (
+                "list over absent with order",
+                json!({}),
+                json!({"$setElementOrder/containers":[{"name":"a"}],"containers":[{"image":"1","name":"a"}]}),
+                json!({"containers":[{"image":"1","name":"a"}]}),
+            ),
+            (
+                "args replaced",
+                json!({"containers":[{"args":["1","2"],"name":"a"}]}),
+                json!({"containers":[{"args":["3"],"name":"a"}]}),
+                json!({"containers":[{"args":["3"],"name":"a"}]}),
+            ),
+            (
+                "null item member",
+                json!({"containers":[{"args":["1"],"image":"x","name":"a"}]}),
+                json!({"containers":[{"args":null,"name":"a"},{"name":"b"}]}),
+                json!({"containers":[{"image":"x","name":"a"},{"name":"b"}]}),
+            ),
+            ("type changes", json!({"strategy":{"type":"x"}}), json!({"strategy":"flat"}), json!({"strategy":"flat"})),
+            (
+                "empty patch list",
+                json!({"containers":[{"name":"a"}]}),
+                json!({"containers":[]}),
+                json!({"containers":[{"name":"a"}]}),
+            ),
+            (
+                "empty map patch",
+                json!({"strategy":{"type":"x"}}),
+                json!({"strategy":{}}),
+                json!({"strategy":{"type":"x"}}),
+            ),
+            (
+                "interleaved",
+                json!({"containers":[{"name":"s1"},{"name":"a"},{"name":"s2"},{"name":"b"},{"name":"s3"}]}),
+                json!({"$setElementOrder/containers":[{"name":"b"},{"name":"a"},{"name":"n"}],"containers":[{"image":"2","name":"a"},{"image":"1","name":"n"}]}),
+                json!({"containers":[{"name":"s1"},{"name":"s2"},{"name":"b"},{"image":"2","name":"a"},{"image":"1","name":"n"},{"name":"s3"}]}),
+            ),
+        ]
+    }
+
+    #[test]
+    fn refusals() {
+        let document = json!({"spec": {"containers": [{"name": "a"}], "strategy": {"type": "x"}}});
+        for (patch, want) in [
+            (json!([]), "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+            (
+                json!({"spec": {"containers": [{"image": "x"}]}}),
+                "map: {\"image\":\"x\"} does not contain declared merge key: name",
+            ),
+            (
+                json!({"spec": {"$patch": "bogus"}}),
+                "unknown patch type found: \"bogus\" in map: {\"$patch\":\"bogus\"}",
+            ),
+            (
+                json!({"spec": {"containers": [{"$patch": "merge", "name": "a"}]}}),
+                "merging lists cannot yet be specified in the patch",
+            ),
+            (json!({"spec": {"$retainKeys": "x"}}), "invalid patch format of retainKeys"),
+        ] {
+            let got = strategic_merge(&mut document.clone(), &patch, test_schema::pod());
+            assert_eq!(got.expect_err("refused").to_string(), want, "{patch}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! rustls configurations of servers and clients from PEM. aws-lc-rs is the one crypto provider.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+use crate::{Error, Issued};
+
+/// The process-wide crypto provider, set on first use.
+pub fn provider() -> Arc<CryptoProvider> {
+    let provider = CryptoProvider::get_default();
+    if provider.is_none() {
+        // Somebody else may have set it since: then theirs stands, and is the same one.
+        let _ = aws_lc_rs::default_provider().install_default();
+    }
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()))
+}
+
+/// A server that speaks HTTP/2 and HTTP/1.1. With `client_ca_pem`, a client may show a certificate of that authority;
+/// one that shows none is let in and stays anonymous, one of another authority is refused.
+pub fn server(identity: &Issued, client_ca_pem: Option<&str>) -> Result<ServerConfig, Error> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::Tls(e.to_string()))?;
+    let builder = match client_ca_pem {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| Error::Tls(e.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder
+        .with_single_cert(certificates(&identity.certificate_pem)?, key(&identity.key_pem)?)
+        .map_err(|e| Error::Tls(e.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// A client that trusts `ca_pem`, and shows `identity` where it has one.
+pub fn client(ca_pem: &str, identity: Option<&Issued>) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::Tls(e.to_string()))?
+        .with_root_certificates(roots(ca_pem)?);
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(identity) => builder
+            .with_client_auth_cert(certificates(&identity.certificate_pem)?, key(&identity.key_pem)?)
+            .map_err(|e| Error::Tls(e.to_string())),
+    }
+}
+
+fn roots(pem: &str) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate).map_err(|e| Error::Tls(e.to_string()))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    match all {
+        Ok(all) if !all.is_empty() => Ok(all),
+        Ok(_) => Err(Error::Pem { what: "the certificate".into(), why: "it holds no certificate".into() }),
+        Err(e) => Err(Error::Pem { what: "the certificate".into(), why: e.to_string() }),
+    }
+}
+
+fn key(pem: &str) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| Error::Pem { what: "the private key".into(), why: e.to_string() })
+}

@@ -1,0 +1,188 @@
+//! Service account tokens: signed JWTs with upstream's claims. Source: KEP-1205 (bound service account tokens).
+//!
+//! Signed with ES256 by one key, verified with that key (and any older ones given). Whether the account, the pod or
+//! the node that a token is bound to still exists is the API server's to check.
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use rcgen::{KeyPair, PublicKeyData};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRef {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+}
+
+/// The `kubernetes.io` claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    pub namespace: String,
+    pub serviceaccount: ObjectRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<ObjectRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<ObjectRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<ObjectRef>,
+}
+
+/// The claims of a token. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    pub iss: String,
+    pub sub: String,
+    pub aud: Vec<String>,
+    pub iat: i64,
+    pub nbf: i64,
+    pub exp: i64,
+    pub jti: String,
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: Bound,
+}
+
+/// Why a token is not accepted. Never holds the token.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    #[error("the token is not a service account token of this cluster: {0}")]
+    Malformed(String),
+    #[error("the token was signed with an unknown key")]
+    UnknownKey,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token's audience is not one of {0:?}")]
+    Audience(Vec<String>),
+}
+
+/// Signs tokens.
+pub struct Signer {
+    key: EncodingKey,
+    key_id: String,
+    pub issuer: String,
+}
+
+impl Signer {
+    /// `key_pem` is an ECDSA P-256 private key in PKCS#8.
+    pub fn from_pem(key_pem: &str, issuer: &str) -> Result<Self, Error> {
+        let pair = KeyPair::from_pem(key_pem)
+            .map_err(|e| Error::Pem { what: "the service account key".into(), why: e.to_string() })?;
+        let key = EncodingKey::from_ec_pem(key_pem.as_bytes())
+            .map_err(|e| Error::Pem { what: "the service account key".into(), why: e.to_string() })?;
+        Ok(Signer { key, key_id: key_id(&pair.subject_public_key_info()), issuer: issuer.into() })
+    }
+
+    pub fn sign(&self, claims: &Claims) -> Result<String, Error> {
+        let mut header = Header::new(Algorithm::ES256);
+        header.typ = None;
+        header.kid = Some(self.key_id.clone());
+        jsonwebtoken::encode(&header, claims, &self.key).map_err(|e| Error::Sign(e.to_string()))
+    }
+}
+
+/// Verifies tokens.
+pub struct Verifier {
+    keys: HashMap<String, DecodingKey>,
+    issuer: String,
+}
+
+impl Verifier {
+    /// `key_pems` are private or public keys (PEM); every one of them is accepted.
+    pub fn from_pems(key_pems: &[&str], issuer: &str) -> Result<Self, Error> {
+        let mut keys = HashMap::new();
+        for pem in key_pems {
+            let bad = |why: String| Error::Pem { what: "the service account key".into(), why };
+            let (public_pem, spki) = match KeyPair::from_pem(pem) {
+                Ok(pair) => (pair.public_key_pem(), pair.subject_public_key_info()),
+                Err(_) => {
+                    let public = rcgen::SubjectPublicKeyInfo::from_pem(pem).map_err(|e| bad(e.to_string()))?;
+                    (pem.to_string(), public.subject_public_key_info())
+                }
+            };
+            let key = DecodingKey::from_ec_pem(public_pem.as_bytes()).map_err(|e| bad(e.to_string()))?;
+            keys.insert(key_id(&spki), key);
+        }
+        Ok(Verifier { keys, issuer: issuer.into() })
+    }
+
+    /// The claims of a token that is ours, in time, and for one of `audiences` (any audience when that is empty).
+    pub fn verify(&self, token: &str, audiences: &[String]) -> Result<Claims, Rejected> {
+        let malformed = |e: jsonwebtoken::errors::Error| Rejected::Malformed(e.to_string());
+        let header = jsonwebtoken::decode_header(token).map_err(malformed)?;
+        let key = header.kid.and_then(|kid| self.keys.get(&kid)).ok_or(Rejected::UnknownKey)?;
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_issuer(&[&self.issuer]);
+        validation.validate_nbf = true;
+        validation.leeway = 5;
+        match audiences {
+            [] => validation.validate_aud = false,
+            some => validation.set_audience(some),
+        }
+        use jsonwebtoken::errors::ErrorKind;
+        jsonwebtoken::decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|e| match e.kind() {
+            ErrorKind::ExpiredSignature => Rejected::Expired,
+            ErrorKind::InvalidAudience => Rejected::Audience(audiences.to_vec()),
+            _ => malformed(e),
+        })
+    }
+}
+
+fn key_id(spki_der: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(spki_der))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(exp: i64) -> Claims {
+        let now = meta::time::now().as_second();
+        Claims {
+            iss: "https://kubernetes.default.svc".into(),
+            sub: "system:serviceaccount:a:b".into(),
+            aud: vec!["api".into()],
+            iat: now,
+            nbf: now,
+            exp: now + exp,
+            jti: "1".into(),
+            kubernetes: Bound {
+                namespace: "a".into(),
+                serviceaccount: ObjectRef { name: "b".into(), uid: "u".into() },
+                pod: None,
+                secret: None,
+                node: None,
+            },
+        }
+    }
+
+    #[test]
+    fn only_good_tokens_are_accepted() {
+        let issuer = "https://kubernetes.default.svc";
+        let key = KeyPair::generate().expect("key");
+        let other = KeyPair::generate().expect("key");
+        let signer = Signer::from_pem(&key.serialize_pem(), issuer).expect("signer");
+        let verifier = Verifier::from_pems(&[&key.public_key_pem()], issuer).expect("verifier");
+        let api = ["api".to_string()];
+
+        let good = signer.sign(&claims(600)).expect("token");
+        assert_eq!(verifier.verify(&good, &api).expect("accepted").sub, "system:serviceaccount:a:b");
+        assert_eq!(verifier.verify(&good, &[]).expect("accepted").kubernetes.namespace, "a");
+        let elsewhere = ["vault".to_string()];
+        assert_eq!(verifier.verify(&good, &elsewhere), Err(Rejected::Audience(elsewhere.to_vec())));
+        let old = signer.sign(&claims(-600)).expect("token");
+        assert_eq!(verifier.verify(&old, &api), Err(Rejected::Expired));
+        let foreign = Signer::from_pem(&other.serialize_pem(), issuer).expect("signer");
+        let foreign = foreign.sign(&claims(600)).expect("token");
+        assert_eq!(verifier.verify(&foreign, &api), Err(Rejected::UnknownKey));
+        let mut changed = good.clone();
+        changed.replace_range(good.len() - 4.., "AAAA");
+        assert!(matches!(verifier.verify(&changed, &api), Err(Rejected::Malformed(_))));
+        assert!(matches!(verifier.verify("a.b", &api), Err(Rejected::Malformed(_))));
+    }
+}

@@ -1,0 +1,91 @@
+//! Developer commands: `cargo xtask up`, `test`, `bench`. Few dependencies, so that it is built in a moment.
+
+mod packages;
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND
+
+  up [FLAGS]      build Knarr (release), install the host packages it needs, and run `knarr up FLAGS`
+  test [FILTER]   install what the tests need, then run all of them: format, lints, unit, integration, end to end
+  bench [FLAGS]   build Knarr (release) and print its numbers as a table and as JSON (target/bench.json)
+
+Examples:
+  cargo xtask up --detach
+  cargo xtask test
+  cargo xtask test guestbook
+";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let result = match command.as_str() {
+        "up" => up(&rest),
+        "test" => test(&rest),
+        "bench" => bench(&rest),
+        "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => {
+            eprint!("{HELP}");
+            Err(anyhow::anyhow!("no command {other:?}"))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn up(flags: &[String]) -> Result<()> {
+    packages::install(packages::RUN)?;
+    cargo(&["build", "--release", "--package", "knarr"])?;
+    // Takes this process's place: signals and the exit code are knarr's.
+    let error = Command::new("target/release/knarr").arg("up").args(flags).exec();
+    Err(error).context("cannot run target/release/knarr")
+}
+
+fn test(filter: &[String]) -> Result<()> {
+    packages::install(packages::RUN)?;
+    packages::install(packages::TEST)?;
+    if !Path::new("/usr/bin/kubectl").exists() && Command::new("kubectl").arg("version").output().is_err() {
+        bail!("the end-to-end tests drive a real kubectl: install one, any version from 1.31 on");
+    }
+    if filter.is_empty() {
+        cargo(&["fmt", "--all", "--check"])?;
+        cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    }
+    let mut arguments = vec!["test", "--workspace"];
+    arguments.extend(filter.iter().map(String::as_str));
+    cargo(&arguments)
+}
+
+fn bench(flags: &[String]) -> Result<()> {
+    packages::install(packages::RUN)?;
+    cargo(&["build", "--release", "--package", "knarr", "--package", "bench"])?;
+    let error = Command::new("target/release/bench").args(flags).exec();
+    Err(error).context("cannot run target/release/bench")
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let began = Instant::now();
+    eprintln!("+ cargo {}", arguments.join(" "));
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let status = Command::new(cargo).args(arguments).status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("cargo {} failed", arguments.join(" "));
+    }
+    eprintln!("  took {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
+}
