@@ -14,10 +14,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use meta::{Status, Value};
 
-use crate::call::Call;
 use crate::registry::Served;
 use crate::shared::Shared;
-use crate::user::User;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -26,19 +24,15 @@ pub enum Operation {
     Delete,
 }
 
-/// What is being written, by whom.
+/// What is being written.
 pub struct Review<'a> {
     pub shared: &'a Shared,
-    pub user: &'a User,
     pub served: &'a Arc<Served>,
     pub operation: Operation,
     pub subresource: &'a str,
     pub namespace: String,
     /// Empty for a new object whose name is not made up yet.
     pub name: String,
-    pub dry_run: bool,
-    /// For warnings; `None` when the server itself writes.
-    pub call: Option<&'a Call>,
 }
 
 impl Review<'_> {

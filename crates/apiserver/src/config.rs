@@ -117,6 +117,8 @@ pub struct Limits {
     pub writes: usize,
     /// How long a request that is no watch may take.
     pub request: Duration,
+    /// How long a read waits for a revision that the caches do not have yet, as upstream's watch cache does.
+    pub fresh: Duration,
     /// Watches end after this long at least, after twice that at most, unless the client says otherwise.
     pub watch_min: Duration,
     /// How often a watch that allows bookmarks gets one.
@@ -132,6 +134,7 @@ impl Default for Limits {
             reads: 400,
             writes: 200,
             request: Duration::from_secs(60),
+            fresh: Duration::from_secs(3),
             watch_min: Duration::from_secs(1800),
             bookmark: Duration::from_secs(60),
             event_ttl: Duration::from_secs(3600),

@@ -65,7 +65,15 @@ pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), P
 /// Reads YAML. Duplicate keys are an error there, as in upstream's strict reader.
 pub fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
     let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_string())?;
-    let value = serde_saphyr::from_str::<Value>(text).map_err(|e| {
+    // What Go clients send as YAML is JSON, as a rule.
+    if body.first() == Some(&b'{')
+        && let Ok(found) = meta::parse_noting_duplicates(body)
+    {
+        return Ok(found);
+    }
+    // Compat: octal as in YAML 1.1 (`defaultMode: 0644`), which upstream's reader takes.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let value = serde_saphyr::from_str_with_options::<Value>(text, options).map_err(|e| {
         let text = e.to_string();
         format!("error converting YAML to JSON: yaml: {}", text.lines().next().unwrap_or_default())
     })?;
@@ -210,8 +218,8 @@ mod tests {
 
     #[test]
     fn yaml_is_read_as_kubernetes_means_it() {
-        let (value, _) = yaml(b"a: on\nb: 0o17\nc: [1, \"2\"]\nd: ~\n").expect("yaml");
-        assert_eq!(value.to_string(), r#"{"a":"on","b":15,"c":[1,"2"],"d":null}"#);
+        let (value, _) = yaml(b"a: on\nb: 017\nc: [1, \"2\"]\nd: ~\n").expect("yaml");
+        assert_eq!(value.to_string(), r#"{"a":true,"b":15,"c":[1,"2"],"d":null}"#);
         assert!(yaml(b"a: [").is_err());
     }
 }

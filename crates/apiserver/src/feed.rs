@@ -21,8 +21,6 @@ use crate::object::Object;
 pub const ROOT: &str = "/registry/";
 /// Keys read at a time by the first scan.
 const PAGE_KEYS: usize = 1000;
-/// How long a read waits for its revision, as upstream's watch cache does.
-const FRESH_WITHIN: Duration = Duration::from_secs(3);
 /// How long a read waits before it asks the store for its progress.
 const ASK_AFTER: Duration = Duration::from_millis(20);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -34,6 +32,8 @@ pub struct Feed {
     applied: watch::Sender<u64>,
     /// Asks the store's watch how far it is.
     ask: Mutex<Option<ProgressRequester>>,
+    /// How long a read waits for its revision.
+    fresh_within: Duration,
 }
 
 impl Feed {
@@ -41,9 +41,10 @@ impl Feed {
     pub async fn start(
         store: Arc<dyn Store>,
         caches: HashMap<String, Arc<Cache>>,
+        fresh_within: Duration,
         shutdown: CancellationToken,
     ) -> Result<Arc<Feed>, StoreError> {
-        let feed = Arc::new(Feed { store, caches, applied: watch::channel(0).0, ask: Mutex::default() });
+        let feed = Arc::new(Feed { store, caches, applied: watch::channel(0).0, ask: Mutex::default(), fresh_within });
         let revision = feed.scan().await?;
         let follower = feed.clone();
         tokio::spawn(async move {
@@ -71,7 +72,7 @@ impl Feed {
             return Ok(());
         }
         let mut progress = self.applied.subscribe();
-        for within in [ASK_AFTER, FRESH_WITHIN] {
+        for within in [ASK_AFTER, self.fresh_within] {
             let reached = progress.wait_for(|applied| *applied >= revision);
             if tokio::time::timeout(within, reached).await.is_ok() {
                 return Ok(());

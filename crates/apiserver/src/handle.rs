@@ -177,13 +177,18 @@ fn count_running(shared: &Arc<Shared>, response: &mut Response) {
             &self.0.metrics.long_running
         }
     }
-    let running = Running(shared.clone());
-    running.counter().fetch_add(1, Ordering::Relaxed);
-    if let Body::Stream(stream) = std::mem::take(response.body_mut()) {
-        use futures::StreamExt;
-        *response.body_mut() = Body::stream(stream.map(move |chunk| {
-            let _ = &running;
-            chunk
-        }));
-    }
+    let body = std::mem::take(response.body_mut());
+    *response.body_mut() = match body {
+        Body::Stream(stream) => {
+            use futures::StreamExt;
+            let running = Running(shared.clone());
+            running.counter().fetch_add(1, Ordering::Relaxed);
+            Body::stream(stream.map(move |chunk| {
+                let _ = &running;
+                chunk
+            }))
+        }
+        // An error that is the whole stream.
+        other => other,
+    };
 }

@@ -43,6 +43,8 @@ mod skim;
 mod storage;
 mod stream;
 mod sub;
+#[cfg(test)]
+mod tests;
 mod user;
 mod verbs;
 mod view;

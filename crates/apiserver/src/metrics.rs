@@ -4,9 +4,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+use api::resource::Resource;
 
 use crate::registry::Served;
 use crate::request::Verb;
@@ -15,15 +18,33 @@ use crate::shared::Shared;
 /// Upper bounds of the duration histogram, in seconds.
 const BOUNDS_S: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 15.0, 60.0];
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 struct Key {
-    verb: &'static str,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    namespaced: bool,
+    verb: Verb,
+    info: &'static Resource,
+    subresource: &'static str,
     code: u16,
+}
+
+/// Resources are told apart by where they stand in the one table of them.
+impl Key {
+    fn parts(&self) -> (Verb, *const Resource, &'static str, u16) {
+        (self.verb, std::ptr::from_ref(self.info), self.subresource, self.code)
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
+    }
 }
 
 #[derive(Default)]
@@ -45,15 +66,7 @@ impl Metrics {
     pub fn record(&self, verb: Verb, served: &Served, subresource: &str, code: u16, took: Duration) {
         let info = served.info;
         let known = info.subresource(subresource).map_or("", |s| &*s.name);
-        let key = Key {
-            verb: verb.metric(),
-            group: info.group.to_string(),
-            version: info.version.to_string(),
-            resource: info.plural.to_string(),
-            subresource: known.to_string(),
-            namespaced: info.namespaced,
-            code,
-        };
+        let key = Key { verb, info, subresource: known, code };
         let found = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let series = found.unwrap_or_else(|| {
             self.series.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
@@ -72,11 +85,9 @@ pub fn render(shared: &Shared) -> String {
     let metrics = &shared.metrics;
     let mut all: Vec<(Key, Arc<Series>)> = {
         let series = metrics.series.read().unwrap_or_else(PoisonError::into_inner);
-        series.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+        series.iter().map(|(k, v)| (*k, v.clone())).collect()
     };
-    all.sort_by(|(a, _), (b, _)| {
-        (&a.group, &a.resource, &a.subresource, a.verb, a.code).cmp(&(&b.group, &b.resource, &b.subresource, b.verb, b.code))
-    });
+    all.sort_by_key(|(k, _)| (&k.info.group, &k.info.plural, &k.info.version, k.subresource, k.verb.metric(), k.code));
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write_all(&mut out, shared, &all);
@@ -90,7 +101,7 @@ fn write_all(out: &mut String, shared: &Shared, all: &[(Key, Arc<Series>)]) -> s
         writeln!(out, "apiserver_request_total{{code=\"{}\",component=\"apiserver\",dry_run=\"\",{labels}}} {}", key.code, series.count.load(Ordering::Relaxed))?;
     }
     head(out, "apiserver_request_duration_seconds", "histogram", "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.")?;
-    for (key, series) in all.iter().filter(|(k, _)| k.verb != "WATCH" && k.verb != "CONNECT") {
+    for (key, series) in all.iter().filter(|(k, _)| !matches!(k.verb, Verb::Watch | Verb::Connect)) {
         let labels = format!("code=\"{}\",component=\"apiserver\",dry_run=\"\",{}", key.code, labels(key));
         let mut sum = 0;
         for (bound, bucket) in BOUNDS_S.iter().zip(&series.buckets) {
@@ -128,10 +139,11 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Resul
 
 fn labels(key: &Key) -> String {
     let scope = match key.verb {
-        "LIST" | "WATCH" | "DELETECOLLECTION" if key.namespaced => "namespace",
-        "LIST" | "WATCH" | "DELETECOLLECTION" => "cluster",
+        Verb::List | Verb::Watch | Verb::DeleteCollection if key.info.namespaced => "namespace",
+        Verb::List | Verb::Watch | Verb::DeleteCollection => "cluster",
         _ => "resource",
     };
-    let Key { verb, group, version, resource, subresource, .. } = key;
+    let Resource { group, version, plural: resource, .. } = key.info;
+    let (verb, subresource) = (key.verb.metric(), key.subresource);
     format!("group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\"")
 }

@@ -55,7 +55,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Server, Error> {
         let shutdown = CancellationToken::new();
         let (registry, caches) = Registry::built_in();
-        let feed = Feed::start(config.store.clone(), caches, shutdown.clone()).await?;
+        let feed = Feed::start(config.store.clone(), caches, config.limits.fresh, shutdown.clone()).await?;
         let listener = match config.listen {
             Some(address) => {
                 Some(TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?)

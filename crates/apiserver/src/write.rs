@@ -55,8 +55,7 @@ pub async fn create(call: &Call, mut document: Value, options: &WriteOptions) ->
 /// Creates an object whose managed fields are settled.
 pub async fn create_prepared(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
     let served = &call.target;
-    admission::mutate(&mut review(call, served, Operation::Create, "", options), &mut document, None).await?;
-    (served.rules.prepare_create)(&mut document);
+    admission::mutate(&mut review(call, served, Operation::Create, ""), &mut document, None).await?;
     metadata::fill_new(&mut document);
     for attempt in 0.. {
         let mut this = document.clone();
@@ -77,13 +76,15 @@ async fn store_new(
     options: &WriteOptions,
 ) -> Result<Arc<Object>, Status> {
     let storage = &call.shared.storage;
+    // The name and the uid are settled by now: some kinds label their pods with them.
+    (served.rules.prepare_create)(&mut document);
     let mut allocation = alloc::on_create(&call.shared, served, &mut document, options.dry_run)?;
     let name = metadata::name(&document).to_string();
     let errors = api::kinds::check_create(served.rules, &document, served.namespaced);
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, &name, &errors));
     }
-    admission::validate(&review(call, served, Operation::Create, "", options), Some(&document), None).await?;
+    admission::validate(&review(call, served, Operation::Create, ""), Some(&document), None).await?;
     let key = served.key(metadata::namespace(&document), &name);
     let value = metadata::stored_bytes(&mut document);
     let taken = || Status::already_exists(&served.gr, &name);
@@ -194,11 +195,15 @@ async fn attempt(
     let old = existing.document();
     let mut new = make(&old)?;
     check_version(served, name, &mut new, &old)?;
+    let generation = new.int_at(&["metadata", "generation"]);
     metadata::keep(&mut new, &old);
+    if let (Endpoint::Sub(_), Some(generation)) = (endpoint, generation) {
+        new.set(&["metadata", "generation"], generation);
+    }
     if !options.applied {
         managed::updated(served, &mut new, &old, options, endpoint.subresource());
     }
-    let mut asked = review(call, served, Operation::Update, endpoint.subresource(), options);
+    let mut asked = review(call, served, Operation::Update, endpoint.subresource());
     asked.name = name.to_string();
     admission::mutate(&mut asked, &mut new, Some(&old)).await?;
     let errors = match endpoint {
@@ -295,17 +300,13 @@ pub fn review<'a>(
     served: &'a Arc<Served>,
     operation: Operation,
     subresource: &'static str,
-    options: &WriteOptions,
 ) -> Review<'a> {
     Review {
         shared: &call.shared,
-        user: &call.user,
         served,
         operation,
         subresource,
         namespace: if served.info.plural == "namespaces" { call.path.name.clone() } else { call.path.namespace.clone() },
         name: call.path.name.clone(),
-        dry_run: options.dry_run,
-        call: Some(call),
     }
 }

@@ -104,7 +104,7 @@ mod tests {
                 - c: x
                   d: []
                 -
-                  - y
+                  - "y"
               e: {}
             n: null
             "no": "no"

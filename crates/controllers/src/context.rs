@@ -65,10 +65,6 @@ impl Work {
         Work { ctx: ctx.clone(), queue: WorkQueue::new(), waits: Vec::new() }
     }
 
-    pub fn queue(&self) -> &WorkQueue<Key> {
-        &self.queue
-    }
-
     /// Waits for the informer to sync before the first reconcile, without reacting to its events.
     pub fn needs<K: Object>(&mut self, informer: &Informer<K>) {
         let informer = informer.clone();

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::user::User;
+use apiserver::User;
 use client::{Informers, Key};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -31,7 +31,10 @@ struct World {
 
 impl World {
     async fn start(config: controllers::Config) -> World {
-        let _ = tracing_subscriber::fmt().with_env_filter("warn,controllers=debug,client=debug").with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter("warn,controllers=debug,client=debug")
+            .with_test_writer()
+            .try_init();
         let server = apiserver::Server::start(apiserver::config::Config::new(store::memory())).await.unwrap();
         let client = client::local::client(server.local(User::loopback()), "default");
         let shutdown = CancellationToken::new();
@@ -84,7 +87,13 @@ impl World {
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
             let pods: Vec<String> = self.informers.of::<Pod>().list().iter().map(|pod| pod.name_any()).collect();
-            let sets: Vec<String> = self.informers.of::<ReplicaSet>().list().iter().map(|set| format!("{} {:?} {:?}", set.name_any(), set.spec.replicas, set.status)).collect();
+            let sets: Vec<String> = self
+                .informers
+                .of::<ReplicaSet>()
+                .list()
+                .iter()
+                .map(|set| format!("{} {:?} {:?}", set.name_any(), set.spec.replicas, set.status))
+                .collect();
             panic!("waited in vain for: {what}; pods {pods:?}; sets {sets:#?}");
         }
     }
@@ -127,7 +136,7 @@ async fn run_pod(client: &Client, key: &Key, pod: &Pod) -> Result<(), kube::Erro
         let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": key.name},
             "target": {"apiVersion": "v1", "kind": "Node", "name": "n1"}});
         let bound: Result<Value, _> =
-            api.create_subresource("binding", &key.name, &PostParams::default(), serde_json::to_vec(&binding).unwrap()).await;
+            api.create_subresource("binding", &key.name, &PostParams::default(), &binding).await;
         return bound.map(|_| ());
     }
     let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
@@ -162,7 +171,8 @@ fn progress(informers: &Informers, namespace: &str, name: &str) -> Option<(Strin
     if status.observed_generation != deployment.metadata.generation {
         return None;
     }
-    let condition = status.conditions?.into_iter().find(|condition| condition.type_.as_deref() == Some("Progressing"))?;
+    let condition =
+        status.conditions?.into_iter().find(|condition| condition.type_.as_deref() == Some("Progressing"))?;
     Some((condition.reason?, status.updated_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0)))
 }
 
@@ -185,58 +195,101 @@ async fn an_application_from_birth_to_death() {
     let world = World::start(config()).await;
     node(&world).await;
     namespace(&world, "shop").await;
-    world.until("the default account and the CA", |caches| {
-        caches.of::<ServiceAccount>().get("shop", "default").is_some()
-            && caches.of::<ConfigMap>().get("shop", "kube-root-ca.crt").is_some()
-    }).await;
-    world.until("a pod range", |caches| {
-        let node = caches.of::<Node>().get("", "n1");
-        node.and_then(|node| node.spec.as_ref()?.pod_cidr.clone()) == Some("10.244.0.0/24".to_string())
-    }).await;
+    world
+        .until("the default account and the CA", |caches| {
+            caches.of::<ServiceAccount>().get("shop", "default").is_some()
+                && caches.of::<ConfigMap>().get("shop", "kube-root-ca.crt").is_some()
+        })
+        .await;
+    world
+        .until("a pod range", |caches| {
+            let node = caches.of::<Node>().get("", "n1");
+            node.and_then(|node| node.spec.as_ref()?.pod_cidr.clone()) == Some("10.244.0.0/24".to_string())
+        })
+        .await;
 
-    world.create::<Service>("shop", json!({"metadata": {"name": "web"},
-        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}})).await;
+    world
+        .create::<Service>(
+            "shop",
+            json!({"metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]}}),
+        )
+        .await;
     world.create::<Deployment>("shop", deployment("web", "web:1", 3)).await;
-    world.until("three available", |caches| progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))).await;
-    world.until("three endpoints", |caches| {
-        let slices = caches.of::<EndpointSlice>().list_in("shop");
-        let ready: usize = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten()).filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))).count();
-        let legacy = caches.of::<Endpoints>().get("shop", "web");
-        let legacy: usize = legacy.iter().flat_map(|endpoints| endpoints.subsets.iter().flatten()).map(|subset| subset.addresses.as_ref().map_or(0, Vec::len)).sum();
-        ready == 3 && legacy == 3
-    }).await;
+    world
+        .until("three available", |caches| {
+            progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
+        })
+        .await;
+    world
+        .until("three endpoints", |caches| {
+            let slices = caches.of::<EndpointSlice>().list_in("shop");
+            let ready: usize = slices
+                .iter()
+                .flat_map(|slice| slice.endpoints.iter().flatten())
+                .filter(|endpoint| {
+                    endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
+                })
+                .count();
+            let legacy = caches.of::<Endpoints>().get("shop", "web");
+            let legacy: usize = legacy
+                .iter()
+                .flat_map(|endpoints| endpoints.subsets.iter().flatten())
+                .map(|subset| subset.addresses.as_ref().map_or(0, Vec::len))
+                .sum();
+            ready == 3 && legacy == 3
+        })
+        .await;
 
     let deployments: Api<Deployment> = world.api("shop");
-    let image = |image: &str| Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}}));
+    let image = |image: &str| {
+        Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}}))
+    };
     deployments.patch("web", &PatchParams::default(), &image("web:2")).await.unwrap();
-    world.until("the second revision", |caches| {
-        let current = caches.of::<Deployment>().get("shop", "web");
-        let revision = current.and_then(|current| current.annotations().get("deployment.kubernetes.io/revision").cloned());
-        revision.as_deref() == Some("2") && progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
-            && caches.of::<Pod>().list_in("shop").len() == 3
-    }).await;
+    world
+        .until("the second revision", |caches| {
+            let current = caches.of::<Deployment>().get("shop", "web");
+            let revision =
+                current.and_then(|current| current.annotations().get("deployment.kubernetes.io/revision").cloned());
+            revision.as_deref() == Some("2")
+                && progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
+                && caches.of::<Pod>().list_in("shop").len() == 3
+        })
+        .await;
 
     deployments.patch("web", &PatchParams::default(), &image("broken")).await.unwrap();
-    world.until("a rollout that is stuck", |caches| {
-        let sets = caches.of::<ReplicaSet>().list_in("shop");
-        sets.len() == 3 && progress(caches, "shop", "web") == Some(("ReplicaSetUpdated".into(), 1, 3))
-    }).await;
+    world
+        .until("a rollout that is stuck", |caches| {
+            let sets = caches.of::<ReplicaSet>().list_in("shop");
+            sets.len() == 3 && progress(caches, "shop", "web") == Some(("ReplicaSetUpdated".into(), 1, 3))
+        })
+        .await;
     deployments.patch("web", &PatchParams::default(), &image("web:2")).await.unwrap();
-    world.until("the undo", |caches| {
-        progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3)) && caches.of::<Pod>().list_in("shop").len() == 3
-    }).await;
+    world
+        .until("the undo", |caches| {
+            progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
+                && caches.of::<Pod>().list_in("shop").len() == 3
+        })
+        .await;
 
     // the watch cache and the controllers' own caches never make one pod too many
     let pods = world.informers.of::<Pod>();
     for pod in pods.list_in("shop") {
         world.api::<Pod>("shop").delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
     }
-    world.until("three others", |caches| caches.of::<Pod>().list_in("shop").len() == 3 && progress(caches, "shop", "web").is_some_and(|(_, _, available)| available == 3)).await;
+    world
+        .until("three others", |caches| {
+            caches.of::<Pod>().list_in("shop").len() == 3
+                && progress(caches, "shop", "web").is_some_and(|(_, _, available)| available == 3)
+        })
+        .await;
 
     deployments.delete("web", &DeleteParams::background()).await.unwrap();
-    world.until("everything of the deployment gone", |caches| {
-        caches.of::<ReplicaSet>().list_in("shop").is_empty() && caches.of::<Pod>().list_in("shop").is_empty()
-    }).await;
+    world
+        .until("everything of the deployment gone", |caches| {
+            caches.of::<ReplicaSet>().list_in("shop").is_empty() && caches.of::<Pod>().list_in("shop").is_empty()
+        })
+        .await;
     Api::<Namespace>::all(world.client.clone()).delete("shop", &DeleteParams::default()).await.unwrap();
     world.until("the namespace gone", |caches| caches.of::<Namespace>().get("", "shop").is_none()).await;
     assert!(world.informers.of::<ConfigMap>().list_in("shop").is_empty());
@@ -251,28 +304,40 @@ async fn foreground_and_orphaning_deletion() {
     world.create::<Deployment>("default", deployment("front", "web:1", 2)).await;
     world.create::<Deployment>("default", deployment("loose", "web:1", 2)).await;
     for name in ["front", "loose"] {
-        world.until("two available", |caches| progress(caches, "default", name) == Some(("NewReplicaSetAvailable".into(), 2, 2))).await;
+        world
+            .until("two available", |caches| {
+                progress(caches, "default", name) == Some(("NewReplicaSetAvailable".into(), 2, 2))
+            })
+            .await;
     }
     let policy = |policy| DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
     let deployments: Api<Deployment> = world.api("default");
     deployments.delete("front", &policy(PropagationPolicy::Foreground)).await.unwrap();
     deployments.delete("loose", &policy(PropagationPolicy::Orphan)).await.unwrap();
     world.until("the deployments gone", |caches| caches.of::<Deployment>().is_empty()).await;
-    let count = |caches: &Informers, app: &str| caches.of::<Pod>().list().iter().filter(|pod| pod.labels().get("app").map(String::as_str) == Some(app)).count();
+    let count = |caches: &Informers, app: &str| {
+        caches.of::<Pod>().list().iter().filter(|pod| pod.labels().get("app").map(String::as_str) == Some(app)).count()
+    };
     // foreground: the dependents went first
     assert_eq!(count(&world.informers, "front"), 0);
     assert_eq!(count(&world.informers, "loose"), 2);
     let orphan = world.informers.of::<ReplicaSet>().list();
     assert_eq!(orphan.len(), 1);
-    world.until("the set without its owner", |caches| {
-        caches.of::<ReplicaSet>().list().iter().all(|set| set.owner_references().is_empty())
-    }).await;
+    world
+        .until("the set without its owner", |caches| {
+            caches.of::<ReplicaSet>().list().iter().all(|set| set.owner_references().is_empty())
+        })
+        .await;
     // a deployment with the same selector adopts it, and its pods with it
     world.create::<Deployment>("default", deployment("loose", "web:1", 2)).await;
-    world.until("adopted", |caches| {
-        let sets = caches.of::<ReplicaSet>().list();
-        sets.len() == 1 && sets[0].owner_references().len() == 1 && progress(caches, "default", "loose").is_some_and(|(_, updated, _)| updated == 2)
-    }).await;
+    world
+        .until("adopted", |caches| {
+            let sets = caches.of::<ReplicaSet>().list();
+            sets.len() == 1
+                && sets[0].owner_references().len() == 1
+                && progress(caches, "default", "loose").is_some_and(|(_, updated, _)| updated == 2)
+        })
+        .await;
     assert_eq!(count(&world.informers, "loose"), 2);
     world.end().await;
 }
@@ -310,10 +375,19 @@ async fn a_silent_node_loses_its_pods() {
             }
         })
     };
-    world.until("n1 unknown and tainted", |caches| {
-        let node = caches.of::<Node>().get("", "n1");
-        node.is_some_and(|node| node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).filter(|taint| taint.key == "node.kubernetes.io/unreachable").count() == 2)
-    }).await;
+    world
+        .until("n1 unknown and tainted", |caches| {
+            let node = caches.of::<Node>().get("", "n1");
+            node.is_some_and(|node| {
+                node.spec
+                    .iter()
+                    .flat_map(|spec| spec.taints.iter().flatten())
+                    .filter(|taint| taint.key == "node.kubernetes.io/unreachable")
+                    .count()
+                    == 2
+            })
+        })
+        .await;
     world.until("the pod evicted", |caches| caches.of::<Pod>().list_in("default").is_empty()).await;
     let n2 = world.informers.of::<Node>().get("", "n2").unwrap();
     assert_eq!(n2.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default(), []);

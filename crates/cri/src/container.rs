@@ -66,11 +66,8 @@ impl Client {
     /// `UpdateContainerResources` of a container that exists.
     pub async fn container_update_resources(&self, id: &str, linux: LinuxContainerResources) -> Result<()> {
         let mut runtime = self.runtime.clone();
-        let request = UpdateContainerResourcesRequest {
-            container_id: id.to_string(),
-            linux: Some(linux),
-            ..Default::default()
-        };
+        let request =
+            UpdateContainerResourcesRequest { container_id: id.to_string(), linux: Some(linux), ..Default::default() };
         within("UpdateContainerResources", self.timeouts.call, runtime.update_container_resources(request))
             .await
             .map(drop)

@@ -8,7 +8,9 @@ impl Client {
     /// `ListImages`: every image the runtime has.
     pub async fn image_list(&self) -> Result<Vec<Image>> {
         let mut images = self.images.clone();
-        Ok(within("ListImages", self.timeouts.call, images.list_images(ListImagesRequest { filter: None })).await?.images)
+        Ok(within("ListImages", self.timeouts.call, images.list_images(ListImagesRequest { filter: None }))
+            .await?
+            .images)
     }
 
     /// `ImageStatus`: the image, or nothing when the runtime does not have it.
@@ -41,8 +43,7 @@ impl Client {
     /// `RemoveImage`. An absent image is success.
     pub async fn image_remove(&self, image: &str) -> Result<()> {
         let mut images = self.images.clone();
-        let request =
-            RemoveImageRequest { image: Some(ImageSpec { image: image.to_string(), ..Default::default() }) };
+        let request = RemoveImageRequest { image: Some(ImageSpec { image: image.to_string(), ..Default::default() }) };
         match within("RemoveImage", self.timeouts.call, images.remove_image(request)).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),

@@ -30,9 +30,15 @@ pub struct Settings {
 /// What there is to say about a question.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    Found { answers: Vec<Record>, additionals: Vec<Record> },
+    Found {
+        answers: Vec<Record>,
+        additionals: Vec<Record>,
+    },
     /// Another name has the answer.
-    Alias { answer: Box<Record>, target: Name },
+    Alias {
+        answer: Box<Record>,
+        target: Name,
+    },
     /// The name exists, with nothing of this type.
     Empty,
     /// There is no such name.
@@ -122,9 +128,7 @@ impl Ask<'_> {
         match below {
             [] => Outcome::Empty,
             [namespace] => self.namespace(namespace),
-            [name, namespace] => {
-                self.with_service(namespace, name, |service| self.service(service, namespace, name))
-            }
+            [name, namespace] => self.with_service(namespace, name, |service| self.service(service, namespace, name)),
             [protocol, name, namespace] if protocol.starts_with('_') => self.with_service(namespace, name, |service| {
                 let ports = self.service_ports(service, namespace, name);
                 let known = ports.iter().any(|port| port.protocol == protocol[1..]);
@@ -170,7 +174,8 @@ impl Ask<'_> {
 
     fn endpoint(&self, namespace: &str, name: &str, host: &str) -> Outcome {
         let all = self.endpoints(namespace, name);
-        let ips: Vec<IpAddr> = all.iter().filter(|endpoint| endpoint.host == host).map(|endpoint| endpoint.ip).collect();
+        let ips: Vec<IpAddr> =
+            all.iter().filter(|endpoint| endpoint.host == host).map(|endpoint| endpoint.ip).collect();
         if ips.is_empty() { Outcome::Missing } else { self.ips(&ips) }
     }
 

@@ -111,7 +111,9 @@ impl Handler {
         };
         let asks = request.metadata.message_type == MessageType::Query && request.metadata.op_code == OpCode::Query;
         match (info.query.query_class(), info.query.query_type()) {
-            (DNSClass::IN | DNSClass::ANY, RecordType::AXFR | RecordType::IXFR) if asks => Said::code(ResponseCode::Refused),
+            (DNSClass::IN | DNSClass::ANY, RecordType::AXFR | RecordType::IXFR) if asks => {
+                Said::code(ResponseCode::Refused)
+            }
             (DNSClass::IN | DNSClass::ANY, _) if asks => self.say(info.query.original()).await,
             _ => Said::code(ResponseCode::NotImp),
         }

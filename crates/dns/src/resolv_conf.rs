@@ -23,7 +23,8 @@ mod tests {
     #[test]
     fn name_servers_are_found() {
         let text = "# nameserver 9.9.9.9\nsearch a b\nnameserver 10.0.0.1\n  nameserver\t::1 # x\nnameserver bad\noptions ndots:5\nnameserver 1.1.1.1\nnameserver 2.2.2.2\n";
-        let expected: Vec<SocketAddr> = ["10.0.0.1:53", "[::1]:53", "1.1.1.1:53"].iter().map(|text| text.parse().unwrap()).collect();
+        let expected: Vec<SocketAddr> =
+            ["10.0.0.1:53", "[::1]:53", "1.1.1.1:53"].iter().map(|text| text.parse().unwrap()).collect();
         assert_eq!(parse(text), expected);
         assert_eq!(parse(""), []);
     }

@@ -129,8 +129,17 @@ impl Fixture {
 
 fn show(message: &Message) -> String {
     let meta = &message.metadata;
-    let lines = |title: &str, records: &[Record]| records.iter().map(|record| format!("; {title} {record}")).collect::<String>();
-    format!("{:?} aa={} ra={}{}{}", meta.response_code, meta.authoritative, meta.recursion_available, lines("answer", &message.answers), lines("add", &message.additionals))
+    let lines = |title: &str, records: &[Record]| {
+        records.iter().map(|record| format!("; {title} {record}")).collect::<String>()
+    };
+    format!(
+        "{:?} aa={} ra={}{}{}",
+        meta.response_code,
+        meta.authoritative,
+        meta.recursion_available,
+        lines("answer", &message.answers),
+        lines("add", &message.additionals)
+    )
 }
 
 #[tokio::test]
@@ -138,7 +147,11 @@ async fn questions_over_udp() {
     let at = Fixture::new().await;
     let a = RecordType::A;
     let table = [
-        ("web.default.svc.cluster.local.", a, "NoError aa=true ra=true; answer web.default.svc.cluster.local. 5 IN A 10.96.0.5"),
+        (
+            "web.default.svc.cluster.local.",
+            a,
+            "NoError aa=true ra=true; answer web.default.svc.cluster.local. 5 IN A 10.96.0.5",
+        ),
         ("web.default.svc.cluster.local.", RecordType::AAAA, "NoError aa=true ra=true"),
         ("none.default.svc.cluster.local.", a, "NXDomain aa=true ra=true"),
         ("far.example.", a, "NoError aa=false ra=true; answer far.example. 60 IN A 192.0.2.1"),
@@ -148,7 +161,11 @@ async fn questions_over_udp() {
             a,
             "NoError aa=false ra=true; answer out.default.svc.cluster.local. 5 IN CNAME far.example.; answer far.example. 60 IN A 192.0.2.1",
         ),
-        ("out.default.svc.cluster.local.", RecordType::CNAME, "NoError aa=true ra=true; answer out.default.svc.cluster.local. 5 IN CNAME far.example."),
+        (
+            "out.default.svc.cluster.local.",
+            RecordType::CNAME,
+            "NoError aa=true ra=true; answer out.default.svc.cluster.local. 5 IN CNAME far.example.",
+        ),
         ("round.default.svc.cluster.local.", a, "ServFail aa=false ra=true"),
         ("cluster.local.", RecordType::AXFR, "Refused aa=false ra=true"),
     ];
@@ -156,7 +173,11 @@ async fn questions_over_udp() {
         let answer = at.udp(&Fixture::question(name, kind, None)).await;
         assert_eq!(show(&answer), expected, "{name} {kind}");
         let negative = answer.answers.is_empty() && answer.metadata.authoritative;
-        assert_eq!(answer.authorities.len(), usize::from(negative), "{name} {kind} has an SOA only when it has nothing else");
+        assert_eq!(
+            answer.authorities.len(),
+            usize::from(negative),
+            "{name} {kind} has an SOA only when it has nothing else"
+        );
     }
     // far.example was asked for three times, once by way of an alias, and forwarded once.
     assert_eq!(at.asked.load(std::sync::atomic::Ordering::SeqCst), 2);

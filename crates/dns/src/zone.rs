@@ -38,7 +38,8 @@ pub struct InformerZone {
 
 impl InformerZone {
     pub fn new(informers: &Informers) -> Self {
-        let zone = Self { namespaces: informers.of(), services: informers.of(), slices: informers.of(), pods: informers.of() };
+        let zone =
+            Self { namespaces: informers.of(), services: informers.of(), slices: informers.of(), pods: informers.of() };
         zone.services.add_index(BY_IP, service_keys);
         zone.slices.add_index(BY_SERVICE, slice_service);
         zone.slices.add_index(BY_IP, slice_ips);

@@ -89,13 +89,18 @@ mod tests {
     #[test]
     fn refuses_what_does_not_fit() {
         let allocatable: Allocatable = Arc::new(
-            [("cpu".to_string(), Quantity("2".into())), ("pods".to_string(), Quantity("2".into()))].into_iter().collect(),
+            [("cpu".to_string(), Quantity("2".into())), ("pods".to_string(), Quantity("2".into()))]
+                .into_iter()
+                .collect(),
         );
         assert_eq!(check(&pod("1", ""), &[pod("1", "")], &allocatable), Ok(()));
         let refused = check(&pod("1500m", ""), &[pod("1", "")], &allocatable).expect_err("too much");
         assert_eq!(
             (refused.reason.as_str(), refused.message.as_str()),
-            ("OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000")
+            (
+                "OutOfcpu",
+                "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000"
+            )
         );
         let refused = check(&pod("0", ""), &[pod("0", ""), pod("0", "")], &allocatable).expect_err("full");
         assert_eq!(refused.reason, "OutOfpods");

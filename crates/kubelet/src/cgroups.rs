@@ -58,8 +58,7 @@ impl Cgroups {
 
     /// Makes the parents of all pods and tells the kernel how classes share CPU: best effort gets what is left over.
     pub fn ensure_base(&self, cpu_milli: i64, memory_bytes: i64) -> io::Result<()> {
-        let node =
-            PodLimits { cpu_shares: resources::shares(cpu_milli), cpu_quota_us: 0, memory_bytes };
+        let node = PodLimits { cpu_shares: resources::shares(cpu_milli), cpu_quota_us: 0, memory_bytes };
         self.apply(&self.base.clone(), &node)?;
         self.set_burstable(0)?;
         let least = PodLimits { cpu_shares: resources::MIN_SHARES, ..PodLimits::default() };

@@ -45,9 +45,10 @@ pub async fn containers(agent: &Agent) {
 fn remove_logs(log: &Path) {
     let (Some(dir), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else { return };
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let own = entry.file_name().to_str().is_some_and(|other| {
-            other == name || other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'))
-        });
+        let own = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|other| other == name || other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')));
         if own && let Err(error) = std::fs::remove_file(entry.path()) {
             tracing::debug!(path = %entry.path().display(), %error, "old log not removed");
         }
@@ -117,7 +118,8 @@ impl ImageCollector {
         if used_percent < i64::from(agent.config.image_gc_high_percent) {
             return Ok(());
         }
-        let wanted = disk.total_bytes / 100 * (100 - i64::from(agent.config.image_gc_low_percent)) - disk.available_bytes;
+        let wanted =
+            disk.total_bytes / 100 * (100 - i64::from(agent.config.image_gc_low_percent)) - disk.available_bytes;
         let chosen = plan_images(&images, &used, &self.last_used, agent.config.image_gc_min_age, now, wanted);
         if chosen.is_empty() {
             let message = format!(
@@ -158,7 +160,8 @@ mod tests {
 
     #[test]
     fn the_last_dead_instance_stays() {
-        let instance = |id: &str, name: &str, state| Instance { id: id.into(), name: name.into(), state, ..Instance::default() };
+        let instance =
+            |id: &str, name: &str, state| Instance { id: id.into(), name: name.into(), state, ..Instance::default() };
         let observed = Observed {
             instances: vec![
                 instance("c3", "c", State::Running),

@@ -4,8 +4,8 @@
 //! those [`crate::observed`] reads back.
 
 use cri::v1::{
-    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerSecurityContext, Mount,
-    Signal,
+    ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, LinuxContainerSecurityContext,
+    Mount, Signal,
 };
 use k8s_openapi::api::core::v1::Pod;
 
@@ -34,11 +34,7 @@ pub fn plan(pod: &Pod, slot: &Slot<'_>, inputs: Inputs<'_>) -> ContainerConfig {
     let stop_signal = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_deref());
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: container.name.clone(), attempt: inputs.attempt }),
-        image: Some(ImageSpec {
-            image: inputs.image_id,
-            user_specified_image: requested,
-            ..ImageSpec::default()
-        }),
+        image: Some(ImageSpec { image: inputs.image_id, user_specified_image: requested, ..ImageSpec::default() }),
         command,
         args,
         working_dir: container.working_dir.clone().unwrap_or_default(),

@@ -162,7 +162,10 @@ mod tests {
             (Options::default(), "one\ntwo\n\nearly\nlast without newline\n"),
             (Options { streams: Streams::Stderr, ..Options::default() }, "two\n"),
             (Options { streams: Streams::Stdout, ..Options::default() }, "one\n\nearly\nlast without newline\n"),
-            (Options { since: Some("2026-11-21T10:00:02Z".parse().unwrap()), ..Options::default() }, "\nlast without newline\n"),
+            (
+                Options { since: Some("2026-11-21T10:00:02Z".parse().unwrap()), ..Options::default() },
+                "\nlast without newline\n",
+            ),
             (Options { limit_bytes: Some(6), ..Options::default() }, "one\ntw"),
             (
                 Options { timestamps: true, ..Options::default() },

@@ -13,10 +13,7 @@ use crate::spec::{self, Kind, Slot};
 use crate::status::{Stage, View, WaitReason, time};
 
 /// Statuses of init, regular and ephemeral containers.
-pub(crate) fn all(
-    view: &View<'_>,
-    phase: &str,
-) -> (Vec<ContainerStatus>, Vec<ContainerStatus>, Vec<ContainerStatus>) {
+pub(crate) fn all(view: &View<'_>, phase: &str) -> (Vec<ContainerStatus>, Vec<ContainerStatus>, Vec<ContainerStatus>) {
     let (mut init, mut regular, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
     for slot in spec::containers(view.pod) {
         let status = one(view, &slot, phase);
@@ -125,7 +122,9 @@ fn from_memory(view: &View<'_>, slot: &Slot<'_>, before: Option<&ContainerStatus
             status.state = Some(lost("The container could not be located when the pod was terminated"));
             return;
         }
-        status.last_state = Some(lost("The container could not be located when the pod was deleted.  The container used to be Running"));
+        status.last_state = Some(lost(
+            "The container could not be located when the pod was deleted.  The container used to be Running",
+        ));
     }
     let wait = view.waiting.get(slot.name()).cloned();
     let default = match slot.kind {

@@ -112,7 +112,12 @@ mod tests {
         let show = |spec: serde_json::Value| {
             let pod: Pod = serde_json::from_value(json!({"metadata": {"namespace": "n"}, "spec": spec})).expect("pod");
             let (config, missing) = plan(&pod, &cluster, &host);
-            format!("{} | {} | {} {missing}", config.servers.join(" "), config.searches.join(" "), config.options.join(" "))
+            format!(
+                "{} | {} | {} {missing}",
+                config.servers.join(" "),
+                config.searches.join(" "),
+                config.options.join(" ")
+            )
         };
         let cluster_first =
             "10.96.0.10 | n.svc.cluster.local svc.cluster.local cluster.local corp.example | ndots:5 false";

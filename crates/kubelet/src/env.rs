@@ -97,7 +97,8 @@ pub async fn container_env(
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let objects = sources.objects(namespace, &references(container)).await?;
     let services = sources.services(namespace).await?;
-    let inputs = Inputs { pod, pod_ips: &ips.pod, host_ips: &ips.host, allocatable, services: &services, objects: &objects };
+    let inputs =
+        Inputs { pod, pod_ips: &ips.pod, host_ips: &ips.host, allocatable, services: &services, objects: &objects };
     plan(&inputs, container)
 }
 
@@ -155,7 +156,12 @@ fn env_from(inputs: &Inputs<'_>, container: &Container, out: &mut BTreeMap<Strin
 }
 
 // None: optional and absent, so the variable is not set at all.
-fn value_from(inputs: &Inputs<'_>, container: &Container, variable: &str, source: &EnvVarSource) -> Result<Option<String>, EnvError> {
+fn value_from(
+    inputs: &Inputs<'_>,
+    container: &Container,
+    variable: &str,
+    source: &EnvVarSource,
+) -> Result<Option<String>, EnvError> {
     let namespace = || inputs.pod.metadata.namespace.clone().unwrap_or_default();
     if let Some(field) = &source.field_ref {
         return fields::env_value(inputs, &field.field_path).map(Some);
@@ -163,7 +169,9 @@ fn value_from(inputs: &Inputs<'_>, container: &Container, variable: &str, source
     if let Some(reference) = &source.resource_field_ref {
         let named = reference.container_name.as_deref().filter(|name| !name.is_empty());
         let container = match named {
-            Some(name) => resources::find_container(inputs.pod, name).ok_or_else(|| EnvError::Container(name.to_owned()))?,
+            Some(name) => {
+                resources::find_container(inputs.pod, name).ok_or_else(|| EnvError::Container(name.to_owned()))?
+            }
             None => container,
         };
         return resources::value(container, reference, inputs.allocatable).map(Some);
@@ -176,7 +184,11 @@ fn value_from(inputs: &Inputs<'_>, container: &Container, variable: &str, source
         return match map.data.as_ref().and_then(|data| data.get(&reference.key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
-            None => Err(EnvError::ConfigMapKey { namespace: namespace(), name: reference.name.clone(), key: reference.key.clone() }),
+            None => Err(EnvError::ConfigMapKey {
+                namespace: namespace(),
+                name: reference.name.clone(),
+                key: reference.key.clone(),
+            }),
         };
     }
     if let Some(reference) = &source.secret_key_ref {
@@ -187,7 +199,11 @@ fn value_from(inputs: &Inputs<'_>, container: &Container, variable: &str, source
         return match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
             Some(value) => Ok(Some(text(&value.0))),
             None if optional => Ok(None),
-            None => Err(EnvError::SecretKey { namespace: namespace(), name: reference.name.clone(), key: reference.key.clone() }),
+            None => Err(EnvError::SecretKey {
+                namespace: namespace(),
+                name: reference.name.clone(),
+                key: reference.key.clone(),
+            }),
         };
     }
     match source.file_key_ref {

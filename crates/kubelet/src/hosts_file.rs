@@ -47,8 +47,11 @@ pub fn render(pod: &Pod, ips: &[String], cluster_domain: &str, host_file: &str) 
     }
     let spec = spec::spec(pod);
     let aliases = spec.host_aliases.iter().flatten();
-    let lines: String =
-        aliases.map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"))).collect();
+    let lines: String = aliases
+        .map(|alias| {
+            format!("{}\t{}\n", alias.ip, alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"))
+        })
+        .collect();
     if !lines.is_empty() {
         text.push_str("\n# Entries added by HostAliases.\n");
         text.push_str(&lines);

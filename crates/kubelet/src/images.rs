@@ -52,8 +52,9 @@ impl Images {
     pub async fn ensure(&self, pod: &Pod, slot: &Slot<'_>, sandbox: &PodSandboxConfig) -> Result<Ready, WaitReason> {
         let name = slot.container.image.clone().unwrap_or_default();
         if let Some(problem) = malformed(&name) {
-            let message =
-                format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {problem}");
+            let message = format!(
+                "Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {problem}"
+            );
             self.events.container(pod, slot, "Warning", "InspectFailed", &message);
             return Err(wait("InvalidImageName", message));
         }
@@ -121,11 +122,15 @@ impl Images {
     }
 
     /// Tries the pod's credentials for the image, best first; without any, anonymously.
-    async fn pull_with_any_credential(&self, pod: &Pod, image: ImageSpec, sandbox: &PodSandboxConfig) -> cri::Result<()> {
+    async fn pull_with_any_credential(
+        &self,
+        pod: &Pod,
+        image: ImageSpec,
+        sandbox: &PodSandboxConfig,
+    ) -> cri::Result<()> {
         let secrets = self.pull_secrets(pod).await;
         let secrets: Vec<&Secret> = secrets.iter().map(|secret| &**secret).collect();
-        let mut auths: Vec<Option<_>> =
-            credentials::matching(&secrets, &image.image).into_iter().map(Some).collect();
+        let mut auths: Vec<Option<_>> = credentials::matching(&secrets, &image.image).into_iter().map(Some).collect();
         if auths.is_empty() {
             auths.push(None);
         }

@@ -171,8 +171,7 @@ impl Worker {
         let env = env::container_env(pod, &slot.container, ips, &agent.allocatable, &agent.sources)
             .await
             .map_err(|error| error.to_string())?;
-        let mut mounts =
-            mounted.mounts_for(&slot.container, &env).await.map_err(|error| error.to_string())?;
+        let mut mounts = mounted.mounts_for(&slot.container, &env).await.map_err(|error| error.to_string())?;
         self.own_mounts(pod, &slot.container, ips, &mut mounts).map_err(|error| error.to_string())?;
         let log_dir = agent.config.pod_log_dir(spec::namespace(pod), spec::name(pod), spec::uid(pod));
         std::fs::create_dir_all(log_dir.join(slot.name())).map_err(|error| error.to_string())?;

@@ -253,10 +253,7 @@ impl NodeKeeper {
 fn not_ready(status: &cri::v1::RuntimeStatus) -> Option<String> {
     let find = |kind: &str| status.conditions.iter().find(|condition| condition.r#type == kind);
     let words = |condition: &cri::v1::RuntimeCondition| {
-        format!(
-            "{}={} reason:{} message:{}",
-            condition.r#type, condition.status, condition.reason, condition.message
-        )
+        format!("{}={} reason:{} message:{}", condition.r#type, condition.status, condition.reason, condition.message)
     };
     let mut problems = Vec::new();
     match find("RuntimeReady") {

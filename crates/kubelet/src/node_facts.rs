@@ -60,9 +60,9 @@ fn cpu_count(online: &str) -> i64 {
         Some(last.trim().parse::<i64>().ok()? - first.trim().parse::<i64>().ok()? + 1)
     };
     let counted: Option<i64> = online.split(',').map(range).sum();
-    counted.filter(|count| *count > 0).unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, |count| count.get() as i64)
-    })
+    counted
+        .filter(|count| *count > 0)
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |count| count.get() as i64))
 }
 
 fn field_kib(text: &str, name: &str) -> i64 {
@@ -200,6 +200,9 @@ mod tests {
             list.iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(show(&capacity), "cpu=2 ephemeral-storage=1024000Ki hugepages-2Mi=0 memory=1048576Ki pods=110");
-        assert_eq!(show(&allocatable), "cpu=1750m ephemeral-storage=943718400 hugepages-2Mi=0 memory=946176Ki pods=110");
+        assert_eq!(
+            show(&allocatable),
+            "cpu=1750m ephemeral-storage=943718400 hugepages-2Mi=0 memory=946176Ki pods=110"
+        );
     }
 }

@@ -70,15 +70,14 @@ pub fn plan(
             ..NodeSystemInfo::default()
         }),
         runtime_handlers: Some(handlers(&health.handlers)).filter(|list| !list.is_empty()),
-        features: health
-            .supplemental_groups_policy
-            .then_some(NodeFeatures { supplemental_groups_policy: Some(true) }),
+        features: health.supplemental_groups_policy.then_some(NodeFeatures { supplemental_groups_policy: Some(true) }),
         ..NodeStatus::default()
     }
 }
 
 fn images(all: &[cri::v1::Image]) -> Vec<ContainerImage> {
-    let mut sorted: Vec<_> = all.iter().filter(|image| !image.repo_tags.is_empty() || !image.repo_digests.is_empty()).collect();
+    let mut sorted: Vec<_> =
+        all.iter().filter(|image| !image.repo_tags.is_empty() || !image.repo_digests.is_empty()).collect();
     sorted.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
     let shown = sorted.into_iter().take(MAX_IMAGES).map(|image| ContainerImage {
         names: Some(image.repo_digests.iter().chain(&image.repo_tags).take(5).cloned().collect()),
@@ -174,7 +173,13 @@ mod tests {
         let lines = status.conditions.iter().flatten().map(|condition| {
             let since = condition.last_transition_time.as_ref().map(|time| time.0.as_second()).unwrap_or_default();
             let (reason, message) = (condition.reason.as_deref(), condition.message.as_deref());
-            format!("{}={} {} {} {since}\n", condition.type_, condition.status, reason.unwrap_or_default(), message.unwrap_or_default())
+            format!(
+                "{}={} {} {} {since}\n",
+                condition.type_,
+                condition.status,
+                reason.unwrap_or_default(),
+                message.unwrap_or_default()
+            )
         });
         lines.collect()
     }
@@ -192,7 +197,11 @@ mod tests {
         "#]]
         .assert_eq(&show(&first));
         assert!(same(&first, &status(&well, &first, 20)));
-        let ill = Health { not_ready: Some("container runtime is down".into()), disk: Disk { available_bytes: 5, ..disk }, ..well };
+        let ill = Health {
+            not_ready: Some("container runtime is down".into()),
+            disk: Disk { available_bytes: 5, ..disk },
+            ..well
+        };
         expect_test::expect![[r#"
             MemoryPressure=False KubeletHasSufficientMemory kubelet has sufficient memory available 10
             DiskPressure=True KubeletHasDiskPressure kubelet has disk pressure 20

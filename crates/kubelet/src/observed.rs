@@ -122,8 +122,7 @@ pub async fn observe(
     ended: &mut HashMap<String, Instance>,
 ) -> cri::Result<Observed> {
     let selector = labels::pod_selector(owner, uid);
-    let (sandboxes, containers) =
-        tokio::try_join!(cri.sandbox_list(selector.clone()), cri.container_list(selector))?;
+    let (sandboxes, containers) = tokio::try_join!(cri.sandbox_list(selector.clone()), cri.container_list(selector))?;
     let mut observed = Observed::default();
     for listed in sandboxes {
         let status = match cri.sandbox_status(&listed.id, false).await {
@@ -282,8 +281,7 @@ fn without_prefix(line: &str) -> String {
 /// Every pod uid of this owner in the runtime, with a fingerprint of its state: changes of it are what wakes a worker.
 pub async fn fingerprints(cri: &cri::Client, owner: &str) -> cri::Result<BTreeMap<String, Vec<(String, i32)>>> {
     let selector = labels::owner_selector(owner);
-    let (sandboxes, containers) =
-        tokio::try_join!(cri.sandbox_list(selector.clone()), cri.container_list(selector))?;
+    let (sandboxes, containers) = tokio::try_join!(cri.sandbox_list(selector.clone()), cri.container_list(selector))?;
     let mut found: BTreeMap<String, Vec<(String, i32)>> = BTreeMap::new();
     let all = sandboxes
         .into_iter()

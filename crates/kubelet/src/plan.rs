@@ -95,9 +95,7 @@ pub fn outcome(pod: &Pod, observed: &Observed) -> Option<Outcome> {
 pub fn initialized(pod: &Pod, observed: &Observed, probes: &dyn Fn(&str) -> ProbeView) -> bool {
     let Some(sandbox) = observed.sandbox() else { return false };
     let slots = spec::containers(pod);
-    let begun = |slot: &Slot<'_>| {
-        slot.kind == Kind::Regular && observed.newest_in(slot.name(), &sandbox.id).is_some()
-    };
+    let begun = |slot: &Slot<'_>| slot.kind == Kind::Regular && observed.newest_in(slot.name(), &sandbox.id).is_some();
     if slots.iter().any(begun) {
         return true;
     }
@@ -152,9 +150,8 @@ fn plan_containers(situation: &Situation<'_>, sandbox_id: &str, plan: &mut Plan)
             plan.steps.push(Step::Start { name: slot.name().to_string(), attempt: 0, after: None });
         }
     }
-    let begun = slots
-        .iter()
-        .any(|slot| slot.kind == Kind::Regular && observed.newest_in(slot.name(), sandbox_id).is_some());
+    let begun =
+        slots.iter().any(|slot| slot.kind == Kind::Regular && observed.newest_in(slot.name(), sandbox_id).is_some());
     for slot in slots.iter().filter(|slot| matches!(slot.kind, Kind::Init | Kind::Sidecar)) {
         let instance = observed.newest_in(slot.name(), sandbox_id);
         if begun {

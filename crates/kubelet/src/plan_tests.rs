@@ -107,7 +107,11 @@ fn ends() {
         ("OnFailure", &["a:exit:0", "b:exit:0"], "Succeeded"),
     ] {
         let spec = json!({"restartPolicy": policy, "containers": two});
-        assert_eq!(steps(spec, &observed(instances), ProbeView::default(), &no_backoff()), want, "{policy} {instances:?}");
+        assert_eq!(
+            steps(spec, &observed(instances), ProbeView::default(), &no_backoff()),
+            want,
+            "{policy} {instances:?}"
+        );
     }
 }
 
@@ -156,7 +160,8 @@ fn sandboxes() {
 #[test]
 fn probes_kill() {
     let view = ProbeView { liveness: Some(false), ..ProbeView::default() };
-    let spec = json!({"containers": [{"name": "c", "livenessProbe": {"exec": {}, "terminationGracePeriodSeconds": 5}}]});
+    let spec =
+        json!({"containers": [{"name": "c", "livenessProbe": {"exec": {}, "terminationGracePeriodSeconds": 5}}]});
     assert_eq!(
         steps(spec, &observed(&["c:run"]), view, &no_backoff()),
         "kill (Container c failed liveness probe, will be restarted)"

@@ -29,13 +29,17 @@ pub use machine::Kind;
 #[derive(Clone)]
 pub struct Probes(Arc<Inner>);
 
+/// By container name and kind.
+type PodWorkers = HashMap<(String, Kind), Worker>;
+
 struct Inner {
     runtime: cri::Client,
     recorder: client::Recorder,
     pods: Arc<dyn PodSource>,
     on_result: Arc<dyn Fn(&str) + Send + Sync>,
     shutdown: CancellationToken,
-    workers: Mutex<HashMap<String, HashMap<(String, Kind), Worker>>>,
+    /// By pod uid.
+    workers: Mutex<HashMap<String, PodWorkers>>,
     /// By container id.
     verdicts: Mutex<HashMap<(String, Kind), bool>>,
 }
@@ -54,7 +58,15 @@ impl Probes {
         on_result: Arc<dyn Fn(&str) + Send + Sync>,
         shutdown: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Inner { runtime, recorder, pods, on_result, shutdown, workers: Mutex::default(), verdicts: Mutex::default() }))
+        Self(Arc::new(Inner {
+            runtime,
+            recorder,
+            pods,
+            on_result,
+            shutdown,
+            workers: Mutex::default(),
+            verdicts: Mutex::default(),
+        }))
     }
 
     /// Tells what is known of the pod now; starts the workers it needs.
@@ -64,8 +76,13 @@ impl Probes {
             return self.remove_pod(uid);
         }
         let deleting = pod.metadata.deletion_timestamp.is_some();
-        let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
-        let statuses = || status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+        let sidecars = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+        let statuses =
+            || status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
         for container in spec.containers.iter().chain(sidecars) {
             let known = statuses().find(|status| status.name == container.name);
             for (kind, probe) in probes_of(container) {
@@ -111,7 +128,9 @@ impl Probes {
         let running = status.state.as_ref().and_then(|state| state.running.as_ref());
         let startup = id.as_deref().and_then(|id| self.startup(id));
         // A status that says started was written when the startup probe had passed, maybe by this kubelet's last life.
-        let started = container.startup_probe.is_none() || startup == Some(true) || (startup.is_none() && status.started == Some(true));
+        let started = container.startup_probe.is_none()
+            || startup == Some(true)
+            || (startup.is_none() && status.started == Some(true));
         View {
             running: running.is_some(),
             started_at: running.and_then(|running| running.started_at.as_ref()).map(|time| time.0),

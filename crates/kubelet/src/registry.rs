@@ -36,12 +36,7 @@ impl Cell {
     fn new(pod: Arc<Pod>) -> Cell {
         let cell = Cell {
             uid: spec::uid(&pod).to_string(),
-            inner: Mutex::new(Inner {
-                pod: pod.clone(),
-                gone: false,
-                observed: Arc::default(),
-                reported: None,
-            }),
+            inner: Mutex::new(Inner { pod: pod.clone(), gone: false, observed: Arc::default(), reported: None }),
             wake: Notify::new(),
             try_again: Notify::new(),
             ending: watch::Sender::new(None),

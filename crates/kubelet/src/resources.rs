@@ -158,7 +158,10 @@ pub fn total(pod: &Pod, name: &str, read: fn(&Quantity) -> i64) -> Total {
     let pod_request = whole(pod_level.and_then(|own| own.requests.as_ref()));
     let overhead = whole(pod.spec.as_ref().and_then(|spec| spec.overhead.as_ref())).unwrap_or(0);
     let limit = pod_limit.or_else(|| limited.then(|| limit.max(init_limit)));
-    Total { request: pod_request.unwrap_or(request.max(init_request)) + overhead, limit: limit.map(|limit| limit + overhead) }
+    Total {
+        request: pod_request.unwrap_or(request.max(init_request)) + overhead,
+        limit: limit.map(|limit| limit + overhead),
+    }
 }
 
 #[cfg(test)]

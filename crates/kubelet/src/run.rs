@@ -70,8 +70,7 @@ pub async fn run(
     tasks.spawn(node::renew_lease(agent.clone(), shutdown.clone()));
     tasks.spawn(server.run(agent.cri.clone(), client, agent.registry.clone(), shutdown.clone()));
 
-    let pods = informers
-        .filtered::<Pod>(None, Some(&format!("spec.nodeName={}", agent.config.node_name)));
+    let pods = informers.filtered::<Pod>(None, Some(&format!("spec.nodeName={}", agent.config.node_name)));
     {
         let (agent, tasks, shutdown) = (agent.clone(), tasks.clone(), shutdown.clone());
         pods.on_event(move |event| take(&agent, &tasks, &shutdown, event));

@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use cri::v1::{
-    DnsConfig, LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+    DnsConfig, LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping,
+    Protocol,
 };
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 
@@ -110,11 +111,12 @@ mod tests {
 
     #[test]
     fn names_ports_and_sysctls() {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
             "securityContext": {"sysctls": [{"name": "net.ipv4.ip_forward", "value": "1"}]},
             "hostname": "h", "subdomain": "s", "setHostnameAsFQDN": true,
             "containers": [{"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]}]}}))
-        .expect("pod");
+            .expect("pod");
         let inputs = Inputs {
             owner: "me",
             attempt: 2,

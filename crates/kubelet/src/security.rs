@@ -226,10 +226,24 @@ mod tests {
     fn non_root_is_verified() {
         let image = |uid: Option<i64>, name: &str| ImageUser { uid, name: name.to_string() };
         for (user, run_as, want) in [
-            (image(Some(0), ""), None, Some("container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)")),
-            (image(None, "app"), None, Some("container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root (pod: \"p_n(u)\", container: c)")),
+            (
+                image(Some(0), ""),
+                None,
+                Some("container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"),
+            ),
+            (
+                image(None, "app"),
+                None,
+                Some(
+                    "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root (pod: \"p_n(u)\", container: c)",
+                ),
+            ),
             (image(Some(7), ""), None, None),
-            (image(Some(7), ""), Some(0), Some("container's runAsUser breaks non-root policy (pod: \"p_n(u)\", container: c)")),
+            (
+                image(Some(7), ""),
+                Some(0),
+                Some("container's runAsUser breaks non-root policy (pod: \"p_n(u)\", container: c)"),
+            ),
             (image(Some(0), ""), Some(5), None),
         ] {
             let own = json!({"runAsNonRoot": true, "runAsUser": run_as});

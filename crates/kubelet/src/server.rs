@@ -114,7 +114,13 @@ impl Server {
     }
 
     /// Serves until `shutdown`.
-    pub async fn run(self, runtime: cri::Client, client: kube::Client, pods: Arc<dyn PodSource>, shutdown: CancellationToken) {
+    pub async fn run(
+        self,
+        runtime: cri::Client,
+        client: kube::Client,
+        pods: Arc<dyn PodSource>,
+        shutdown: CancellationToken,
+    ) {
         let node_name = self.settings.node_name.clone();
         let context = Arc::new(Context {
             access: Access::new(client, node_name.clone()),
@@ -186,7 +192,9 @@ async fn answer(context: &Context, certificate: Option<&Identity>, request: Requ
         Err(Refusal::BadRequest(message)) => Err((400, message)),
         Ok(route) => context.serve(route, &query, request).await,
     };
-    done.unwrap_or_else(|(status, message)| text(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message))
+    done.unwrap_or_else(|(status, message)| {
+        text(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message)
+    })
 }
 
 impl Context {
@@ -196,7 +204,8 @@ impl Context {
             Route::Pods => Ok(json_body(&pod_list(self.pods.pods().iter().map(|pod| json!(pod.as_ref())).collect()))),
             Route::RunningPods => Ok(json_body(&pod_list(self.running_pods()))),
             Route::Metrics => {
-                let containers = self.pods.pods().iter().map(|pod| self.running(pod)).filter(|count| *count > 0).collect::<Vec<_>>();
+                let containers =
+                    self.pods.pods().iter().map(|pod| self.running(pod)).filter(|count| *count > 0).collect::<Vec<_>>();
                 Ok(metrics(stats::prometheus::own(&self.node_name, containers.len(), containers.iter().sum())))
             }
             Route::Summary => Ok(json_body(&stats::summary::document(&self.usage().await?))),
@@ -220,7 +229,10 @@ impl Context {
             Route::PortForward { pod, ports } => {
                 let pod = self.pod(&pod)?;
                 let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-                let sandbox = self.pods.sandbox_id(uid).ok_or((404, "pod sandbox not found: the pod is not running".to_owned()))?;
+                let sandbox = self
+                    .pods
+                    .sandbox_id(uid)
+                    .ok_or((404, "pod sandbox not found: the pod is not running".to_owned()))?;
                 let url = self.runtime.port_forward(&sandbox, ports).await.map_err(|error| (500, error.to_string()))?;
                 Ok(streams::proxy(request, &url, self.shutdown.clone()).await)
             }
@@ -240,10 +252,11 @@ impl Context {
     }
 
     async fn logs(&self, pod: &PodRef, container: &str, query: &str) -> Result<Response<Body>, Problem> {
-        let (options, previous) = route::log_options(query, jiff::Timestamp::now()).map_err(|refusal| match refusal {
-            Refusal::BadRequest(message) => (400, message),
-            Refusal::NotFound => (404, String::new()),
-        })?;
+        let (options, previous) =
+            route::log_options(query, jiff::Timestamp::now()).map_err(|refusal| match refusal {
+                Refusal::BadRequest(message) => (400, message),
+                Refusal::NotFound => (404, String::new()),
+            })?;
         let pod = self.pod(pod)?;
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let instances = self.pods.containers(&uid);
@@ -257,7 +270,9 @@ impl Context {
         let (sender, receiver) = mpsc::channel(LOG_CHUNKS);
         tokio::spawn(async move {
             let shown = path.display().to_string();
-            if let Err(error) = container_logs::stream(LogRequest { path, options, running: Box::new(running) }, sender).await {
+            if let Err(error) =
+                container_logs::stream(LogRequest { path, options, running: Box::new(running) }, sender).await
+            {
                 tracing::warn!(path = shown, %error, "reading a container log");
             }
         });

@@ -331,7 +331,10 @@ mod tests {
             (json!({}), Qos::BestEffort),
             (json!({"requests": {"cpu": "1"}}), Qos::Burstable),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), Qos::Guaranteed),
-            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}}), Qos::Guaranteed),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}}),
+                Qos::Guaranteed,
+            ),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), Qos::Burstable),
         ] {
             assert_eq!(qos(&pod(json!({"containers": [{"name": "c", "resources": resources}]}))), want, "{resources}");

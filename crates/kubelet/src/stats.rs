@@ -90,7 +90,9 @@ impl Collector {
             let uid = pod.metadata.uid.clone().unwrap_or_default();
             let running = self.0.pods.containers(&uid).into_iter().filter(|container| container.running);
             let containers: Vec<_> = running
-                .filter_map(|container| Some(self.container(&pod, container.name, by_id.get(container.id.as_str())?, &mut next)))
+                .filter_map(|container| {
+                    Some(self.container(&pod, container.name, by_id.get(container.id.as_str())?, &mut next))
+                })
                 .collect();
             pods.push(PodUsage { pod, containers });
         }
@@ -100,7 +102,13 @@ impl Collector {
         Ok(Usage { node_name: self.0.node_name.clone(), node, node_cpu_nano_cores, pods })
     }
 
-    fn container(&self, pod: &Pod, name: String, stats: &ContainerStats, next: &mut HashMap<String, Sample>) -> ContainerUsage {
+    fn container(
+        &self,
+        pod: &Pod,
+        name: String,
+        stats: &ContainerStats,
+        next: &mut HashMap<String, Sample>,
+    ) -> ContainerUsage {
         let id = stats.attributes.as_ref().map(|attributes| attributes.id.clone()).unwrap_or_default();
         let status = pod.status.as_ref().and_then(|status| {
             let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
@@ -122,7 +130,10 @@ impl Collector {
             cpu_total_nanos: total,
             cpu_nano_cores,
             working_set_bytes: memory.and_then(|memory| memory.working_set_bytes.as_ref()).map(|value| value.value),
-            usage_bytes: memory.and_then(|memory| memory.usage_bytes.as_ref()).map(|value| value.value).filter(|bytes| *bytes > 0),
+            usage_bytes: memory
+                .and_then(|memory| memory.usage_bytes.as_ref())
+                .map(|value| value.value)
+                .filter(|bytes| *bytes > 0),
             rss_bytes: memory.and_then(|memory| memory.rss_bytes.as_ref()).map(|value| value.value),
             page_faults: memory.and_then(|memory| memory.page_faults.as_ref()).map(|value| value.value),
             major_page_faults: memory.and_then(|memory| memory.major_page_faults.as_ref()).map(|value| value.value),

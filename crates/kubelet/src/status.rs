@@ -256,9 +256,8 @@ fn containers_ready(view: &View<'_>, phase: &str, init: &[ContainerStatus], regu
         "Failed" => return (false, Some("PodFailed"), None),
         _ => {}
     }
-    let sidecars = init.iter().filter(|status| {
-        spec::find(view.pod, &status.name).is_some_and(|slot| slot.kind == Kind::Sidecar)
-    });
+    let sidecars =
+        init.iter().filter(|status| spec::find(view.pod, &status.name).is_some_and(|slot| slot.kind == Kind::Sidecar));
     let listed: Vec<&ContainerStatus> = sidecars.chain(regular).collect();
     let mut unready: Vec<&str> = Vec::new();
     for slot in spec::containers(view.pod) {
@@ -289,10 +288,8 @@ fn pod_ready(view: &View<'_>, containers: &Finding) -> Finding {
         let kind = &gate.condition_type;
         match known.iter().find(|condition| condition.type_ == *kind) {
             None => missing.push(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.")),
-            Some(condition) if condition.status != "True" => missing.push(format!(
-                "the status of pod readiness gate \"{kind}\" is not \"True\", but {}",
-                condition.status
-            )),
+            Some(condition) if condition.status != "True" => missing
+                .push(format!("the status of pod readiness gate \"{kind}\" is not \"True\", but {}", condition.status)),
             Some(_) => {}
         }
     }

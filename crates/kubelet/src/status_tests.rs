@@ -86,7 +86,12 @@ fn instance(name: &str, attempt: u32, state: State, exit_code: i32) -> Instance 
 #[test]
 fn new_pod() {
     let pod = pod(json!({"containers": [{"name": "c", "image": "i"}]}));
-    check(&pod, &Observed::default(), &[], Stage::Sync, expect![[r#"
+    check(
+        &pod,
+        &Observed::default(),
+        &[],
+        Stage::Sync,
+        expect![[r#"
         Pending ip=- start=200
         PodReadyToStartContainers=False None None
         Initialized=True None None
@@ -94,14 +99,20 @@ fn new_pod() {
         ContainersReady=False Some("ContainersNotReady") Some("containers with unready status: [c]")
         PodScheduled=True None None
         c ready=false started=Some(false) restarts=0 state={"waiting":{"reason":"ContainerCreating"}} last={}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn waits_for_init() {
     let pod = pod(json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]}));
     let observed = Observed { sandboxes: vec![sandbox()], instances: vec![instance("i", 0, State::Running, 0)] };
-    check(&pod, &observed, &[], Stage::Sync, expect![[r#"
+    check(
+        &pod,
+        &observed,
+        &[],
+        Stage::Sync,
+        expect![[r#"
         Pending ip=10.0.0.2 start=200
         PodReadyToStartContainers=True None None
         Initialized=False Some("ContainersNotInitialized") Some("containers with incomplete status: [i]")
@@ -110,7 +121,8 @@ fn waits_for_init() {
         PodScheduled=True None None
         i ready=false started=Some(true) restarts=0 state={"running":{"startedAt":"1970-01-01T00:01:40Z"}} last={}
         c ready=false started=Some(false) restarts=0 state={"waiting":{"reason":"PodInitializing"}} last={}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -118,7 +130,12 @@ fn running_after_a_crash() {
     let pod = pod(json!({"containers": [{"name": "c"}]}));
     let instances = vec![instance("c", 1, State::Running, 0), instance("c", 0, State::Exited, 1)];
     let observed = Observed { sandboxes: vec![sandbox()], instances };
-    check(&pod, &observed, &[], Stage::Sync, expect![[r#"
+    check(
+        &pod,
+        &observed,
+        &[],
+        Stage::Sync,
+        expect![[r#"
         Running ip=10.0.0.2 start=200
         PodReadyToStartContainers=True None None
         Initialized=True None None
@@ -126,14 +143,20 @@ fn running_after_a_crash() {
         ContainersReady=True None None
         PodScheduled=True None None
         c ready=true started=Some(true) restarts=1 state={"running":{"startedAt":"1970-01-01T00:01:40Z"}} last={"terminated":{"containerID":"containerd://c0","exitCode":1,"finishedAt":"1970-01-01T00:02:30Z","reason":"Error","startedAt":"1970-01-01T00:01:40Z"}}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn crash_loop() {
     let pod = pod(json!({"containers": [{"name": "c"}]}));
     let observed = Observed { sandboxes: vec![sandbox()], instances: vec![instance("c", 1, State::Exited, 1)] };
-    check(&pod, &observed, &[("c", "CrashLoopBackOff")], Stage::Sync, expect![[r#"
+    check(
+        &pod,
+        &observed,
+        &[("c", "CrashLoopBackOff")],
+        Stage::Sync,
+        expect![[r#"
         Running ip=10.0.0.2 start=200
         PodReadyToStartContainers=True None None
         Initialized=True None None
@@ -141,14 +164,20 @@ fn crash_loop() {
         ContainersReady=False Some("ContainersNotReady") Some("containers with unready status: [c]")
         PodScheduled=True None None
         c ready=false started=Some(false) restarts=1 state={"waiting":{"message":"why","reason":"CrashLoopBackOff"}} last={"terminated":{"containerID":"containerd://c1","exitCode":1,"finishedAt":"1970-01-01T00:02:30Z","reason":"Error","startedAt":"1970-01-01T00:01:40Z"}}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn completed() {
     let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "c"}]}));
     let observed = Observed { sandboxes: vec![sandbox()], instances: vec![instance("c", 0, State::Exited, 0)] };
-    check(&pod, &observed, &[], Stage::Sync, expect![[r#"
+    check(
+        &pod,
+        &observed,
+        &[],
+        Stage::Sync,
+        expect![[r#"
         Succeeded ip=10.0.0.2 start=200
         PodReadyToStartContainers=True None None
         Initialized=True Some("PodCompleted") None
@@ -156,7 +185,8 @@ fn completed() {
         ContainersReady=False Some("PodCompleted") None
         PodScheduled=True None None
         c ready=false started=Some(false) restarts=0 state={"terminated":{"containerID":"containerd://c0","exitCode":0,"finishedAt":"1970-01-01T00:02:30Z","reason":"Completed","startedAt":"1970-01-01T00:01:40Z"}} last={}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -164,7 +194,12 @@ fn deleted_while_running() {
     let pod = pod(json!({"containers": [{"name": "c"}]}));
     let stopped = Sandbox { ready: false, ..sandbox() };
     let observed = Observed { sandboxes: vec![stopped], instances: vec![instance("c", 0, State::Exited, 137)] };
-    check(&pod, &observed, &[], Stage::Terminated, expect![[r#"
+    check(
+        &pod,
+        &observed,
+        &[],
+        Stage::Terminated,
+        expect![[r#"
         Failed ip=- start=200
         PodReadyToStartContainers=False None None
         Initialized=True None None
@@ -172,5 +207,6 @@ fn deleted_while_running() {
         ContainersReady=False Some("PodFailed") None
         PodScheduled=True None None
         c ready=false started=Some(false) restarts=0 state={"terminated":{"containerID":"containerd://c0","exitCode":137,"finishedAt":"1970-01-01T00:02:30Z","reason":"Error","startedAt":"1970-01-01T00:01:40Z"}} last={}
-    "#]]);
+    "#]],
+    );
 }

@@ -119,7 +119,9 @@ impl StatusWriter {
         match pods.patch_status(spec::name(pod), &PatchParams::default(), &Patch::Strategic(body)).await {
             Ok(answer) => Ok(Some((client::revision_of(&answer), answer.status.unwrap_or_default()))),
             Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(None),
-            Err(error) => Err(format!("status of pod {} not written: {}", spec::described(pod), client::message(&error))),
+            Err(error) => {
+                Err(format!("status of pod {} not written: {}", spec::described(pod), client::message(&error)))
+            }
         }
     }
 }

@@ -10,11 +10,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Preconditions};
 
 use crate::agent::Agent;
+use crate::hooks;
 use crate::observed::{Instance, State};
 use crate::spec::{self, Kind};
 use crate::status::Stage;
 use crate::worker::{Next, Worker};
-use crate::hooks;
 
 /// Compat: upstream gives every container at least this long, so that none is killed without a stop signal.
 const LEAST_GRACE_SECONDS: i64 = 2;

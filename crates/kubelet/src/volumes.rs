@@ -15,6 +15,7 @@ mod sources;
 mod testing;
 mod token;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
@@ -125,7 +126,10 @@ impl Volumes {
     pub async fn mount(&self, pod: &Arc<Pod>) -> Result<MountedVolumes, VolumeError> {
         let uid = pod.metadata.uid.clone().filter(|uid| is_plain_name(uid));
         let uid = uid.ok_or_else(|| VolumeError::new("", "the pod has no uid"))?;
-        let slot = lock(&self.0.pods).entry(uid.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Work::new(pod, &uid)))).clone();
+        let slot = lock(&self.0.pods)
+            .entry(uid.clone())
+            .or_insert_with(|| Arc::new(tokio::sync::Mutex::new(Work::new(pod, &uid))))
+            .clone();
         let mut work = slot.lock().await;
         work.pod = pod.clone();
         self.set_up(&mut work).await?;
@@ -144,7 +148,9 @@ impl Volumes {
         };
         self.0.tokens.forget(uid);
         let directory = self.pod_dir(uid);
-        let work = move || ["volume-subpaths", "volumes", "plugins"].iter().try_for_each(|part| tear_down(&directory.join(part)));
+        let work = move || {
+            ["volume-subpaths", "volumes", "plugins"].iter().try_for_each(|part| tear_down(&directory.join(part)))
+        };
         let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
         done.map_err(|error| VolumeError::new("", format!("cannot clean up the volumes of pod {uid}: {error}")))
     }
@@ -154,7 +160,8 @@ impl Volumes {
         let Ok(entries) = fs::read_dir(self.0.settings.data_dir.join("pods")) else { return };
         let uids: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
         for uid in uids {
-            let left = || ["volume-subpaths", "volumes", "plugins"].iter().any(|part| self.pod_dir(&uid).join(part).exists());
+            let left =
+                || ["volume-subpaths", "volumes", "plugins"].iter().any(|part| self.pod_dir(&uid).join(part).exists());
             if keep.contains(&uid) || lock(&self.0.pods).contains_key(&uid) || !left() {
                 continue;
             }
@@ -172,7 +179,12 @@ impl Volumes {
     async fn set_up(&self, work: &mut Work) -> Result<(), VolumeError> {
         let pod = work.pod.clone();
         let used = used_volumes(&pod);
-        let volumes: Vec<&Volume> = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).filter(|volume| used.contains(volume.name.as_str())).collect();
+        let volumes: Vec<&Volume> = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.volumes.iter().flatten())
+            .filter(|volume| used.contains(volume.name.as_str()))
+            .collect();
         work.watch(&self.0.objects, volumes.iter().flat_map(|volume| sources::keys(&pod, volume)).collect()).await;
         work.refresh_at = None;
         let mut first_error = None;
@@ -192,9 +204,9 @@ impl Volumes {
         }
         let allocatable = &self.0.settings.allocatable;
         if let Some(source) = &volume.host_path {
-            if !work.ready.contains_key(&name) {
+            if let Entry::Vacant(vacant) = work.ready.entry(name) {
                 host_path::set_up(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
-                work.ready.insert(name, Ready { path: PathBuf::from(&source.path), read_only: false, managed: false });
+                vacant.insert(Ready { path: PathBuf::from(&source.path), read_only: false, managed: false });
             }
             return Ok(());
         }
@@ -217,7 +229,12 @@ impl Volumes {
         let built = sources::build(work, volume, &self.0.tokens, allocatable).await?;
         work.refresh_at = [work.refresh_at, built.refresh_at].into_iter().flatten().min();
         if work.written.get(&name) != Some(&built.payload) {
-            let group = work.pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref()?.fs_group).and_then(|group| u32::try_from(group).ok());
+            let group = work
+                .pod
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.security_context.as_ref()?.fs_group)
+                .and_then(|group| u32::try_from(group).ok());
             let (at, in_memory) = (path.clone(), plugin.in_memory);
             let payload = blocking(move || write_payload(&at, in_memory, built.payload, group)).await?;
             work.written.insert(name.clone(), payload);
@@ -301,8 +318,13 @@ impl Work {
 fn used_volumes(pod: &Pod) -> HashSet<&str> {
     let Some(spec) = &pod.spec else { return HashSet::new() };
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let debug = spec.ephemeral_containers.iter().flatten().flat_map(|container| container.volume_mounts.iter().flatten());
-    containers.flat_map(|container| container.volume_mounts.iter().flatten()).chain(debug).map(|mount| mount.name.as_str()).collect()
+    let debug =
+        spec.ephemeral_containers.iter().flatten().flat_map(|container| container.volume_mounts.iter().flatten());
+    containers
+        .flat_map(|container| container.volume_mounts.iter().flatten())
+        .chain(debug)
+        .map(|mount| mount.name.as_str())
+        .collect()
 }
 
 // Names become parts of paths.

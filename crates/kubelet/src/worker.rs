@@ -265,7 +265,9 @@ impl Worker {
         let slot = spec::find(pod, name);
         let image = slot.as_ref().and_then(|slot| slot.container.image.clone()).unwrap_or_default();
         let pause = match reason.reason.as_str() {
-            "ImagePullBackOff" => self.agent.images.wait_left(pod, &image).and_then(|left| Duration::try_from(left).ok()),
+            "ImagePullBackOff" => {
+                self.agent.images.wait_left(pod, &image).and_then(|left| Duration::try_from(left).ok())
+            }
             // soon again, so that the status says that it is backing off
             "ErrImagePull" => Some(Duration::from_secs(2)),
             "RunContainerError" | "PostStartHookError" => Some(Duration::from_millis(50)),

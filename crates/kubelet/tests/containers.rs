@@ -99,7 +99,14 @@ impl Lab {
     fn events(&self, name: &str) -> String {
         let all = self.api.list("v1/events");
         let of = all.iter().filter(|event| event["involvedObject"]["name"] == name);
-        let lines = of.map(|event| format!("{} {}: {}\n", event["type"].as_str().unwrap_or_default(), event["reason"].as_str().unwrap_or_default(), event["message"].as_str().unwrap_or_default()));
+        let lines = of.map(|event| {
+            format!(
+                "{} {}: {}\n",
+                event["type"].as_str().unwrap_or_default(),
+                event["reason"].as_str().unwrap_or_default(),
+                event["message"].as_str().unwrap_or_default()
+            )
+        });
         lines.collect()
     }
 
@@ -118,7 +125,10 @@ impl Lab {
 
     fn log(&self, name: &str, container: &str, attempt: u32) -> String {
         let uid = self.pod(name)["metadata"]["uid"].as_str().unwrap_or_default().to_string();
-        let path = self.config.pod_log_dir("default", name, &uid).join(kubelet::Config::container_log_name(container, attempt));
+        let path = self
+            .config
+            .pod_log_dir("default", name, &uid)
+            .join(kubelet::Config::container_log_name(container, attempt));
         std::fs::read_to_string(path).unwrap_or_default()
     }
 }
@@ -154,7 +164,9 @@ fn status<'a>(pod: &'a Value, index: usize) -> &'a Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_live_and_die() {
-    let _ = tracing_subscriber::fmt().with_env_filter(std::env::var("KLET_LOG").unwrap_or_else(|_| "warn".into())).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(std::env::var("KLET_LOG").unwrap_or_else(|_| "warn".into()))
+        .try_init();
     let mut lab = Lab::new();
     lab.start();
     node_is_ready(&lab).await;
@@ -194,7 +206,12 @@ async fn node_is_ready(lab: &Lab) {
         if ready(&node) {
             println!("node: ready after {} ms", begun.elapsed().as_millis());
             assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
-            assert!(node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().expect("text").starts_with("containerd://"));
+            assert!(
+                node["status"]["nodeInfo"]["containerRuntimeVersion"]
+                    .as_str()
+                    .expect("text")
+                    .starts_with("containerd://")
+            );
             assert!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().expect("port") > 0);
             break;
         }
@@ -225,10 +242,16 @@ async fn runs_and_ends(lab: &Lab) {
     lab.until_within(Duration::from_secs(10), "web", "gone", Value::is_null).await;
     assert!(lab.events("web").contains("Normal Killing: Stopping container c"));
 
-    lab.create("job", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "echo done"]}]}));
+    lab.create(
+        "job",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "echo done"]}]}),
+    );
     let pod = lab.until("job", "succeeded", |pod| pod["status"]["phase"] == "Succeeded").await;
     assert_eq!(status(&pod, 0)["state"]["terminated"]["reason"], "Completed");
-    lab.create("fails", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "exit 7"]}]}));
+    lab.create(
+        "fails",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "exit 7"]}]}),
+    );
     let pod = lab.until("fails", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(status(&pod, 0)["state"]["terminated"]["exitCode"], 7);
 }
@@ -241,7 +264,11 @@ async fn crashes_and_backs_off(lab: &Lab) {
     assert_eq!(status(&pod, 0)["lastState"]["terminated"]["exitCode"], 1);
     assert_eq!(condition(&pod, "Ready"), "False");
     lab.until("crash", "restarted twice", |pod| status(pod, 0)["restartCount"] == 2).await;
-    assert!(lab.events("crash").contains("Warning BackOff: Back-off restarting failed container c in pod crash_default("), "{}", lab.events("crash"));
+    assert!(
+        lab.events("crash").contains("Warning BackOff: Back-off restarting failed container c in pod crash_default("),
+        "{}",
+        lab.events("crash")
+    );
     lab.api.delete_pod("default", "crash", 1);
     lab.until("crash", "gone", Value::is_null).await;
 }
@@ -259,9 +286,12 @@ async fn init_and_sidecar(lab: &Lab) {
     lab.logged("inits", "c", 0, &["stdout F one"]).await;
     lab.api.delete_pod("default", "inits", 5);
 
-    lab.create("batch", json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 2,
+    lab.create(
+        "batch",
+        json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 2,
         "initContainers": [{"name": "side", "restartPolicy": "Always", "command": ["/bin/sleep", "1000"]}],
-        "containers": [{"name": "c", "command": ["/bin/true"]}]}));
+        "containers": [{"name": "c", "command": ["/bin/true"]}]}),
+    );
     lab.until("batch", "succeeded although a sidecar ran", |pod| pod["status"]["phase"] == "Succeeded").await;
     lab.until("inits", "gone", Value::is_null).await;
 }
@@ -275,7 +305,11 @@ async fn probes(lab: &Lab) {
     assert_eq!(condition(&pod, "Ready"), "False");
     lab.until("probed", "ready", ready).await;
     lab.until("probed", "restarted by liveness", |pod| status(pod, 0)["restartCount"] == 1).await;
-    assert!(lab.events("probed").contains("Normal Killing: Container c failed liveness probe, will be restarted"), "{}", lab.events("probed"));
+    assert!(
+        lab.events("probed").contains("Normal Killing: Container c failed liveness probe, will be restarted"),
+        "{}",
+        lab.events("probed")
+    );
     lab.api.delete_pod("default", "probed", 1);
     lab.until("probed", "gone", Value::is_null).await;
 }
@@ -283,15 +317,22 @@ async fn probes(lab: &Lab) {
 async fn bad_images_and_configs(lab: &Lab) {
     lab.create("noimage", json!({"containers": [{"name": "c", "image": "127.0.0.1:1/none:1"}]}));
     lab.create("badname", json!({"containers": [{"name": "c", "image": "Bad Name"}]}));
-    lab.create("noconfig", json!({"containers": [{"name": "c", "command": ["/bin/sleep", "1000"],
-        "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "later", "key": "a"}}}]}]}));
-    lab.create("nocommand", json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/nonesuch"]}]}));
+    lab.create(
+        "noconfig",
+        json!({"containers": [{"name": "c", "command": ["/bin/sleep", "1000"],
+        "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "later", "key": "a"}}}]}]}),
+    );
+    lab.create(
+        "nocommand",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/nonesuch"]}]}),
+    );
     let reason = |pod: &Value| status(pod, 0)["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_string();
     lab.until("noimage", "ErrImagePull", |pod| reason(pod) == "ErrImagePull").await;
     lab.until("noimage", "ImagePullBackOff", |pod| reason(pod) == "ImagePullBackOff").await;
     println!("{}", lab.events("noimage"));
     lab.until("badname", "InvalidImageName", |pod| reason(pod) == "InvalidImageName").await;
-    let pod = lab.until("noconfig", "CreateContainerConfigError", |pod| reason(pod) == "CreateContainerConfigError").await;
+    let pod =
+        lab.until("noconfig", "CreateContainerConfigError", |pod| reason(pod) == "CreateContainerConfigError").await;
     assert_eq!(status(&pod, 0)["state"]["waiting"]["message"], "configmap \"later\" not found");
     lab.api.put("v1/configmaps", json!({"metadata": {"name": "later", "namespace": "default"}, "data": {"a": "b"}}));
     lab.until("noconfig", "ready once the config map is there", ready).await;
@@ -318,7 +359,10 @@ async fn hooks_and_grace(lab: &Lab) {
     lab.api.delete_pod("default", "deaf", 1);
     lab.until_within(Duration::from_secs(8), "deaf", "gone", Value::is_null).await;
 
-    lab.create("forced", json!({"terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
+    lab.create(
+        "forced",
+        json!({"terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}),
+    );
     lab.until("forced", "ready", ready).await;
     lab.api.delete_pod("default", "forced", 0);
     assert!(lab.pod("forced").is_null());
@@ -329,9 +373,12 @@ async fn hooks_and_grace(lab: &Lab) {
 }
 
 async fn limits_and_messages(lab: &Lab) {
-    lab.create("limited", json!({"restartPolicy": "Never", "containers": [{"name": "c",
+    lab.create(
+        "limited",
+        json!({"restartPolicy": "Never", "containers": [{"name": "c",
         "command": ["/bin/sh", "-c", "echo last words > /dev/termination-log; exit 4"],
-        "resources": {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}}}]}));
+        "resources": {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}}}]}),
+    );
     let pod = lab.until("limited", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(status(&pod, 0)["state"]["terminated"]["message"], "last words\n");
     assert_eq!(pod["status"]["qosClass"], "Burstable");
@@ -347,14 +394,25 @@ async fn limits_and_messages(lab: &Lab) {
     let pod = lab.until("toobig", "refused", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(pod["status"]["reason"], "OutOfcpu");
     lab.create("root", json!({"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true}}]}));
-    let pod = lab.until("root", "refused", |pod| status(pod, 0)["state"]["waiting"]["reason"] == "CreateContainerConfigError").await;
+    let pod = lab
+        .until("root", "refused", |pod| status(pod, 0)["state"]["waiting"]["reason"] == "CreateContainerConfigError")
+        .await;
     let message = status(&pod, 0)["state"]["waiting"]["message"].as_str().expect("text").to_string();
-    assert!(message.starts_with("container has runAsNonRoot and image will run as root (pod: \"root_default("), "{message}");
+    assert!(
+        message.starts_with("container has runAsNonRoot and image will run as root (pod: \"root_default("),
+        "{message}"
+    );
 }
 
 async fn survives_restarts(lab: &mut Lab) {
-    lab.create("steady", json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
-    lab.create("doomed", json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
+    lab.create(
+        "steady",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}),
+    );
+    lab.create(
+        "doomed",
+        json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}),
+    );
     let before = lab.until("steady", "ready", ready).await;
     lab.until("doomed", "ready", ready).await;
     lab.stop().await;
@@ -403,7 +461,8 @@ async fn survives_restarts(lab: &mut Lab) {
     let sandboxes = lab.runtime.ctr(&["containers", "list"]);
     let text = String::from_utf8_lossy(&sandboxes.stdout).into_owned();
     let uid = after["metadata"]["uid"].as_str().expect("uid").to_string();
-    let pause = text.lines().filter(|line| line.contains("localhost/pause")).filter_map(|line| line.split_whitespace().next());
+    let pause =
+        text.lines().filter(|line| line.contains("localhost/pause")).filter_map(|line| line.split_whitespace().next());
     let own = pause.filter(|id| {
         let info = lab.runtime.ctr(&["containers", "info", id]);
         String::from_utf8_lossy(&info.stdout).contains(&uid)
@@ -412,13 +471,18 @@ async fn survives_restarts(lab: &mut Lab) {
         lab.runtime.ctr(&["tasks", "kill", "-s", "SIGKILL", &id]);
     }
     let after = lab.until("steady", "in a new sandbox", |pod| status(pod, 0)["restartCount"] == 2 && ready(pod)).await;
-    assert!(lab.events("steady").contains("Normal SandboxChanged: Pod sandbox changed, it will be killed and re-created."));
+    assert!(
+        lab.events("steady").contains("Normal SandboxChanged: Pod sandbox changed, it will be killed and re-created.")
+    );
     assert_eq!(after["status"]["phase"], "Running");
 }
 
 async fn namespaces(lab: &Lab) {
-    lab.create("onhost", json!({"hostNetwork": true, "terminationGracePeriodSeconds": 1,
-        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "ls /sys/class/net; exec sleep 1000"]}]}));
+    lab.create(
+        "onhost",
+        json!({"hostNetwork": true, "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "ls /sys/class/net; exec sleep 1000"]}]}),
+    );
     let pod = lab.until("onhost", "ready", ready).await;
     assert_eq!(pod["status"]["podIP"], "127.0.0.1");
     lab.create("shared", json!({"shareProcessNamespace": true, "hostname": "named", "terminationGracePeriodSeconds": 1,
@@ -427,14 +491,19 @@ async fn namespaces(lab: &Lab) {
             {"name": "a", "command": ["/bin/sleep", "1000"], "securityContext": {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}},
             {"name": "b", "command": ["/bin/sh", "-c", "sleep 1; id; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ps; exec sleep 1000"]}]}));
     let pod = lab.until("shared", "ready", ready).await;
-    lab.logged("shared", "b", 0, &["uid=1234 gid=5678 groups=99", "stdout F named", "stdout F 81", "/bin/sleep 1000"]).await;
+    lab.logged("shared", "b", 0, &["uid=1234 gid=5678 groups=99", "stdout F named", "stdout F 81", "/bin/sleep 1000"])
+        .await;
     // a debug container joins the process namespace of another
     lab.api.update("v1/pods", "default", "shared", |pod| {
         pod["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
             "targetContainerName": "a", "command": ["/bin/sh", "-c", "echo here; exec sleep 1000"]}]);
     });
     lab.logged("shared", "debug", 0, &["stdout F here"]).await;
-    let after = lab.until("shared", "debugged", |pod| !pod["status"]["ephemeralContainerStatuses"][0]["state"]["running"].is_null()).await;
+    let after = lab
+        .until("shared", "debugged", |pod| {
+            !pod["status"]["ephemeralContainerStatuses"][0]["state"]["running"].is_null()
+        })
+        .await;
     assert_eq!(status(&after, 0)["containerID"], status(&pod, 0)["containerID"]);
     lab.create("userns", json!({"hostUsers": false, "containers": [{"name": "c"}]}));
     let begun = Instant::now();

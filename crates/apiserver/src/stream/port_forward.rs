@@ -46,6 +46,6 @@ where
         result = upstream => result,
         result = downstream => result,
     };
-    let _ = to_client.close().await;
+    super::remote_command::close(to_client, from_client).await;
     result
 }

@@ -4,12 +4,17 @@
 //! connections are joined. WebSocket with `v5.channel.k8s.io` is translated to SPDY here, as KEP-4006 has it: channels
 //! 0-4 are stdin, stdout, stderr, error and resize; 255 closes one. Buffers are bounded: a slow side slows the other.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::spdy::{self, Frame, SpdyError};
 
@@ -137,8 +142,25 @@ where
         result = upstream => result,
         result = downstream => result,
     };
-    let _ = to_client.close().await;
+    close(to_client, from_client).await;
     result
+}
+
+/// How long a client has to answer the end of its WebSocket.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Ends a WebSocket so that the client has read everything before: code 1000, then its own close is awaited. Clients take
+/// a close without a code for a failure.
+pub async fn close<C>(
+    mut to_client: SplitSink<WebSocketStream<C>, Message>,
+    mut from_client: SplitStream<WebSocketStream<C>>,
+) where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let _ = to_client.send(Message::Close(Some(normal))).await;
+    let answered = async { while let Some(Ok(_)) = from_client.next().await {} };
+    let _ = tokio::time::timeout(CLOSE_LIMIT, answered).await;
 }
 
 /// One message of the client, as frames.

@@ -12,7 +12,7 @@ use crate::admission::{self, Operation};
 use crate::body::Response;
 use crate::call::Call;
 use crate::object::Object;
-use crate::options::{DeleteOptions, Propagation, WriteOptions};
+use crate::options::{DeleteOptions, Propagation};
 use crate::registry::Served;
 use crate::storage::Written;
 use crate::{alloc, decode, metadata, reply, write};
@@ -99,7 +99,7 @@ pub async fn delete_key(
         let Some(existing) = current else { return Err(Status::not_found(&served.gr, name)) };
         let old = existing.document();
         check_preconditions(served, name, &old, options)?;
-        let mut asked = write::review(call, served, Operation::Delete, "", &WriteOptions::own("apiserver"));
+        let mut asked = write::review(call, served, Operation::Delete, "");
         asked.name = name.to_string();
         admission::validate(&asked, None, Some(&old)).await?;
         let step = plan(served, &old, options);

@@ -59,6 +59,7 @@ impl Graph {
         self.nodes.get(uid)
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }

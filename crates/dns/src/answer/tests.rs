@@ -21,7 +21,10 @@ impl Zone for Fake {
 
     fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
         let at = (Some(namespace), Some(name));
-        self.services.iter().find(|service| (service.metadata.namespace.as_deref(), service.metadata.name.as_deref()) == at).cloned()
+        self.services
+            .iter()
+            .find(|service| (service.metadata.namespace.as_deref(), service.metadata.name.as_deref()) == at)
+            .cloned()
     }
 
     fn slices(&self, namespace: &str, service: &str) -> Vec<Arc<EndpointSlice>> {
@@ -43,7 +46,11 @@ impl Zone for Fake {
 }
 
 fn cluster() -> Fake {
-    let service = |name: &str, spec: Value| Arc::new(serde_json::from_value(json!({"metadata": {"namespace": "default", "name": name}, "spec": spec})).unwrap());
+    let service = |name: &str, spec: Value| {
+        Arc::new(
+            serde_json::from_value(json!({"metadata": {"namespace": "default", "name": name}, "spec": spec})).unwrap(),
+        )
+    };
     let slice = |service: &str, family: &str, ports: Value, endpoints: Value| {
         let labels = json!({"kubernetes.io/service-name": service});
         let value = json!({"metadata": {"namespace": "default", "name": service, "labels": labels}, "addressType": family, "ports": ports, "endpoints": endpoints});
@@ -52,34 +59,58 @@ fn cluster() -> Fake {
     let http = json!([{"name": "http", "port": 80, "protocol": "TCP"}]);
     Fake {
         services: vec![
-            service("web", json!({"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5", "fd00::96"], "ports": [{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]})),
+            service(
+                "web",
+                json!({"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5", "fd00::96"], "ports": [{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]}),
+            ),
             service("old", json!({"clusterIP": "10.96.0.6", "ports": [{"port": 80}]})),
-            service("db", json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"name": "sql", "port": 5432}]})),
+            service(
+                "db",
+                json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"name": "sql", "port": 5432}]}),
+            ),
             service("idle", json!({"clusterIP": "None", "ports": [{"name": "x", "port": 1}]})),
             service("out", json!({"type": "ExternalName", "externalName": "example.com"})),
         ],
         slices: vec![
             slice("web", "IPv4", http, json!([{"addresses": ["10.1.0.9"]}])),
-            slice("db", "IPv4", json!([{"name": "sql", "port": 5432, "protocol": "TCP"}]), json!([
-                {"addresses": ["10.1.0.7"], "hostname": "db-0", "conditions": {"ready": true}},
-                {"addresses": ["10.1.0.8"], "conditions": {"ready": true}},
-                {"addresses": ["10.1.0.66"], "hostname": "db-2", "conditions": {"ready": false}},
-            ])),
-            slice("idle", "IPv4", json!([{"name": "x", "port": 1}]), json!([{"addresses": ["10.1.0.1"], "conditions": {"ready": false}}])),
+            slice(
+                "db",
+                "IPv4",
+                json!([{"name": "sql", "port": 5432, "protocol": "TCP"}]),
+                json!([
+                    {"addresses": ["10.1.0.7"], "hostname": "db-0", "conditions": {"ready": true}},
+                    {"addresses": ["10.1.0.8"], "conditions": {"ready": true}},
+                    {"addresses": ["10.1.0.66"], "hostname": "db-2", "conditions": {"ready": false}},
+                ]),
+            ),
+            slice(
+                "idle",
+                "IPv4",
+                json!([{"name": "x", "port": 1}]),
+                json!([{"addresses": ["10.1.0.1"], "conditions": {"ready": false}}]),
+            ),
         ],
     }
 }
 
 fn settings() -> Settings {
-    Settings { domain: Name::from_ascii("cluster.local.").unwrap(), ttl_s: 5, service_ips: vec!["10.96.0.10".parse().unwrap()] }
+    Settings {
+        domain: Name::from_ascii("cluster.local.").unwrap(),
+        ttl_s: 5,
+        service_ips: vec!["10.96.0.10".parse().unwrap()],
+    }
 }
 
 fn show(name: &str, kind: RecordType) -> String {
     let asked = Name::from_ascii(name).unwrap();
     let lines = |records: &[Record]| records.iter().map(|record| format!("    {record}\n")).collect::<String>();
     match answer(&cluster(), &settings(), &asked, kind) {
-        Outcome::Found { answers, additionals } if additionals.is_empty() => format!("{name} {kind}\n{}", lines(&answers)),
-        Outcome::Found { answers, additionals } => format!("{name} {kind}\n{}  with\n{}", lines(&answers), lines(&additionals)),
+        Outcome::Found { answers, additionals } if additionals.is_empty() => {
+            format!("{name} {kind}\n{}", lines(&answers))
+        }
+        Outcome::Found { answers, additionals } => {
+            format!("{name} {kind}\n{}  with\n{}", lines(&answers), lines(&additionals))
+        }
         Outcome::Alias { answer, target } => format!("{name} {kind}\n    {answer} -> {target}\n"),
         other => format!("{name} {kind} {other:?}\n"),
     }

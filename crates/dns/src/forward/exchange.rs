@@ -55,9 +55,15 @@ async fn by_tcp(server: SocketAddr, bytes: &[u8], question: &Message) -> io::Res
     let mut buffer = vec![0; usize::from(length)];
     stream.read_exact(&mut buffer).await?;
     let answer = Message::from_vec(&buffer).map_err(Error::other)?;
-    if belongs(&answer, question) { Ok(answer) } else { Err(Error::new(ErrorKind::InvalidData, "the answer is to another question")) }
+    if belongs(&answer, question) {
+        Ok(answer)
+    } else {
+        Err(Error::new(ErrorKind::InvalidData, "the answer is to another question"))
+    }
 }
 
 fn belongs(answer: &Message, question: &Message) -> bool {
-    answer.metadata.id == question.metadata.id && answer.metadata.message_type == MessageType::Response && answer.queries == question.queries
+    answer.metadata.id == question.metadata.id
+        && answer.metadata.message_type == MessageType::Response
+        && answer.queries == question.queries
 }

@@ -52,7 +52,13 @@ pub async fn stream(request: Request, sender: Sender<Bytes>) -> io::Result<()> {
     Ok(())
 }
 
-fn read_history(path: &Path, file: &mut File, options: &Options, renderer: &mut Renderer, sender: &Sender<Bytes>) -> io::Result<()> {
+fn read_history(
+    path: &Path,
+    file: &mut File,
+    options: &Options,
+    renderer: &mut Renderer,
+    sender: &Sender<Bytes>,
+) -> io::Result<()> {
     let mut missing_lines = options.tail_lines;
     let start = match missing_lines.as_mut() {
         None => 0,
@@ -87,8 +93,15 @@ impl Rotated {
 }
 
 // Oldest first. With a tail, only as many files as the tail needs.
-fn plan_rotated(path: &Path, current: &File, options: &Options, missing_lines: Option<u64>) -> io::Result<Vec<Rotated>> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return Ok(Vec::new()) };
+fn plan_rotated(
+    path: &Path,
+    current: &File,
+    options: &Options,
+    missing_lines: Option<u64>,
+) -> io::Result<Vec<Rotated>> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(Vec::new());
+    };
     let own = current.metadata()?.ino();
     let prefix = format!("{name}.");
     let mut files = Vec::new();
@@ -126,7 +139,12 @@ fn count_lines(reader: &mut dyn Read) -> io::Result<u64> {
     }
 }
 
-fn skip_lines(reader: &mut dyn Read, mut lines: u64, renderer: &mut Renderer, sender: &Sender<Bytes>) -> io::Result<()> {
+fn skip_lines(
+    reader: &mut dyn Read,
+    mut lines: u64,
+    renderer: &mut Renderer,
+    sender: &Sender<Bytes>,
+) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
     while lines > 0 {
         let count = reader.read(&mut buffer)?;
@@ -193,13 +211,20 @@ fn tail_start<F: Read + Seek>(file: &mut F, lines: u64) -> io::Result<(u64, u64)
     Ok((0, if end > 0 { found + 1 } else { 0 }))
 }
 
-async fn follow_file(path: &Path, file: File, renderer: &mut Renderer, sender: &Sender<Bytes>, running: &(dyn Fn() -> bool + Send + Sync)) -> io::Result<()> {
+async fn follow_file(
+    path: &Path,
+    file: File,
+    renderer: &mut Renderer,
+    sender: &Sender<Bytes>,
+    running: &(dyn Fn() -> bool + Send + Sync),
+) -> io::Result<()> {
     let mut file = file;
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         // Asked before the read: what was written before the container ended is then surely read below.
         let last_round = !running();
-        let rotated = std::fs::metadata(path).ok().zip(file.metadata().ok()).is_some_and(|(now, open)| now.ino() != open.ino());
+        let rotated =
+            std::fs::metadata(path).ok().zip(file.metadata().ok()).is_some_and(|(now, open)| now.ino() != open.ino());
         loop {
             let count = file.read(&mut buffer)?;
             if count == 0 {
@@ -268,19 +293,32 @@ mod tests {
 
     #[test]
     fn the_tail_starts_where_it_should() {
-        let table = [("", 3, (0, 0)), ("a\nb\nc\n", 0, (6, 0)), ("a\nb\nc\n", 1, (4, 1)), ("a\nb\nc", 2, (2, 2)), ("a\nb\n", 9, (0, 2)), ("\n\n", 1, (1, 1))];
+        let table = [
+            ("", 3, (0, 0)),
+            ("a\nb\nc\n", 0, (6, 0)),
+            ("a\nb\nc\n", 1, (4, 1)),
+            ("a\nb\nc", 2, (2, 2)),
+            ("a\nb\n", 9, (0, 2)),
+            ("\n\n", 1, (1, 1)),
+        ];
         for (text, lines, expected) in table {
             assert_eq!(tail_start(&mut io::Cursor::new(text.as_bytes()), lines).unwrap(), expected, "{text:?} {lines}");
         }
         let long = "x\n".repeat(CHUNK_BYTES);
-        assert_eq!(tail_start(&mut io::Cursor::new(long.as_bytes()), 40_000).unwrap(), (long.len() as u64 - 80_000, 40_000));
+        assert_eq!(
+            tail_start(&mut io::Cursor::new(long.as_bytes()), 40_000).unwrap(),
+            (long.len() as u64 - 80_000, 40_000)
+        );
     }
 
     #[tokio::test]
     async fn rotated_files_come_first_and_feed_the_tail() {
         let dir = Dir::new("rotated");
         let path = dir.0.join("0.log");
-        let mut zip = flate2::write::GzEncoder::new(File::create(dir.0.join("0.log.20261121-090000.gz")).unwrap(), flate2::Compression::fast());
+        let mut zip = flate2::write::GzEncoder::new(
+            File::create(dir.0.join("0.log.20261121-090000.gz")).unwrap(),
+            flate2::Compression::fast(),
+        );
         zip.write_all((line("a") + &line("b")).as_bytes()).unwrap();
         zip.finish().unwrap();
         std::fs::write(dir.0.join("0.log.20261121-093000"), line("c") + &line("d")).unwrap();
@@ -288,7 +326,11 @@ mod tests {
         std::fs::write(dir.0.join("1.log"), line("other")).unwrap();
         assert_eq!(all(&path, Options::default()).await, "a\nb\nc\nd\ne\n");
         for (lines, expected) in [(0, ""), (1, "e\n"), (2, "d\ne\n"), (4, "b\nc\nd\ne\n"), (9, "a\nb\nc\nd\ne\n")] {
-            assert_eq!(all(&path, Options { tail_lines: Some(lines), ..Options::default() }).await, expected, "tail {lines}");
+            assert_eq!(
+                all(&path, Options { tail_lines: Some(lines), ..Options::default() }).await,
+                expected,
+                "tail {lines}"
+            );
         }
     }
 

@@ -15,7 +15,11 @@ pub fn find_container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
 }
 
 /// The amount divided by the divisor and rounded up. A limit that is not set is the node's allocatable amount.
-pub fn value(container: &Container, selector: &ResourceFieldSelector, allocatable: &BTreeMap<String, ApiQuantity>) -> Result<String, EnvError> {
+pub fn value(
+    container: &Container,
+    selector: &ResourceFieldSelector,
+    allocatable: &BTreeMap<String, ApiQuantity>,
+) -> Result<String, EnvError> {
     let unsupported = || EnvError::Resource(selector.resource.clone());
     let (list, resource) = selector.resource.split_once('.').ok_or_else(unsupported)?;
     let known = matches!(resource, "cpu" | "memory" | "ephemeral-storage") || resource.starts_with("hugepages-");
@@ -28,7 +32,8 @@ pub fn value(container: &Container, selector: &ResourceFieldSelector, allocatabl
     if !known {
         return Err(unsupported());
     }
-    let set = amounts.and_then(|amounts| amounts.get(resource)).map(parse).transpose()?.filter(|amount| !amount.is_zero());
+    let set =
+        amounts.and_then(|amounts| amounts.get(resource)).map(parse).transpose()?.filter(|amount| !amount.is_zero());
     let amount = match set {
         None if list == "limits" => allocatable.get(resource).map(parse).transpose()?,
         set => set,

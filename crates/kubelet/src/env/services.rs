@@ -17,7 +17,10 @@ pub fn variables(pod: &Pod, services: &[Arc<Service>]) -> BTreeMap<String, Strin
     let mut out = BTreeMap::new();
     let mut wanted: Vec<&Service> = Vec::new();
     for service in services {
-        let at = (service.metadata.namespace.as_deref().unwrap_or_default(), service.metadata.name.as_deref().unwrap_or_default());
+        let at = (
+            service.metadata.namespace.as_deref().unwrap_or_default(),
+            service.metadata.name.as_deref().unwrap_or_default(),
+        );
         if (links && at.0 == namespace) || at == MASTER {
             wanted.push(service);
         }

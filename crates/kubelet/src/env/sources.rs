@@ -62,7 +62,9 @@ impl Sources {
     /// Services of the pod's namespace and the API server's.
     pub async fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>, EnvError> {
         if tokio::time::timeout(SYNC_TIMEOUT, self.services.synced()).await.is_err() {
-            return Err(EnvError::Fetch("services have not yet been read at least once, cannot construct envvars".into()));
+            return Err(EnvError::Fetch(
+                "services have not yet been read at least once, cannot construct envvars".into(),
+            ));
         }
         let mut services = self.services.list_in(namespace);
         if namespace != "default" {

@@ -9,19 +9,31 @@ use serde_json::json;
 use super::*;
 
 fn objects() -> Objects {
-    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "cm"}, "data": {"KEY": "from-map", "bad=name": "x"}})).unwrap();
-    let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "sec"}, "data": {"PASS": "aHVudGVyMg=="}})).unwrap();
-    Objects { config_maps: BTreeMap::from([("cm".into(), Arc::new(map))]), secrets: BTreeMap::from([("sec".into(), Arc::new(secret))]) }
+    let map: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "cm"}, "data": {"KEY": "from-map", "bad=name": "x"}}))
+            .unwrap();
+    let secret: Secret =
+        serde_json::from_value(json!({"metadata": {"name": "sec"}, "data": {"PASS": "aHVudGVyMg=="}})).unwrap();
+    Objects {
+        config_maps: BTreeMap::from([("cm".into(), Arc::new(map))]),
+        secrets: BTreeMap::from([("sec".into(), Arc::new(secret))]),
+    }
 }
 
 fn services() -> Vec<Arc<Service>> {
     let service = |namespace: &str, name: &str, ip: &str, ports: serde_json::Value| {
-        let value = json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"clusterIP": ip, "ports": ports}});
+        let value =
+            json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"clusterIP": ip, "ports": ports}});
         Arc::new(serde_json::from_value(value).unwrap())
     };
     vec![
         service("default", "kubernetes", "10.96.0.1", json!([{"name": "https", "port": 443}])),
-        service("ns", "web-front", "10.96.0.9", json!([{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}])),
+        service(
+            "ns",
+            "web-front",
+            "10.96.0.9",
+            json!([{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]),
+        ),
         service("ns", "headless", "None", json!([{"port": 80}])),
         service("other", "hidden", "10.96.0.7", json!([{"port": 80}])),
     ]
@@ -33,7 +45,8 @@ fn check(links: bool, container: serde_json::Value, expected: Expect) {
         "spec": {"nodeName": "n1", "serviceAccountName": "sa", "enableServiceLinks": links, "containers": [container]},
     }))
     .unwrap();
-    let allocatable = BTreeMap::from([("cpu".to_owned(), Quantity("2".into())), ("memory".to_owned(), Quantity("1Gi".into()))]);
+    let allocatable =
+        BTreeMap::from([("cpu".to_owned(), Quantity("2".into())), ("memory".to_owned(), Quantity("1Gi".into()))]);
     let (services, objects) = (services(), objects());
     let inputs = Inputs {
         pod: &pod,
@@ -125,14 +138,32 @@ fn own_variables_use_earlier_ones_and_services() {
 #[test]
 fn fields_and_resources() {
     let paths = [
-        "metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations['k']", "metadata.labels['none']",
-        "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+        "metadata.labels",
+        "metadata.annotations['k']",
+        "metadata.labels['none']",
+        "spec.nodeName",
+        "spec.serviceAccountName",
+        "status.hostIP",
+        "status.hostIPs",
+        "status.podIP",
+        "status.podIPs",
     ];
     let resources = [
-        ("limits.cpu", "1"), ("limits.cpu", "1m"), ("limits.memory", "1Mi"), ("requests.cpu", "0"), ("requests.cpu", "1m"),
-        ("requests.memory", "1M"), ("limits.ephemeral-storage", "1"),
+        ("limits.cpu", "1"),
+        ("limits.cpu", "1m"),
+        ("limits.memory", "1Mi"),
+        ("requests.cpu", "0"),
+        ("requests.cpu", "1m"),
+        ("requests.memory", "1M"),
+        ("limits.ephemeral-storage", "1"),
     ];
-    let fields = paths.iter().enumerate().map(|(at, path)| json!({"name": format!("F{at:02}"), "valueFrom": {"fieldRef": {"fieldPath": path}}}));
+    let fields = paths
+        .iter()
+        .enumerate()
+        .map(|(at, path)| json!({"name": format!("F{at:02}"), "valueFrom": {"fieldRef": {"fieldPath": path}}}));
     let amounts = resources.iter().enumerate().map(|(at, (resource, divisor))| {
         json!({"name": format!("R{at}"), "valueFrom": {"resourceFieldRef": {"resource": resource, "divisor": divisor}}})
     });
@@ -181,17 +212,41 @@ fn errors_read_as_upstream_writes_them() {
     let table = [
         (json!({"envFrom": [{"configMapRef": {"name": "no"}}]}), "configmap \"no\" not found"),
         (json!({"envFrom": [{"secretRef": {"name": "no"}}]}), "secret \"no\" not found"),
-        (json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]}), "couldn't find key k in ConfigMap ns/cm"),
-        (json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "k"}}}]}), "couldn't find key k in Secret ns/sec"),
-        (json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "no", "key": "k"}}}]}), "configmap \"no\" not found"),
-        (json!({"env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}), "unsupported fieldPath: spec.x"),
-        (json!({"env": [{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.x"}}}]}), "unsupported container resource : limits.x"),
+        (
+            json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}]}),
+            "couldn't find key k in ConfigMap ns/cm",
+        ),
+        (
+            json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "sec", "key": "k"}}}]}),
+            "couldn't find key k in Secret ns/sec",
+        ),
+        (
+            json!({"env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "no", "key": "k"}}}]}),
+            "configmap \"no\" not found",
+        ),
+        (
+            json!({"env": [{"name": "X", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}),
+            "unsupported fieldPath: spec.x",
+        ),
+        (
+            json!({"env": [{"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.x"}}}]}),
+            "unsupported container resource : limits.x",
+        ),
     ];
     for (mut container, expected) in table {
         container["name"] = json!("c");
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"namespace": "ns"}, "spec": {"containers": [container]}})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"namespace": "ns"}, "spec": {"containers": [container]}}))
+                .unwrap();
         let objects = objects();
-        let inputs = Inputs { pod: &pod, pod_ips: &[], host_ips: &[], allocatable: &BTreeMap::new(), services: &[], objects: &objects };
+        let inputs = Inputs {
+            pod: &pod,
+            pod_ips: &[],
+            host_ips: &[],
+            allocatable: &BTreeMap::new(),
+            services: &[],
+            objects: &objects,
+        };
         let result = plan(&inputs, &pod.spec.as_ref().unwrap().containers[0]);
         assert_eq!(result.unwrap_err().to_string(), expected);
     }
@@ -205,7 +260,10 @@ fn references_and_arguments() {
         "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "b", "key": "k"}}}],
     }))
     .unwrap();
-    assert_eq!(references(&container), References { config_maps: ["a".into(), "b".into()].into(), secrets: ["s".into()].into() });
+    assert_eq!(
+        references(&container),
+        References { config_maps: ["a".into(), "b".into()].into(), secrets: ["s".into()].into() }
+    );
     let env = [("A".to_owned(), "1".to_owned())];
     assert_eq!(super::expand(&["$(A)".into(), "$(B)".into(), "$$(A)".into()], &env), ["1", "$(B)", "$(A)"]);
 }

@@ -25,10 +25,17 @@ pub enum Outcome {
 pub const MAX_OUTPUT_BYTES: usize = 10 << 10;
 
 /// Runs the probe once.
-pub async fn run(runtime: &cri::Client, container: &Container, container_id: &str, probe: &Probe, pod_ip: &str) -> Outcome {
+pub async fn run(
+    runtime: &cri::Client,
+    container: &Container,
+    container_id: &str,
+    probe: &Probe,
+    pod_ip: &str,
+) -> Outcome {
     let timeout = Duration::from_secs(probe.timeout_seconds.unwrap_or(1).max(1) as u64);
     if let Some(action) = &probe.exec {
-        return exec(runtime, container_id, command(action.command.as_deref().unwrap_or_default(), container), timeout).await;
+        return exec(runtime, container_id, command(action.command.as_deref().unwrap_or_default(), container), timeout)
+            .await;
     }
     if let Some(action) = &probe.http_get {
         let port = match port(&action.port, container) {
@@ -36,7 +43,8 @@ pub async fn run(runtime: &cri::Client, container: &Container, container_id: &st
             Err(error) => return Outcome::Error(error),
         };
         let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(pod_ip);
-        let headers = action.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect();
+        let headers =
+            action.http_headers.iter().flatten().map(|header| (header.name.clone(), header.value.clone())).collect();
         let https = action.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
         let target = http::Target { https, host: host.to_owned(), port, path: action.path.clone().unwrap_or_default() };
         return http::get(target, headers, timeout).await;
@@ -49,7 +57,9 @@ pub async fn run(runtime: &cri::Client, container: &Container, container_id: &st
         };
     }
     if let Some(action) = &probe.grpc {
-        let Ok(port) = u16::try_from(action.port) else { return Outcome::Error(format!("invalid port number: {}", action.port)) };
+        let Ok(port) = u16::try_from(action.port) else {
+            return Outcome::Error(format!("invalid port number: {}", action.port));
+        };
         let tls = action.mode.as_deref() == Some("TLS");
         return grpc::check(pod_ip, port, action.service.as_deref().unwrap_or_default(), tls, timeout).await;
     }
@@ -66,7 +76,9 @@ async fn exec(runtime: &cri::Client, container_id: &str, command: Vec<String>, t
             Outcome::Failure(String::from_utf8_lossy(&output).into_owned())
         }
         // A command that took too long is a failed probe, not a failed runtime.
-        Err(error) if error.code == tonic::Code::DeadlineExceeded => Outcome::Failure(format!("command timed out: {error}")),
+        Err(error) if error.code == tonic::Code::DeadlineExceeded => {
+            Outcome::Failure(format!("command timed out: {error}"))
+        }
         Err(error) => Outcome::Error(error.to_string()),
     }
 }
@@ -87,7 +99,9 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
             let named = container.ports.iter().flatten().find(|port| port.name.as_deref() == Some(name));
             match named {
                 Some(port) => port.container_port,
-                None => name.parse().map_err(|_| format!("couldn't find port: \"{name}\" in container {}", container.name))?,
+                None => name
+                    .parse()
+                    .map_err(|_| format!("couldn't find port: \"{name}\" in container {}", container.name))?,
             }
         }
     };

@@ -31,9 +31,13 @@ pub async fn check(host: &str, port: u16, service: &str, use_tls: bool, timeout:
     let seconds = timeout.as_secs();
     let stream = match tokio::time::timeout_at(deadline, connect).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Outcome::Failure(format!("error: failed to connect service at \"{address}\": {error}")),
+        Ok(Err(error)) => {
+            return Outcome::Failure(format!("error: failed to connect service at \"{address}\": {error}"));
+        }
         Err(_) => {
-            return Outcome::Failure(format!("timeout: failed to connect service \"{address}\" within {seconds}s: context deadline exceeded"));
+            return Outcome::Failure(format!(
+                "timeout: failed to connect service \"{address}\" within {seconds}s: context deadline exceeded"
+            ));
         }
     };
     match tokio::time::timeout_at(deadline, call(stream, &address, service)).await {
@@ -102,7 +106,10 @@ fn judge(answer: &Answer, seconds: u64) -> Outcome {
         "0" => match status(&answer.body) {
             SERVING => Outcome::Success,
             other => {
-                let name = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"].get(other as usize).copied().unwrap_or("UNKNOWN");
+                let name = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"]
+                    .get(other as usize)
+                    .copied()
+                    .unwrap_or("UNKNOWN");
                 Outcome::Failure(format!("service unhealthy (responded with \"{name}\")"))
             }
         },
@@ -112,8 +119,14 @@ fn judge(answer: &Answer, seconds: u64) -> Outcome {
         )),
         DEADLINE_EXCEEDED => Outcome::Failure(format!("timeout: health rpc did not complete within {seconds}s")),
         code => {
-            let name = code.parse::<i32>().map(tonic::Code::from_i32).map_or_else(|_| code.to_owned(), |code| format!("{code:?}"));
-            Outcome::Failure(format!("error: health rpc probe failed: rpc error: code = {name} desc = {}", answer.message))
+            let name = code
+                .parse::<i32>()
+                .map(tonic::Code::from_i32)
+                .map_or_else(|_| code.to_owned(), |code| format!("{code:?}"));
+            Outcome::Failure(format!(
+                "error: health rpc probe failed: rpc error: code = {name} desc = {}",
+                answer.message
+            ))
         }
     }
 }
@@ -168,7 +181,10 @@ mod tests {
         let table = [
             (answer("0", "", 1), Outcome::Success),
             (answer("0", "", 2), failure("service unhealthy (responded with \"NOT_SERVING\")")),
-            (answer("12", "no", 0), failure("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): no")),
+            (
+                answer("12", "no", 0),
+                failure("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): no"),
+            ),
             (answer("5", "gone", 0), failure("error: health rpc probe failed: rpc error: code = NotFound desc = gone")),
             (answer("4", "", 0), failure("timeout: health rpc did not complete within 3s")),
         ];

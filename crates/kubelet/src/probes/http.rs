@@ -117,9 +117,14 @@ async fn exchange<S>(stream: S, target: &Target, headers: &[(String, String)]) -
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut request = Request::builder().method(Method::GET).uri(target.path_and_query()).body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let mut request = Request::builder()
+        .method(Method::GET)
+        .uri(target.path_and_query())
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
     *request.headers_mut() = request_headers(target, headers)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| hyper_words(&error))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| hyper_words(&error))?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(|error| hyper_words(&error))?;
         Ok(read(response).await)
@@ -155,7 +160,8 @@ fn request_headers(target: &Target, headers: &[(String, String)]) -> Result<Head
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         let name: HeaderName = name.parse().map_err(|_| format!("net/http: invalid header field name \"{name}\""))?;
-        let value = HeaderValue::from_str(value).map_err(|_| format!("net/http: invalid header field value for \"{name}\""))?;
+        let value =
+            HeaderValue::from_str(value).map_err(|_| format!("net/http: invalid header field value for \"{name}\""))?;
         map.append(name, value);
     }
     let default = |map: &mut HeaderMap, name: HeaderName, value: &str| -> Result<(), String> {
@@ -235,8 +241,14 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Outcome::Success),
             ("HTTP/1.1 399 Odd\r\nContent-Length: 0\r\n\r\n", Outcome::Success),
             ("HTTP/1.1 304 Not Modified\r\n\r\n", Outcome::Success),
-            ("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", Outcome::Failure("HTTP probe failed with statuscode: 500".into())),
-            ("HTTP/1.1 302 Found\r\nLocation: http://example.com/\r\nContent-Length: 3\r\n\r\nbye", Outcome::Warning("Probe terminated redirects, Response body: bye".into())),
+            (
+                "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n",
+                Outcome::Failure("HTTP probe failed with statuscode: 500".into()),
+            ),
+            (
+                "HTTP/1.1 302 Found\r\nLocation: http://example.com/\r\nContent-Length: 3\r\n\r\nbye",
+                Outcome::Warning("Probe terminated redirects, Response body: bye".into()),
+            ),
         ] {
             let (port, server) = serve(vec![answer.to_owned()]).await;
             assert_eq!(get(target(port, "/"), Vec::new(), LIMIT).await, expected, "{answer}");
@@ -253,8 +265,12 @@ mod tests {
         let (port, server) = serve(answers).await;
         let headers = vec![("X-A".to_owned(), "1".to_owned()), ("Host".to_owned(), "example.org".to_owned())];
         assert_eq!(get(target(port, "a b"), headers, LIMIT).await, Outcome::Success);
-        let head = "x-a: 1\r\nhost: example.org\r\nuser-agent: kube-probe/1.37\r\naccept: */*\r\nconnection: close\r\n\r\n";
-        assert_eq!(server.await.unwrap(), [format!("GET /a%20b HTTP/1.1\r\n{head}"), format!("GET /b?c=d HTTP/1.1\r\n{head}")]);
+        let head =
+            "x-a: 1\r\nhost: example.org\r\nuser-agent: kube-probe/1.37\r\naccept: */*\r\nconnection: close\r\n\r\n";
+        assert_eq!(
+            server.await.unwrap(),
+            [format!("GET /a%20b HTTP/1.1\r\n{head}"), format!("GET /b?c=d HTTP/1.1\r\n{head}")]
+        );
     }
 
     #[tokio::test]
@@ -262,21 +278,30 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let slow = get(target(port, "/x"), Vec::new(), Duration::from_millis(50)).await;
-        let text = format!("Get \"http://127.0.0.1:{port}/x\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)");
+        let text = format!(
+            "Get \"http://127.0.0.1:{port}/x\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        );
         assert_eq!(slow, Outcome::Failure(text));
         drop(listener);
         let refused = get(target(port, "/x"), Vec::new(), LIMIT).await;
         let text = format!("Get \"http://127.0.0.1:{port}/x\": dial tcp 127.0.0.1:{port}: connect: connection refused");
         assert_eq!(refused, Outcome::Failure(text));
         let (port, server) = serve(vec![String::new()]).await;
-        assert_eq!(get(target(port, ""), Vec::new(), LIMIT).await, Outcome::Failure(format!("Get \"http://127.0.0.1:{port}/\": EOF")));
+        assert_eq!(
+            get(target(port, ""), Vec::new(), LIMIT).await,
+            Outcome::Failure(format!("Get \"http://127.0.0.1:{port}/\": EOF"))
+        );
         server.await.unwrap();
     }
 
     #[test]
     fn redirect_targets() {
         let from = target(80, "/dir/file?x=1");
-        let table = [("/a?b", "http://127.0.0.1:80/a?b"), ("next", "http://127.0.0.1:80/dir/next"), ("https://other/z", "https://other:443/z")];
+        let table = [
+            ("/a?b", "http://127.0.0.1:80/a?b"),
+            ("next", "http://127.0.0.1:80/dir/next"),
+            ("https://other/z", "https://other:443/z"),
+        ];
         for (location, expected) in table {
             assert_eq!(from.redirected(location).unwrap().url(), expected);
         }

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Probes;
 use super::action::{self, Outcome};
 use super::machine::{Kind, Machine, Next, View};
-use super::Probes;
 
 /// Tries per round when the probe itself could not be done.
 const MAX_ATTEMPTS: usize = 3;
@@ -124,7 +124,11 @@ impl Task {
 
     fn event(&self, reason: &str, message: String) {
         let mut about = client::reference(self.pod.as_ref());
-        let own = self.pod.spec.as_ref().is_some_and(|spec| spec.containers.iter().any(|container| container.name == self.container.name));
+        let own = self
+            .pod
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.containers.iter().any(|container| container.name == self.container.name));
         let list = if own { "containers" } else { "initContainers" };
         about.field_path = Some(format!("spec.{list}{{{}}}", self.container.name));
         self.probes.0.recorder.event(&about, "Warning", reason, message);

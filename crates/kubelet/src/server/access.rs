@@ -63,7 +63,8 @@ impl Access {
             return None;
         }
         let question = (identity.name.clone(), verb, subresource);
-        let known = self.lock().get(&question).filter(|(until, _)| *until > Instant::now()).map(|(_, allowed)| *allowed);
+        let known =
+            self.lock().get(&question).filter(|(until, _)| *until > Instant::now()).map(|(_, allowed)| *allowed);
         let allowed = match known {
             Some(allowed) => allowed,
             None => {
@@ -71,12 +72,16 @@ impl Access {
                 let mut answers = self.lock();
                 answers.retain(|_, (until, _)| *until > Instant::now());
                 if answers.len() < MAX_CACHED {
-                    answers.insert(question, (Instant::now() + if allowed { ALLOWED_TTL } else { DENIED_TTL }, allowed));
+                    answers
+                        .insert(question, (Instant::now() + if allowed { ALLOWED_TTL } else { DENIED_TTL }, allowed));
                 }
                 allowed
             }
         };
-        let text = format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])\n", identity.name);
+        let text = format!(
+            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{subresource}])\n",
+            identity.name
+        );
         (!allowed).then_some(text)
     }
 

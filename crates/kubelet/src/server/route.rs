@@ -46,15 +46,23 @@ pub enum Refusal {
 /// Query parameters in order, decoded.
 pub fn query_pairs(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(name, value)| (decode(name, true), decode(value, true))).collect()
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(name, value)| (decode(name, true), decode(value, true)))
+        .collect()
 }
 
 /// Finds the route.
 pub fn parse(path: &str, query: &str) -> Result<Route, Refusal> {
-    let segments: Vec<String> = path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect();
+    let segments: Vec<String> =
+        path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let pairs = query_pairs(query);
-    let pod = |namespace: &str, name: &str, uid: Option<&str>| PodRef { namespace: namespace.into(), name: name.into(), uid: uid.map(Into::into) };
+    let pod = |namespace: &str, name: &str, uid: Option<&str>| PodRef {
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: uid.map(Into::into),
+    };
     Ok(match segments.as_slice() {
         ["healthz"] | ["healthz", "ping" | "syncloop"] => Route::Healthz,
         ["pods"] => Route::Pods,
@@ -63,11 +71,19 @@ pub fn parse(path: &str, query: &str) -> Result<Route, Refusal> {
         ["metrics"] => Route::Metrics,
         ["metrics", "cadvisor"] => Route::MetricsCadvisor,
         ["metrics", "resource"] => Route::MetricsResource,
-        ["containerLogs", namespace, name, container] => Route::Logs { pod: pod(namespace, name, None), container: (*container).into() },
+        ["containerLogs", namespace, name, container] => {
+            Route::Logs { pod: pod(namespace, name, None), container: (*container).into() }
+        }
         ["exec", namespace, name, rest @ ..] => {
             let (uid, container) = uid_and_container(rest)?;
-            let command: Vec<String> = pairs.iter().filter(|(name, _)| name == "command").map(|(_, value)| value.clone()).collect();
-            Route::Exec { pod: pod(namespace, name, uid), container: container.into(), command, wanted: wanted(&pairs)? }
+            let command: Vec<String> =
+                pairs.iter().filter(|(name, _)| name == "command").map(|(_, value)| value.clone()).collect();
+            Route::Exec {
+                pod: pod(namespace, name, uid),
+                container: container.into(),
+                command,
+                wanted: wanted(&pairs)?,
+            }
         }
         ["attach", namespace, name, rest @ ..] => {
             let (uid, container) = uid_and_container(rest)?;
@@ -112,7 +128,9 @@ pub fn log_options(query: &str, now: Timestamp) -> Result<(Options, bool), Refus
     let mut options = Options::default();
     let mut previous = false;
     for (name, value) in query_pairs(query) {
-        let invalid = |text: &str| Refusal::BadRequest(format!("{{\"message\": \"{name}: Invalid value: \\\"{value}\\\": {text}\"}}"));
+        let invalid = |text: &str| {
+            Refusal::BadRequest(format!("{{\"message\": \"{name}: Invalid value: \\\"{value}\\\": {text}\"}}"))
+        };
         let flag = || match value.as_str() {
             "true" | "1" | "" => Ok(true),
             "false" | "0" => Ok(false),
@@ -151,7 +169,10 @@ fn decode(text: &str, plus: bool) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let code = (*byte == b'%').then(|| text.get(at + 1..at + 3)).flatten().and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let code = (*byte == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match (code, byte) {
             (Some(code), _) => {
                 out.push(code);
@@ -180,11 +201,32 @@ mod tests {
             (
                 "/exec/ns/p/c",
                 "command=sh&command=-c&command=echo+a%20%26b&input=1&output=1&error=1",
-                Ok(Route::Exec { pod: pod(None), container: "c".into(), command: vec!["sh".into(), "-c".into(), "echo a &b".into()], wanted: all }),
+                Ok(Route::Exec {
+                    pod: pod(None),
+                    container: "c".into(),
+                    command: vec!["sh".into(), "-c".into(), "echo a &b".into()],
+                    wanted: all,
+                }),
             ),
-            ("/attach/ns/p/u/c", "output=1&error=1&tty=1", Ok(Route::Attach { pod: pod(Some("u")), container: "c".into(), wanted: Wanted { stdout: true, tty: true, ..Wanted::default() } })),
-            ("/exec/ns/p/c", "command=sh", Err(Refusal::BadRequest("you must specify at least 1 of stdin, stdout, stderr".into()))),
-            ("/portForward/ns/p", "port=80,81&port=82", Ok(Route::PortForward { pod: pod(None), ports: vec![80, 81, 82] })),
+            (
+                "/attach/ns/p/u/c",
+                "output=1&error=1&tty=1",
+                Ok(Route::Attach {
+                    pod: pod(Some("u")),
+                    container: "c".into(),
+                    wanted: Wanted { stdout: true, tty: true, ..Wanted::default() },
+                }),
+            ),
+            (
+                "/exec/ns/p/c",
+                "command=sh",
+                Err(Refusal::BadRequest("you must specify at least 1 of stdin, stdout, stderr".into())),
+            ),
+            (
+                "/portForward/ns/p",
+                "port=80,81&port=82",
+                Ok(Route::PortForward { pod: pod(None), ports: vec![80, 81, 82] }),
+            ),
             ("/portForward/ns/p/u", "", Ok(Route::PortForward { pod: pod(Some("u")), ports: vec![] })),
             ("/portForward/ns/p", "port=0", Err(Refusal::BadRequest("port must be between 1 and 65535".into()))),
             ("/nothing", "", Err(Refusal::NotFound)),

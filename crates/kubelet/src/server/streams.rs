@@ -22,16 +22,23 @@ pub async fn proxy(request: Request<Incoming>, url: &str, shutdown: Cancellation
     }
 }
 
-async fn forward(mut request: Request<Incoming>, url: &str, shutdown: CancellationToken) -> Result<Response<Body>, String> {
+async fn forward(
+    mut request: Request<Incoming>,
+    url: &str,
+    shutdown: CancellationToken,
+) -> Result<Response<Body>, String> {
     let uri: Uri = url.parse().map_err(|_| format!("{url} is not a URL"))?;
     let host = uri.host().ok_or_else(|| format!("{url} has no host"))?;
     if uri.scheme_str() != Some("http") {
         return Err(format!("{url} is not plain http; let the runtime stream on loopback without TLS"));
     }
     let port = uri.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(|error| format!("{host}:{port}: {error}"))?;
+    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port))
+        .await
+        .map_err(|error| format!("{host}:{port}: {error}"))?;
     let _ = stream.set_nodelay(true);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     tokio::spawn(connection.with_upgrades());
 
     let mut onward = Request::new(Empty::<Bytes>::new());

@@ -8,7 +8,12 @@ use crate::pods::ContainerRef;
 pub type Problem = (u16, String);
 
 /// The instance whose log is wanted. `instances` are newest first.
-pub fn for_logs<'a>(pod: &Pod, instances: &'a [ContainerRef], container: &str, previous: bool) -> Result<&'a ContainerRef, Problem> {
+pub fn for_logs<'a>(
+    pod: &Pod,
+    instances: &'a [ContainerRef],
+    container: &str,
+    previous: bool,
+) -> Result<&'a ContainerRef, Problem> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     if !has_container(pod, container) {
         return Err((404, format!("container \"{container}\" not found in pod \"{name}\"")));
@@ -21,7 +26,8 @@ pub fn for_logs<'a>(pod: &Pod, instances: &'a [ContainerRef], container: &str, p
         let waiting = status(pod, container).and_then(|status| status.state.as_ref()?.waiting.as_ref()).is_some();
         return if waiting && !newest.running { Ok(newest) } else { own.next().ok_or_else(missing) };
     }
-    own.find(|instance| instance.running || instance.log_path.exists()).ok_or_else(|| (400, why_no_logs(pod, container)))
+    own.find(|instance| instance.running || instance.log_path.exists())
+        .ok_or_else(|| (400, why_no_logs(pod, container)))
 }
 
 fn why_no_logs(pod: &Pod, container: &str) -> String {
@@ -53,7 +59,8 @@ pub fn for_streams<'a>(pod: &Pod, instances: &'a [ContainerRef], container: &str
 fn has_container(pod: &Pod, name: &str) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let ephemeral = spec.ephemeral_containers.iter().flatten().any(|container| container.name == name);
-    ephemeral || spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(|container| container.name == name)
+    ephemeral
+        || spec.containers.iter().chain(spec.init_containers.iter().flatten()).any(|container| container.name == name)
 }
 
 fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
@@ -69,7 +76,8 @@ mod tests {
     use super::*;
 
     fn pod(state: serde_json::Value) -> Pod {
-        let status = json!({"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let status =
+            json!({"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
         serde_json::from_value(json!({
             "metadata": {"name": "p"},
             "spec": {"containers": [{"name": "c"}]},
@@ -90,16 +98,28 @@ mod tests {
         let pulling = json!({"waiting": {"reason": "ImagePullBackOff"}});
         let (a, b) = (instance("a", false, true), instance("b", true, true));
         let none = instance("n", false, false);
-        let bad = |text: &str| Err((400, text.to_owned()));
-        let table: [(_, Vec<ContainerRef>, &str, bool, Result<&str, Problem>); 9] = [
+        let bad = |text: &str| Err::<&str, Problem>((400, text.to_owned()));
+        let table = [
             (&running, vec![b.clone(), a.clone()], "c", false, Ok("b")),
             (&running, vec![b.clone(), a.clone()], "c", true, Ok("a")),
             (&running, vec![b.clone()], "c", true, bad("previous terminated container \"c\" in pod \"p\" not found")),
             (&crashed, vec![a.clone()], "c", false, Ok("a")),
             (&crashed, vec![a.clone()], "c", true, Ok("a")),
             (&crashed, vec![none.clone(), a.clone()], "c", false, Ok("a")),
-            (&crashed, vec![none], "c", false, bad("container \"c\" in pod \"p\" is waiting to start: CrashLoopBackOff")),
-            (&pulling, vec![], "c", false, bad("container \"c\" in pod \"p\" is waiting to start: trying and failing to pull image")),
+            (
+                &crashed,
+                vec![none],
+                "c",
+                false,
+                bad("container \"c\" in pod \"p\" is waiting to start: CrashLoopBackOff"),
+            ),
+            (
+                &pulling,
+                vec![],
+                "c",
+                false,
+                bad("container \"c\" in pod \"p\" is waiting to start: trying and failing to pull image"),
+            ),
             (&running, vec![b], "x", false, Err((404, "container \"x\" not found in pod \"p\"".to_owned()))),
         ];
         for (state, instances, container, previous, expected) in table {

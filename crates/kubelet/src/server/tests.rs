@@ -66,7 +66,9 @@ impl Fixture {
         let shutdown = CancellationToken::new();
         let refuse = tower::service_fn(|_: Request<kube::client::Body>| async {
             let body = json!({"kind": "Status", "status": "Failure", "code": 404, "message": "no such thing", "reason": "NotFound"}).to_string();
-            Ok::<_, Infallible>(Response::builder().status(404).body(kube::client::Body::from(body.into_bytes())).unwrap())
+            Ok::<_, Infallible>(
+                Response::builder().status(404).body(kube::client::Body::from(body.into_bytes())).unwrap(),
+            )
         });
         let client = kube::Client::new(refuse, "default");
         let runtime = cri::Client::new("unix:///no/such/socket");
@@ -78,10 +80,12 @@ impl Fixture {
         let identity = user.map(|(name, group)| self.ca.issue(&pki::CertificateRequest::client(name, group)).unwrap());
         let config = pki::tls::client(self.ca.certificate_pem(), identity.as_ref()).unwrap();
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        let stream =
+            TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        let request = Request::get(path).header("host", "localhost").body(http_body_util::Empty::<Bytes>::new()).unwrap();
+        let request =
+            Request::get(path).header("host", "localhost").body(http_body_util::Empty::<Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -117,7 +121,11 @@ async fn logs_and_lists() {
         ("/containerLogs/ns/p/c", 200, "one\ntwo\n"),
         ("/containerLogs/ns/p/c?tailLines=1&timestamps=true", 200, "2026-11-21T10:00:01.000000000Z two\n"),
         ("/containerLogs/ns/p/c?stream=Stdout", 200, "one\n"),
-        ("/containerLogs/ns/p/c?limitBytes=0", 400, "{\"message\": \"limitBytes: Invalid value: \\\"0\\\": must be greater than or equal to 1\"}"),
+        (
+            "/containerLogs/ns/p/c?limitBytes=0",
+            400,
+            "{\"message\": \"limitBytes: Invalid value: \\\"0\\\": must be greater than or equal to 1\"}",
+        ),
         ("/containerLogs/ns/p/c?previous=true", 400, "previous terminated container \"c\" in pod \"p\" not found"),
         ("/containerLogs/ns/p/stopped", 400, "container \"stopped\" in pod \"p\" is not available"),
         ("/containerLogs/ns/p/none", 404, "container \"none\" not found in pod \"p\""),
@@ -152,7 +160,11 @@ async fn upgraded_streams_pass_both_ways() {
             head.push(byte);
         }
         let head = String::from_utf8(head).unwrap();
-        assert!(head.starts_with("POST /exec/token HTTP/1.1\r\n") && head.contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
+        assert!(
+            head.starts_with("POST /exec/token HTTP/1.1\r\n")
+                && head.contains("x-stream-protocol-version: v4.channel.k8s.io"),
+            "{head}"
+        );
         let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: SPDY/3.1\r\nConnection: Upgrade\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
         stream.write_all(answer.as_bytes()).await.unwrap();
         let mut buffer = [0; 64];
@@ -183,7 +195,12 @@ async fn upgraded_streams_pass_both_ways() {
         head.push(client.read_u8().await.unwrap());
     }
     let head = String::from_utf8(head).unwrap().to_lowercase();
-    assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: spdy/3.1") && head.contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
+    assert!(
+        head.starts_with("http/1.1 101")
+            && head.contains("upgrade: spdy/3.1")
+            && head.contains("x-stream-protocol-version: v4.channel.k8s.io"),
+        "{head}"
+    );
     client.write_all(b"hello").await.unwrap();
     let mut echo = [0; 5];
     client.read_exact(&mut echo).await.unwrap();

@@ -54,7 +54,8 @@ fn parse(stat: &str, meminfo: &str, at_nanos: i64, disk: Option<DiskUsage>) -> N
 // cpu user nice system idle iowait irq softirq steal guest guest_nice; guest time is in user time already.
 fn busy_ticks(line: &str) -> Option<u64> {
     let ticks: Vec<u64> = line.strip_prefix("cpu ")?.split_whitespace().map_while(|field| field.parse().ok()).collect();
-    (ticks.len() >= 5).then(|| ticks.iter().take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, ticks)| ticks).sum())
+    (ticks.len() >= 5)
+        .then(|| ticks.iter().take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, ticks)| ticks).sum())
 }
 
 #[cfg(test)]

@@ -46,10 +46,35 @@ pub fn resource(usage: &Usage) -> String {
     let cpu: Field = |container| container.cpu_total_nanos.map(seconds);
     let memory: Field = |container| container.working_set_bytes.map(|bytes| bytes as f64);
     let started: Field = |container| container.started_at.map(|at| at.as_millisecond() as f64 / 1000.0);
-    containers(&mut text, usage, "container_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the container in core-seconds", cpu);
-    containers(&mut text, usage, "container_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the container in bytes", memory);
-    containers(&mut text, usage, "container_start_time_seconds", "gauge", "[STABLE] Start time of the container since unix epoch in seconds", started);
-    text.family("node_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the node in core-seconds");
+    containers(
+        &mut text,
+        usage,
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+        cpu,
+    );
+    containers(
+        &mut text,
+        usage,
+        "container_memory_working_set_bytes",
+        "gauge",
+        "[STABLE] Current working set of the container in bytes",
+        memory,
+    );
+    containers(
+        &mut text,
+        usage,
+        "container_start_time_seconds",
+        "gauge",
+        "[STABLE] Start time of the container since unix epoch in seconds",
+        started,
+    );
+    text.family(
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
+    );
     if let Some(total) = usage.node.cpu_total_nanos {
         text.sample("node_cpu_usage_seconds_total", &[], seconds(total), node_ms);
     }
@@ -57,9 +82,27 @@ pub fn resource(usage: &Usage) -> String {
     if let Some(bytes) = usage.node.working_set_bytes() {
         text.sample("node_memory_working_set_bytes", &[], bytes as f64, node_ms);
     }
-    pods(&mut text, usage, "pod_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds", cpu);
-    pods(&mut text, usage, "pod_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the pod in bytes", memory);
-    text.family("resource_scrape_error", "gauge", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise");
+    pods(
+        &mut text,
+        usage,
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
+        cpu,
+    );
+    pods(
+        &mut text,
+        usage,
+        "pod_memory_working_set_bytes",
+        "gauge",
+        "[STABLE] Current working set of the pod in bytes",
+        memory,
+    );
+    text.family(
+        "resource_scrape_error",
+        "gauge",
+        "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
+    );
     text.sample("resource_scrape_error", &[], 0.0, None);
     text.finish()
 }
@@ -68,11 +111,22 @@ pub fn resource(usage: &Usage) -> String {
 pub fn cadvisor(usage: &Usage) -> String {
     let mut text = Text::default();
     let fields: [(&str, &str, &str, Field); 5] = [
-        ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |c| c.cpu_total_nanos.map(seconds)),
-        ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |c| c.working_set_bytes.map(|b| b as f64)),
-        ("container_memory_usage_bytes", "gauge", "Current memory usage in bytes, including all memory regardless of when it was accessed", |c| c.usage_bytes.map(|b| b as f64)),
+        ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |c| {
+            c.cpu_total_nanos.map(seconds)
+        }),
+        ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |c| {
+            c.working_set_bytes.map(|b| b as f64)
+        }),
+        (
+            "container_memory_usage_bytes",
+            "gauge",
+            "Current memory usage in bytes, including all memory regardless of when it was accessed",
+            |c| c.usage_bytes.map(|b| b as f64),
+        ),
         ("container_memory_rss", "gauge", "Size of RSS in bytes.", |c| c.rss_bytes.map(|b| b as f64)),
-        ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.", |c| c.started_at.map(|at| at.as_second() as f64)),
+        ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.", |c| {
+            c.started_at.map(|at| at.as_second() as f64)
+        }),
     ];
     for (name, kind, help, field) in fields {
         text.family(name, kind, help);
@@ -102,7 +156,8 @@ pub fn own(node_name: &str, running_pods: usize, running_containers: usize) -> S
     text.family("kubelet_running_containers", "gauge", "[BETA] Number of containers currently running");
     text.sample("kubelet_running_containers", &[("container_state", "running")], running_containers as f64, None);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().trim_end_matches(" kB").parse::<f64>().ok());
     if let Some(kib) = kib {
         text.family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.");
         text.sample("process_resident_memory_bytes", &[], kib * 1024.0, None);
@@ -130,7 +185,10 @@ fn pods(text: &mut Text, usage: &Usage, name: &str, kind: &str, help: &str, fiel
         let Some(value) = pod.containers.iter().filter_map(field).reduce(|a, b| a + b) else { continue };
         let at = pod.containers.iter().map(|container| container.at_nanos).max().unwrap_or_default();
         let meta = &pod.pod.metadata;
-        let labels = [("namespace", meta.namespace.as_deref().unwrap_or_default()), ("pod", meta.name.as_deref().unwrap_or_default())];
+        let labels = [
+            ("namespace", meta.namespace.as_deref().unwrap_or_default()),
+            ("pod", meta.name.as_deref().unwrap_or_default()),
+        ];
         text.sample(name, &labels, value, Some(at / 1_000_000));
     }
 }
@@ -174,7 +232,12 @@ mod tests {
         };
         let other = ContainerUsage { name: "d".into(), ..container.clone() };
         let node = NodeUsage { at_nanos: 1_700_000_005_000_000_000, cpu_total_nanos: Some(9), ..NodeUsage::default() };
-        Usage { node_name: "node".into(), node, node_cpu_nano_cores: Some(3), pods: vec![PodUsage { pod: Arc::new(pod), containers: vec![container, other] }] }
+        Usage {
+            node_name: "node".into(),
+            node,
+            node_cpu_nano_cores: Some(3),
+            pods: vec![PodUsage { pod: Arc::new(pod), containers: vec![container, other] }],
+        }
     }
 
     #[test]

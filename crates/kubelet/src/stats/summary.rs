@@ -37,11 +37,17 @@ fn pod(usage: &PodUsage) -> Value {
     let meta = &usage.pod.metadata;
     let mut value = Map::new();
     value.insert("podRef".into(), json!({"name": meta.name, "namespace": meta.namespace, "uid": meta.uid}));
-    put(&mut value, "startTime", usage.pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| json!(time)));
+    put(
+        &mut value,
+        "startTime",
+        usage.pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| json!(time)),
+    );
     value.insert("containers".into(), usage.containers.iter().map(container).collect());
-    let sum = |field: fn(&ContainerUsage) -> Option<u64>| usage.containers.iter().filter_map(field).reduce(|a, b| a + b);
+    let sum =
+        |field: fn(&ContainerUsage) -> Option<u64>| usage.containers.iter().filter_map(field).reduce(|a, b| a + b);
     let at_nanos = usage.containers.iter().map(|container| container.at_nanos).max().unwrap_or_default();
-    let cpu = object(&[("usageNanoCores", sum(|c| c.cpu_nano_cores)), ("usageCoreNanoSeconds", sum(|c| c.cpu_total_nanos))]);
+    let cpu =
+        object(&[("usageNanoCores", sum(|c| c.cpu_nano_cores)), ("usageCoreNanoSeconds", sum(|c| c.cpu_total_nanos))]);
     put(&mut value, "cpu", timed(at_nanos, cpu));
     let memory = object(&[
         ("usageBytes", sum(|c| c.usage_bytes)),

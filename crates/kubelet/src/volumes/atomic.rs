@@ -116,7 +116,9 @@ fn same(root: &Path, payload: &Payload) -> io::Result<bool> {
         let target = root.join(path);
         // Names may be spelled with `//` or `./`: the file system knows better than a comparison of texts.
         match fs::metadata(&target) {
-            Ok(metadata) if metadata.len() == file.data.len() as u64 && metadata.permissions().mode() & 0o777 & !GROUP_READ == file.mode & 0o777 & !GROUP_READ => {}
+            Ok(metadata)
+                if metadata.len() == file.data.len() as u64
+                    && metadata.permissions().mode() & 0o777 & !GROUP_READ == file.mode & 0o777 & !GROUP_READ => {}
             _ => return Ok(false),
         }
         if fs::read(&target)? != file.data {
@@ -193,7 +195,8 @@ mod tests {
     fn show(directory: &Path) -> String {
         let mut lines = Vec::new();
         let mut hidden = 0;
-        let mut names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         for name in names {
             let path = directory.join(&name);
@@ -229,7 +232,9 @@ mod tests {
             1 hidden
         "#]]
         .assert_eq(&show(&dir));
-        assert!(!write(&dir, &payload(&[("a", "1", 0o644), ("d/b", "2", 0o400), ("d/e/c", "3", 0o600)]), None).unwrap());
+        assert!(
+            !write(&dir, &payload(&[("a", "1", 0o644), ("d/b", "2", 0o400), ("d/e/c", "3", 0o600)]), None).unwrap()
+        );
         assert!(write(&dir, &payload(&[("a", "9", 0o644), ("n", "new", 0o640)]), None).unwrap());
         fs::create_dir(dir.join("..2020_left_over")).unwrap();
         assert!(write(&dir, &payload(&[("a", "9", 0o600), ("n", "new", 0o640)]), None).unwrap());

@@ -30,17 +30,20 @@ pub struct Plan {
 /// Pure: what an emptyDir of this pod is to be.
 pub fn plan(pod: &Pod, volume: &str, source: &EmptyDirVolumeSource, allocatable: &Allocatable) -> Result<Plan, String> {
     let spec = pod.spec.as_ref();
-    let group = spec.and_then(|spec| spec.security_context.as_ref()?.fs_group).and_then(|group| u32::try_from(group).ok());
+    let group =
+        spec.and_then(|spec| spec.security_context.as_ref()?.fs_group).and_then(|group| u32::try_from(group).ok());
     let in_memory = match source.medium.as_deref().unwrap_or_default() {
         "" => false,
         "Memory" => true,
-        medium if medium.starts_with("HugePages") => return Err(format!("emptyDir medium {medium} is not supported yet; use Memory instead")),
+        medium if medium.starts_with("HugePages") => {
+            return Err(format!("emptyDir medium {medium} is not supported yet; use Memory instead"));
+        }
         medium => return Err(format!("unknown storage medium \"{medium}\"")),
     };
     let mounts = spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    let propagates = mounts
-        .flat_map(|container| container.volume_mounts.iter().flatten())
-        .any(|mount| mount.name == volume && matches!(mount.mount_propagation.as_deref(), Some("Bidirectional" | "HostToContainer")));
+    let propagates = mounts.flat_map(|container| container.volume_mounts.iter().flatten()).any(|mount| {
+        mount.name == volume && matches!(mount.mount_propagation.as_deref(), Some("Bidirectional" | "HostToContainer"))
+    });
     let tmpfs_bytes = in_memory.then(|| size(pod, source, allocatable)).transpose()?;
     // A tmpfs comes with the sticky bit, a directory without.
     let mode = source.mode.map_or(if in_memory { 0o1777 } else { 0o777 }, |mode| mode as u32);
@@ -49,7 +52,11 @@ pub fn plan(pod: &Pod, volume: &str, source: &EmptyDirVolumeSource, allocatable:
 
 // The smallest of the node's memory, the pod's memory limit and sizeLimit.
 fn size(pod: &Pod, source: &EmptyDirVolumeSource, allocatable: &Allocatable) -> Result<u64, String> {
-    let bytes = |text: &str| Quantity::parse(text).map(|amount| amount.value().max(0) as u64).map_err(|_| format!("{text} is not a quantity"));
+    let bytes = |text: &str| {
+        Quantity::parse(text)
+            .map(|amount| amount.value().max(0) as u64)
+            .map_err(|_| format!("{text} is not a quantity"))
+    };
     let mut size = allocatable.get("memory").map_or(Ok(0), |amount| bytes(&amount.0))?;
     let (mut running, mut peak) = (0u64, 0u64);
     let spec = pod.spec.as_ref();

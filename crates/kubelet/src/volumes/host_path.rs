@@ -12,7 +12,9 @@ pub fn set_up(path: &Path, kind: &str) -> Result<(), String> {
     let is = |check: fn(&fs::FileType) -> bool| metadata.as_ref().is_ok_and(|metadata| check(&metadata.file_type()));
     match kind {
         "" => Ok(()),
-        "DirectoryOrCreate" if metadata.is_err() => make_directory(path).map_err(|error| format!("mkdir {shown}: {error}")),
+        "DirectoryOrCreate" if metadata.is_err() => {
+            make_directory(path).map_err(|error| format!("mkdir {shown}: {error}"))
+        }
         "FileOrCreate" if metadata.is_err() => make_file(path).map_err(|error| format!("open {shown}: {error}")),
         "DirectoryOrCreate" | "Directory" if is(fs::FileType::is_dir) => Ok(()),
         "FileOrCreate" | "File" if is(fs::FileType::is_file) => Ok(()),

@@ -50,9 +50,16 @@ impl MountedVolumes {
         self.volumes.get(volume).map(|ready| ready.path.as_path())
     }
 
-    fn mount(&self, container: &Container, index: usize, mount: &VolumeMount, env: &[(String, String)]) -> Result<Mount, VolumeError> {
+    fn mount(
+        &self,
+        container: &Container,
+        index: usize,
+        mount: &VolumeMount,
+        env: &[(String, String)],
+    ) -> Result<Mount, VolumeError> {
         let fail = |message: String| VolumeError::new(&mount.name, message);
-        let missing = || fail(format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name));
+        let missing =
+            || fail(format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name));
         let ready = self.volumes.get(&mount.name).ok_or_else(missing)?;
         let sub_path = sub_path(mount, env).map_err(fail)?;
         let host_path = match sub_path {
@@ -61,7 +68,10 @@ impl MountedVolumes {
                 let target = self.subpaths.join(&mount.name).join(&container.name).join(index.to_string());
                 bind_sub_path(&ready.path, Path::new(&sub_path), &target).map_err(|error| {
                     tracing::warn!(volume = mount.name, sub_path, %error, "subPath");
-                    fail(format!("failed to prepare subPath for volumeMount \"{}\" of container \"{}\"", mount.name, container.name))
+                    fail(format!(
+                        "failed to prepare subPath for volumeMount \"{}\" of container \"{}\"",
+                        mount.name, container.name
+                    ))
                 })?;
                 target
             }
@@ -87,7 +97,9 @@ impl MountedVolumes {
 // Pure: the path below the volume, None for all of it.
 fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, String> {
     let text = match mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => expand::expand_strict(text, |name| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()))?,
+        Some(text) => {
+            expand::expand_strict(text, |name| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()))?
+        }
         None => mount.sub_path.clone().unwrap_or_default(),
     };
     if text.is_empty() {
@@ -105,7 +117,11 @@ fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<Stri
 fn bind_sub_path(volume: &Path, sub_path: &Path, target: &Path) -> io::Result<()> {
     let root = sys::beneath::open_root(volume).or_else(|error| {
         // A hostPath that nobody made yet, as the runtime would make it.
-        if error.kind() == io::ErrorKind::NotFound { fs::create_dir_all(volume).and_then(|()| sys::beneath::open_root(volume)) } else { Err(error) }
+        if error.kind() == io::ErrorKind::NotFound {
+            fs::create_dir_all(volume).and_then(|()| sys::beneath::open_root(volume))
+        } else {
+            Err(error)
+        }
     })?;
     let source = match sys::beneath::open(&root, sub_path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -115,7 +131,10 @@ fn bind_sub_path(volume: &Path, sub_path: &Path, target: &Path) -> io::Result<()
         other => other?,
     };
     if sys::mount::is_mount_point(target)? {
-        let there = sys::beneath::open(&sys::beneath::open_root(parent(target)?)?, Path::new(target.file_name().unwrap_or_default()));
+        let there = sys::beneath::open(
+            &sys::beneath::open_root(parent(target)?)?,
+            Path::new(target.file_name().unwrap_or_default()),
+        );
         // Another file has the name by now, for instance because a ConfigMap changed: the new instance gets the new one.
         if there.is_ok_and(|there| matches!((sys::beneath::identity(&there), sys::beneath::identity(&source)), (Ok(a), Ok(b)) if a == b)) {
             return Ok(());
@@ -154,7 +173,9 @@ mod tests {
 
     fn volumes(root: &Path) -> MountedVolumes {
         let ready = |name: &str, read_only| Ready { path: root.join(name), read_only, managed: true };
-        let volumes = [("data", false), ("config", true)].into_iter().map(|(name, read_only)| (name.to_owned(), ready(name, read_only)));
+        let volumes = [("data", false), ("config", true)]
+            .into_iter()
+            .map(|(name, read_only)| (name.to_owned(), ready(name, read_only)));
         MountedVolumes { volumes: volumes.collect(), subpaths: root.join("subpaths") }
     }
 
@@ -171,8 +192,26 @@ mod tests {
             {"name": "data", "mountPath": "/ro", "readOnly": true, "recursiveReadOnly": "Enabled", "mountPropagation": "HostToContainer"},
         ]);
         let found = mounted.mounts_for(&container(mounts), &[]).await.unwrap();
-        let seen: Vec<_> = found.iter().map(|mount| (mount.host_path.as_str(), mount.container_path.as_str(), mount.readonly, mount.recursive_read_only, mount.propagation)).collect();
-        assert_eq!(seen, [("/vol/data", "/data", false, false, 2), ("/vol/config", "/etc/config", true, false, 0), ("/vol/data", "/ro", true, true, 1)]);
+        let seen: Vec<_> = found
+            .iter()
+            .map(|mount| {
+                (
+                    mount.host_path.as_str(),
+                    mount.container_path.as_str(),
+                    mount.readonly,
+                    mount.recursive_read_only,
+                    mount.propagation,
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("/vol/data", "/data", false, false, 2),
+                ("/vol/config", "/etc/config", true, false, 0),
+                ("/vol/data", "/ro", true, true, 1)
+            ]
+        );
     }
 
     #[tokio::test]
@@ -180,9 +219,18 @@ mod tests {
         let mounted = volumes(Path::new("/vol"));
         let table = [
             (json!({"name": "no", "mountPath": "/x"}), "cannot find volume \"no\" to mount into container \"c\""),
-            (json!({"name": "data", "mountPath": "/x", "subPath": "/etc"}), "error SubPath `/etc` must not be an absolute path"),
-            (json!({"name": "data", "mountPath": "/x", "subPath": "a/../.."}), "unable to provision SubPath `a/../..`: must not contain '..'"),
-            (json!({"name": "data", "mountPath": "/x", "subPathExpr": "$(UP)"}), "unable to provision SubPath `..`: must not contain '..'"),
+            (
+                json!({"name": "data", "mountPath": "/x", "subPath": "/etc"}),
+                "error SubPath `/etc` must not be an absolute path",
+            ),
+            (
+                json!({"name": "data", "mountPath": "/x", "subPath": "a/../.."}),
+                "unable to provision SubPath `a/../..`: must not contain '..'",
+            ),
+            (
+                json!({"name": "data", "mountPath": "/x", "subPathExpr": "$(UP)"}),
+                "unable to provision SubPath `..`: must not contain '..'",
+            ),
             (json!({"name": "data", "mountPath": "/x", "subPathExpr": "$(NO)"}), "missing value for NO"),
         ];
         for (mount, expected) in table {

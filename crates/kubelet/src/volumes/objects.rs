@@ -121,7 +121,9 @@ impl Watched {
                 State::Absent | State::Unknown => Ok(None),
             },
             Ok(Err(_)) => Err(format!("failed to sync {} cache: the kubelet is stopping", self.key.kind.name())),
-            Err(_) => Err(format!("failed to sync {} cache: timed out waiting for the condition", self.key.kind.name())),
+            Err(_) => {
+                Err(format!("failed to sync {} cache: timed out waiting for the condition", self.key.kind.name()))
+            }
         }
     }
 
@@ -141,7 +143,11 @@ impl Watched {
                     Object::ConfigMap(map) => &map.metadata,
                     Object::Secret(secret) => &secret.metadata,
                 };
-                format!("{}/{}", meta.uid.as_deref().unwrap_or_default(), meta.resource_version.as_deref().unwrap_or_default())
+                format!(
+                    "{}/{}",
+                    meta.uid.as_deref().unwrap_or_default(),
+                    meta.resource_version.as_deref().unwrap_or_default()
+                )
             }
         }
     }
@@ -149,7 +155,12 @@ impl Watched {
 
 fn one<K>(client: kube::Client, key: &Key) -> impl Stream<Item = Result<Option<K>, watcher::Error>> + Send + use<K>
 where
-    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
 {
     let api: Api<K> = Api::namespaced(client, &key.namespace);
     watcher::watch_object(api, &key.name).default_backoff()
@@ -184,7 +195,9 @@ async fn follow<K>(
 
 fn words(error: &watcher::Error) -> String {
     match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => client::message(error),
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => client::message(error),
         other => other.to_string(),
     }
 }

@@ -35,7 +35,12 @@ impl Defaults {
 }
 
 /// Files of a ConfigMap; None is one that does not exist and need not.
-pub fn config_map(map: Option<&ConfigMap>, items: Option<&[KeyToPath]>, defaults: Defaults, optional: bool) -> Result<Payload, String> {
+pub fn config_map(
+    map: Option<&ConfigMap>,
+    items: Option<&[KeyToPath]>,
+    defaults: Defaults,
+    optional: bool,
+) -> Result<Payload, String> {
     let Some(map) = map else { return Ok(Payload::new()) };
     let text = map.data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes()));
     let binary = map.binary_data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
@@ -43,7 +48,12 @@ pub fn config_map(map: Option<&ConfigMap>, items: Option<&[KeyToPath]>, defaults
 }
 
 /// Files of a Secret; None is one that does not exist and need not.
-pub fn secret(secret: Option<&Secret>, items: Option<&[KeyToPath]>, defaults: Defaults, optional: bool) -> Result<Payload, String> {
+pub fn secret(
+    secret: Option<&Secret>,
+    items: Option<&[KeyToPath]>,
+    defaults: Defaults,
+    optional: bool,
+) -> Result<Payload, String> {
     let Some(secret) = secret else { return Ok(Payload::new()) };
     let data = secret.data.iter().flatten().map(|(key, value)| (key.as_str(), value.0.as_slice()));
     keyed(data.collect(), items, defaults, optional, "references non-existent secret key")
@@ -66,7 +76,10 @@ fn keyed(
         match data.get(item.key.as_str()) {
             Some(data) => {
                 let own = Defaults::new(item.mode.or(Some(defaults.mode as i32)), item.user);
-                payload.insert(item.path.clone(), File { data: data.to_vec(), mode: own.mode, user: own.user.or(defaults.user) });
+                payload.insert(
+                    item.path.clone(),
+                    File { data: data.to_vec(), mode: own.mode, user: own.user.or(defaults.user) },
+                );
             }
             None if optional => {}
             None => return Err(format!("{missing}: {}", item.key)),
@@ -76,7 +89,12 @@ fn keyed(
 }
 
 /// Files of a downwardAPI source. All errors are collected, as upstream does.
-pub fn downward(pod: &Pod, items: &[DownwardAPIVolumeFile], defaults: Defaults, allocatable: &Allocatable) -> Result<Payload, String> {
+pub fn downward(
+    pod: &Pod,
+    items: &[DownwardAPIVolumeFile],
+    defaults: Defaults,
+    allocatable: &Allocatable,
+) -> Result<Payload, String> {
     let mut payload = Payload::new();
     let mut errors = Vec::new();
     for item in items {
@@ -85,7 +103,9 @@ pub fn downward(pod: &Pod, items: &[DownwardAPIVolumeFile], defaults: Defaults, 
         } else if let Some(resource) = &item.resource_field_ref {
             let name = resource.container_name.as_deref().unwrap_or_default();
             match resources::find_container(pod, name) {
-                Some(container) => resources::value(container, resource, allocatable).map_err(|error| error.to_string()),
+                Some(container) => {
+                    resources::value(container, resource, allocatable).map_err(|error| error.to_string())
+                }
                 None => Err(format!("container {name} not found")),
             }
         } else {
@@ -148,19 +168,35 @@ mod tests {
 
     #[test]
     fn config_maps_and_secrets() {
-        let map: ConfigMap = serde_json::from_value(json!({"metadata": {}, "data": {"a": "1"}, "binaryData": {"b": "Ag=="}})).unwrap();
+        let map: ConfigMap =
+            serde_json::from_value(json!({"metadata": {}, "data": {"a": "1"}, "binaryData": {"b": "Ag=="}})).unwrap();
         let all = config_map(Some(&map), None, PLAIN, false).unwrap();
-        assert_eq!(all, Payload::from([("a".into(), file("1", 0o644, None)), ("b".into(), file("\u{2}", 0o644, None))]));
+        assert_eq!(
+            all,
+            Payload::from([("a".into(), file("1", 0o644, None)), ("b".into(), file("\u{2}", 0o644, None))])
+        );
         let chosen = items(json!([{"key": "a", "path": "d/x", "mode": 0o400}, {"key": "b", "path": "y", "user": 7}]));
         let some = config_map(Some(&map), Some(&chosen), PLAIN, false).unwrap();
-        assert_eq!(some, Payload::from([("d/x".into(), file("1", 0o400, None)), ("y".into(), file("\u{2}", 0o644, Some(7)))]));
+        assert_eq!(
+            some,
+            Payload::from([("d/x".into(), file("1", 0o400, None)), ("y".into(), file("\u{2}", 0o644, Some(7)))])
+        );
         let absent = items(json!([{"key": "z", "path": "z"}]));
         assert_eq!(config_map(Some(&map), Some(&absent), PLAIN, true), Ok(Payload::new()));
-        assert_eq!(config_map(Some(&map), Some(&absent), PLAIN, false), Err("configmap references non-existent config key: z".into()));
+        assert_eq!(
+            config_map(Some(&map), Some(&absent), PLAIN, false),
+            Err("configmap references non-existent config key: z".into())
+        );
         assert_eq!(config_map(None, Some(&absent), PLAIN, true), Ok(Payload::new()));
         let sealed: Secret = serde_json::from_value(json!({"metadata": {}, "data": {"k": "cw=="}})).unwrap();
-        assert_eq!(secret(Some(&sealed), None, PLAIN, false), Ok(Payload::from([("k".into(), file("s", 0o644, None))])));
-        assert_eq!(secret(Some(&sealed), Some(&absent), PLAIN, false), Err("references non-existent secret key: z".into()));
+        assert_eq!(
+            secret(Some(&sealed), None, PLAIN, false),
+            Ok(Payload::from([("k".into(), file("s", 0o644, None))]))
+        );
+        assert_eq!(
+            secret(Some(&sealed), Some(&absent), PLAIN, false),
+            Err("references non-existent secret key: z".into())
+        );
     }
 
     #[test]
@@ -177,7 +213,10 @@ mod tests {
         ]))
         .unwrap();
         let payload = downward(&pod, &good, PLAIN, &allocatable).unwrap();
-        assert_eq!(payload, Payload::from([("labels".into(), file("a=\"b\"", 0o644, None)), ("memory".into(), file("2", 0o400, None))]));
+        assert_eq!(
+            payload,
+            Payload::from([("labels".into(), file("a=\"b\"", 0o644, None)), ("memory".into(), file("2", 0o400, None))])
+        );
         let bad: Vec<DownwardAPIVolumeFile> = serde_json::from_value(json!([
             {"path": "x", "fieldRef": {"fieldPath": "status.podIP"}},
             {"path": "y", "resourceFieldRef": {"containerName": "no", "resource": "limits.memory"}},
@@ -192,8 +231,14 @@ mod tests {
         let table = [
             (json!({"containers": [{"name": "a"}]}), None),
             (json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "a"}]}), Some(5)),
-            (json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "a", "securityContext": {"runAsUser": 6}}]}), Some(6)),
-            (json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "a", "securityContext": {"runAsUser": 6}}, {"name": "b"}]}), None),
+            (
+                json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "a", "securityContext": {"runAsUser": 6}}]}),
+                Some(6),
+            ),
+            (
+                json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "a", "securityContext": {"runAsUser": 6}}, {"name": "b"}]}),
+                None,
+            ),
         ];
         for (spec, expected) in table {
             let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();

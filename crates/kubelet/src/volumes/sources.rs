@@ -44,7 +44,10 @@ pub fn plugin(volume: &Volume) -> Option<Plugin> {
 /// The error for a kind that is not served.
 pub fn unsupported(volume: &Volume) -> String {
     let document = serde_json::to_value(volume).unwrap_or_default();
-    let kind = document.as_object().and_then(|fields| fields.keys().find(|field| *field != "name")).map_or("unknown", String::as_str);
+    let kind = document
+        .as_object()
+        .and_then(|fields| fields.keys().find(|field| *field != "name"))
+        .map_or("unknown", String::as_str);
     format!("{kind} volumes are not supported yet; use emptyDir, hostPath, configMap, secret, downwardAPI or projected")
 }
 
@@ -68,7 +71,8 @@ pub async fn build(work: &Work, volume: &Volume, tokens: &Tokens, allocatable: &
     let plain = |payload| Built { payload, refresh_at: None };
     if let Some(source) = &volume.config_map {
         let defaults = Defaults::new(source.default_mode, source.default_user);
-        let same = ConfigMapProjection { name: source.name.clone(), items: source.items.clone(), optional: source.optional };
+        let same =
+            ConfigMapProjection { name: source.name.clone(), items: source.items.clone(), optional: source.optional };
         return config_map(work, &same, defaults).await.map(plain);
     }
     if let Some(source) = &volume.secret {
@@ -79,7 +83,8 @@ pub async fn build(work: &Work, volume: &Volume, tokens: &Tokens, allocatable: &
     }
     if let Some(source) = &volume.downward_api {
         let defaults = Defaults::new(source.default_mode, source.default_user);
-        return payload::downward(&work.pod, source.items.as_deref().unwrap_or_default(), defaults, allocatable).map(plain);
+        return payload::downward(&work.pod, source.items.as_deref().unwrap_or_default(), defaults, allocatable)
+            .map(plain);
     }
     match &volume.projected {
         Some(source) => projected(work, source, tokens, allocatable).await,
@@ -119,7 +124,12 @@ async fn fetch(work: &Work, kind: Kind, name: &str, optional: bool) -> Result<Op
     }
 }
 
-async fn projected(work: &Work, volume: &ProjectedVolumeSource, tokens: &Tokens, allocatable: &Allocatable) -> Result<Built, String> {
+async fn projected(
+    work: &Work,
+    volume: &ProjectedVolumeSource,
+    tokens: &Tokens,
+    allocatable: &Allocatable,
+) -> Result<Built, String> {
     let defaults = Defaults::new(volume.default_mode, volume.default_user);
     let mut all = Built { payload: Payload::new(), refresh_at: None };
     let mut errors = Vec::new();
@@ -135,7 +145,13 @@ async fn projected(work: &Work, volume: &ProjectedVolumeSource, tokens: &Tokens,
     if errors.is_empty() { Ok(all) } else { Err(payload::aggregate(errors)) }
 }
 
-async fn project(work: &Work, source: &VolumeProjection, defaults: Defaults, tokens: &Tokens, allocatable: &Allocatable) -> Result<Built, String> {
+async fn project(
+    work: &Work,
+    source: &VolumeProjection,
+    defaults: Defaults,
+    tokens: &Tokens,
+    allocatable: &Allocatable,
+) -> Result<Built, String> {
     let plain = |payload| Built { payload, refresh_at: None };
     if let Some(source) = &source.config_map {
         return config_map(work, source, defaults).await.map(plain);
@@ -144,7 +160,8 @@ async fn project(work: &Work, source: &VolumeProjection, defaults: Defaults, tok
         return secret(work, source, defaults).await.map(plain);
     }
     if let Some(source) = &source.downward_api {
-        return payload::downward(&work.pod, source.items.as_deref().unwrap_or_default(), defaults, allocatable).map(plain);
+        return payload::downward(&work.pod, source.items.as_deref().unwrap_or_default(), defaults, allocatable)
+            .map(plain);
     }
     if let Some(source) = &source.service_account_token {
         let issued = tokens.get(&work.pod, source).await?;
@@ -154,7 +171,10 @@ async fn project(work: &Work, source: &VolumeProjection, defaults: Defaults, tok
         let mode = if common.is_some() || group.is_some() { 0o600 } else { defaults.mode };
         let user = Defaults::new(None, source.user).user.or(defaults.user).or(common);
         let file = File { data: issued.text.into_bytes(), mode, user };
-        return Ok(Built { payload: Payload::from([(source.path.clone(), file)]), refresh_at: Some(issued.refresh_at) });
+        return Ok(Built {
+            payload: Payload::from([(source.path.clone(), file)]),
+            refresh_at: Some(issued.refresh_at),
+        });
     }
     if source.cluster_trust_bundle.is_some() {
         return Err("clusterTrustBundle sources are not supported yet".to_owned());

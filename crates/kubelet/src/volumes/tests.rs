@@ -32,13 +32,19 @@ impl Server {
             let mut count = lock(&self.tokens);
             *count += 1;
             let status = json!({"token": format!("token-{count}"), "expirationTimestamp": Timestamp::now() + Duration::from_secs(600)});
-            return (StatusCode::CREATED, json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}, "status": status}));
+            return (
+                StatusCode::CREATED,
+                json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}, "status": status}),
+            );
         }
         let kind = path.rsplit('/').next().unwrap_or_default();
         let name = query.split("metadata.name%3D").nth(1).and_then(|rest| rest.split('&').next()).unwrap_or_default();
         if query.contains("watch=true") {
             self.changed.notified().await;
-            return (StatusCode::OK, json!({"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old", "status": "Failure"}}));
+            return (
+                StatusCode::OK,
+                json!({"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old", "status": "Failure"}}),
+            );
         }
         let items: Vec<Value> = lock(&self.objects).get(&format!("{kind}/{name}")).cloned().into_iter().collect();
         (StatusCode::OK, json!({"metadata": {"resourceVersion": "1"}, "items": items}))
@@ -52,14 +58,17 @@ fn client(server: &Arc<Server>) -> kube::Client {
         async move {
             let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
             let (status, body) = server.answer(&path, &query).await;
-            Ok::<_, Infallible>(Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap())
+            Ok::<_, Infallible>(
+                Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap(),
+            )
         }
     });
     kube::Client::new(service, "ns")
 }
 
 fn pod(volumes: Value) -> Arc<Pod> {
-    let names: Vec<Value> = volumes.as_array().unwrap().iter().map(|volume| json!({"name": volume["name"], "mountPath": "/x"})).collect();
+    let names: Vec<Value> =
+        volumes.as_array().unwrap().iter().map(|volume| json!({"name": volume["name"], "mountPath": "/x"})).collect();
     let value = json!({
         "metadata": {"name": "p", "namespace": "ns", "uid": "u1", "labels": {"app": "x"}},
         "spec": {"volumes": volumes, "containers": [{"name": "c", "volumeMounts": names}]},
@@ -118,7 +127,9 @@ async fn a_missing_object_is_named_and_wakes_the_pod_when_it_comes() {
     let woken = Arc::new(Mutex::new(String::new()));
     let seen = woken.clone();
     at.volumes.on_change(Arc::new(move |uid| *lock(&seen) = uid.to_owned()));
-    let pod = pod(json!([{"name": "v", "configMap": {"name": "late"}}, {"name": "o", "configMap": {"name": "never", "optional": true}}]));
+    let pod = pod(
+        json!([{"name": "v", "configMap": {"name": "late"}}, {"name": "o", "configMap": {"name": "never", "optional": true}}]),
+    );
     let error = at.volumes.mount(&pod).await.unwrap_err();
     assert_eq!((error.volume(), error.to_string().as_str()), ("v", "configmap \"late\" not found"));
     at.server.put("configmaps", "late", json!({"k": "v"}));
@@ -148,7 +159,10 @@ async fn projected_volumes_hold_tokens_maps_and_fields() {
     ]));
     let mounted = at.volumes.mount(&pod).await.unwrap();
     let read = |volume: &str, name: &str| fs::read_to_string(mounted.path(volume).unwrap().join(name)).unwrap();
-    assert_eq!([read("api", "token"), read("api", "ca.crt"), read("api", "namespace"), read("sec", "p")], ["token-1", "CA", "ns", "pw"]);
+    assert_eq!(
+        [read("api", "token"), read("api", "ca.crt"), read("api", "namespace"), read("sec", "p")],
+        ["token-1", "CA", "ns", "pw"]
+    );
     assert_eq!(fs::metadata(mounted.path("sec").unwrap().join("p")).unwrap().permissions().mode() & 0o777, 0o400);
     at.volumes.mount(&pod).await.unwrap();
     assert_eq!(read("api", "token"), "token-1");
@@ -172,7 +186,10 @@ async fn kinds_that_are_not_served_say_so() {
     for (source, expected) in [
         (json!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}}), format!("persistentVolumeClaim {rest}")),
         (json!({"name": "v", "nfs": {"server": "s", "path": "/"}}), format!("nfs {rest}")),
-        (json!({"name": "v", "hostPath": {"path": "/dev/null", "type": "File"}}), "hostPath type check failed: /dev/null is not a file".to_owned()),
+        (
+            json!({"name": "v", "hostPath": {"path": "/dev/null", "type": "File"}}),
+            "hostPath type check failed: /dev/null is not a file".to_owned(),
+        ),
     ] {
         let error = at.volumes.mount(&pod(json!([source]))).await.unwrap_err();
         assert_eq!((error.volume(), error.to_string()), ("v", expected));

@@ -66,7 +66,11 @@ impl Tokens {
             }
             Err(error) => match known.filter(|token| now < token.expires) {
                 Some(token) => {
-                    tracing::warn!(pod = pod.metadata.name, error, "could not renew the service account token; the old one is still good");
+                    tracing::warn!(
+                        pod = pod.metadata.name,
+                        error,
+                        "could not renew the service account token; the old one is still good"
+                    );
                     Ok(Issued { text: token.text, refresh_at: now + Duration::from_secs(30) })
                 }
                 None => Err(format!("failed to fetch token: {error}")),
@@ -81,7 +85,12 @@ impl Tokens {
 
     async fn request(&self, pod: &Pod, key: &Key) -> Result<Token, String> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty()).unwrap_or("default");
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.as_deref())
+            .filter(|name| !name.is_empty())
+            .unwrap_or("default");
         let bound = BoundObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -97,9 +106,15 @@ impl Tokens {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
         let issued = Timestamp::now();
-        let answer = api.create_token_request(account, &PostParams::default(), &request).await.map_err(|error| client::message(&error))?;
+        let answer = api
+            .create_token_request(account, &PostParams::default(), &request)
+            .await
+            .map_err(|error| client::message(&error))?;
         let status = answer.status.ok_or("the API server answered without a token")?;
-        let expires = status.expiration_timestamp.map(|time| time.0).unwrap_or(issued + Duration::from_secs(key.life_seconds.max(0) as u64));
+        let expires = status
+            .expiration_timestamp
+            .map(|time| time.0)
+            .unwrap_or(issued + Duration::from_secs(key.life_seconds.max(0) as u64));
         Ok(Token { text: status.token.ok_or("the API server answered without a token")?, issued, expires })
     }
 

@@ -21,7 +21,10 @@ impl Containerd {
     pub fn start() -> Containerd {
         assert!(rustix::process::geteuid().is_root(), "this test makes containers: run it as root");
         for tool in ["/usr/bin/containerd", "/usr/bin/busybox", "/usr/lib/cni/bridge"] {
-            assert!(Path::new(tool).exists(), "{tool} is missing: apt-get install containerd busybox-static containernetworking-plugins");
+            assert!(
+                Path::new(tool).exists(),
+                "{tool} is missing: apt-get install containerd busybox-static containernetworking-plugins"
+            );
         }
         // a short path: sockets' names are limited
         let dir = tempfile::Builder::new().prefix("klet").tempdir_in("/tmp").expect("temp dir");
@@ -139,7 +142,8 @@ conf_dir = "{dir}/cni"
         let config = json!({"architecture": arch, "os": "linux", "config": {"Cmd": entry, "Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]}});
         fs::write(archive.join("config.json"), config.to_string()).expect("write");
-        let manifest = json!([{"Config": "config.json", "RepoTags": [format!("localhost/{name}:1")], "Layers": ["layer.tar"]}]);
+        let manifest =
+            json!([{"Config": "config.json", "RepoTags": [format!("localhost/{name}:1")], "Layers": ["layer.tar"]}]);
         fs::write(archive.join("manifest.json"), manifest.to_string()).expect("write");
         let file = self.path(&format!("{name}.tar"));
         tar(&archive, &file);

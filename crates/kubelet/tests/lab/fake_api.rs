@@ -110,7 +110,9 @@ impl FakeApi {
             namespace,
             fields: query
                 .get("fieldSelector")
-                .map(|text| text.split(',').filter_map(|term| term.split_once('=')).map(|(a, b)| (a.into(), b.into())).collect())
+                .map(|text| {
+                    text.split(',').filter_map(|term| term.split_once('=')).map(|(a, b)| (a.into(), b.into())).collect()
+                })
                 .unwrap_or_default(),
         };
         match (parts.method, name.is_empty()) {
@@ -125,8 +127,11 @@ impl FakeApi {
                     .filter(|(key, object)| key.0 == resource && wanted.takes(object))
                     .map(|(_, object)| object)
                     .collect();
-                reply(StatusCode::OK, &json!({"kind": "List", "apiVersion": "v1",
-                    "metadata": {"resourceVersion": state.revision.to_string()}, "items": items}))
+                reply(
+                    StatusCode::OK,
+                    &json!({"kind": "List", "apiVersion": "v1",
+                    "metadata": {"resourceVersion": state.revision.to_string()}, "items": items}),
+                )
             }
             (Method::GET, false) => match state.objects.get(&key) {
                 Some(object) => reply(StatusCode::OK, object),
