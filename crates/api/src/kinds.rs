@@ -19,14 +19,49 @@ macro_rules! kinds {
         }
     };
 }
+mod admissionpolicy;
 pub mod columns;
 mod fill;
 pub mod object_meta;
 mod pod_spec;
+mod rbac;
 mod rules;
+mod webhook;
 mod workload;
 
 kinds! {
+    "" => {
+        ComponentStatus: componentstatus,
+        ConfigMap: configmap,
+        Endpoints: endpoints,
+        Event: event,
+        LimitRange: limitrange,
+        Namespace: namespace,
+        Node: node,
+        PersistentVolume: persistentvolume,
+        PersistentVolumeClaim: persistentvolumeclaim,
+        Pod: pod,
+        PodTemplate: podtemplate,
+        ReplicationController: replicationcontroller,
+        ResourceQuota: resourcequota,
+        Secret: secret,
+        Service: service,
+        ServiceAccount: serviceaccount,
+    }
+    "admissionregistration.k8s.io" => {
+        MutatingAdmissionPolicy: mutatingadmissionpolicy,
+        MutatingAdmissionPolicyBinding: mutatingadmissionpolicybinding,
+        MutatingWebhookConfiguration: mutatingwebhookconfiguration,
+        ValidatingAdmissionPolicy: validatingadmissionpolicy,
+        ValidatingAdmissionPolicyBinding: validatingadmissionpolicybinding,
+        ValidatingWebhookConfiguration: validatingwebhookconfiguration,
+    }
+    "apiextensions.k8s.io" => {
+        CustomResourceDefinition: customresourcedefinition,
+    }
+    "apiregistration.k8s.io" => {
+        APIService: apiservice,
+    }
     "apps" => {
         ControllerRevision: controllerrevision,
         DaemonSet: daemonset,
@@ -34,28 +69,65 @@ kinds! {
         ReplicaSet: replicaset,
         StatefulSet: statefulset,
     }
+    "autoscaling" => {
+        HorizontalPodAutoscaler: horizontalpodautoscaler,
+    }
     "batch" => {
         CronJob: cronjob,
         Job: job,
     }
-    "" => {
-        ConfigMap: configmap,
-        Endpoints: endpoints,
-        Event: event,
-        Namespace: namespace,
-        Node: node,
-        Pod: pod,
-        PodTemplate: podtemplate,
-        ReplicationController: replicationcontroller,
-        Secret: secret,
-        Service: service,
-        ServiceAccount: serviceaccount,
+    "certificates.k8s.io" => {
+        CertificateSigningRequest: certificatesigningrequest,
+        ClusterTrustBundle: clustertrustbundle,
     }
     "coordination.k8s.io" => {
         Lease: lease,
     }
     "discovery.k8s.io" => {
         EndpointSlice: endpointslice,
+    }
+    "flowcontrol.apiserver.k8s.io" => {
+        FlowSchema: flowschema,
+        PriorityLevelConfiguration: prioritylevelconfiguration,
+    }
+    "internal.apiserver.k8s.io" => {
+        StorageVersion: storageversion,
+    }
+    "networking.k8s.io" => {
+        IPAddress: ipaddress,
+        Ingress: ingress,
+        IngressClass: ingressclass,
+        NetworkPolicy: networkpolicy,
+        ServiceCIDR: servicecidr,
+    }
+    "node.k8s.io" => {
+        RuntimeClass: runtimeclass,
+    }
+    "policy" => {
+        PodDisruptionBudget: poddisruptionbudget,
+    }
+    "rbac.authorization.k8s.io" => {
+        ClusterRole: clusterrole,
+        ClusterRoleBinding: clusterrolebinding,
+        Role: role,
+        RoleBinding: rolebinding,
+    }
+    "resource.k8s.io" => {
+        DeviceClass: deviceclass,
+        ResourceClaim: resourceclaim,
+        ResourceClaimTemplate: resourceclaimtemplate,
+        ResourceSlice: resourceslice,
+    }
+    "scheduling.k8s.io" => {
+        PriorityClass: priorityclass,
+    }
+    "storage.k8s.io" => {
+        CSIDriver: csidriver,
+        CSINode: csinode,
+        CSIStorageCapacity: csistoragecapacity,
+        StorageClass: storageclass,
+        VolumeAttachment: volumeattachment,
+        VolumeAttributesClass: volumeattributesclass,
     }
 }
 

@@ -93,7 +93,10 @@ mod tests {
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 Ok((Format::Json, Shape::Table)),
             ),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json", Ok((Format::Json, Shape::Metadata))),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json",
+                Ok((Format::Json, Shape::Metadata)),
+            ),
             ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", Ok((Format::Json, Shape::Object))),
             ("application/vnd.kubernetes.protobuf, application/json", Ok((Format::Json, Shape::Object))),
             ("application/yaml", Ok((Format::Yaml, Shape::Object))),

@@ -97,12 +97,7 @@ fn is_service(served: &Served) -> bool {
 }
 
 /// Gives a new service its IP and ports.
-pub fn on_create(
-    shared: &Shared,
-    served: &Served,
-    document: &mut Value,
-    _dry_run: bool,
-) -> Result<Allocation, Status> {
+pub fn on_create(shared: &Shared, served: &Served, document: &mut Value, _dry_run: bool) -> Result<Allocation, Status> {
     if !is_service(served) {
         return Ok(Allocation::default());
     }
@@ -148,7 +143,10 @@ pub fn carry_over(served: &Served, new: &mut Value, old: &Value) {
             }
         }
     }
-    if wants_health_port(new) && wants_health_port(old) && new.int_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0 {
+    if wants_health_port(new)
+        && wants_health_port(old)
+        && new.int_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
+    {
         copy(new, old, "healthCheckNodePort");
     }
 }
@@ -284,9 +282,11 @@ impl<'a> Work<'a> {
         self.families(service, family)?;
         let ip = match asked.as_str() {
             "" => {
-                let offset = self.services.ips.take_any().ok_or_else(|| {
-                    Status::internal("failed to allocate a serviceIP: range is full")
-                })?;
+                let offset = self
+                    .services
+                    .ips
+                    .take_any()
+                    .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
                 self.allocation.took_ips.push(offset);
                 self.services.cidr.nth(offset).to_string()
             }
@@ -396,9 +396,11 @@ impl<'a> Work<'a> {
     }
 
     fn any_port(&mut self) -> Result<u64, Status> {
-        let number = self.services.ports.take_any().ok_or_else(|| {
-            Status::internal("failed to allocate a nodePort: range is full")
-        })?;
+        let number = self
+            .services
+            .ports
+            .take_any()
+            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
         self.allocation.took_ports.push(number);
         Ok(number)
     }

@@ -26,7 +26,7 @@ pub async fn authenticate(
     if let Some(user) = certificate {
         return Ok(Some(user.clone()));
     }
-    let Some(header) = headers.get(AUTHORIZATION) else { return Ok(bearer_in_protocol(shared, headers).await?) };
+    let Some(header) = headers.get(AUTHORIZATION) else { return bearer_in_protocol(shared, headers).await };
     let text = header.to_str().map_err(|_| Status::unauthorized())?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
     let token = token.trim();

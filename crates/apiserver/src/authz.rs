@@ -9,10 +9,23 @@ use crate::user::{self, User};
 /// What is asked: a verb on a resource, or on a path.
 #[derive(Clone, Debug)]
 pub enum Ask<'a> {
-    Resource { verb: Verb, path: &'a ResourcePath },
+    Resource {
+        verb: Verb,
+        path: &'a ResourcePath,
+    },
     /// As a review asks it: the verb may be any word.
-    Review { verb: &'a str, group: &'a str, resource: &'a str, subresource: &'a str, namespace: &'a str, name: &'a str },
-    Path { method: &'a str, path: &'a str },
+    Review {
+        verb: &'a str,
+        group: &'a str,
+        resource: &'a str,
+        subresource: &'a str,
+        namespace: &'a str,
+        name: &'a str,
+    },
+    Path {
+        method: &'a str,
+        path: &'a str,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +88,14 @@ mod tests {
     #[test]
     fn anonymous_reads_health_only() {
         let anonymous = User::anonymous();
-        for (path, allowed) in [("/healthz", true), ("/readyz/ping", true), ("/version", true), ("/versions", false), ("/api", false), ("/metrics", false)] {
+        for (path, allowed) in [
+            ("/healthz", true),
+            ("/readyz/ping", true),
+            ("/version", true),
+            ("/versions", false),
+            ("/api", false),
+            ("/metrics", false),
+        ] {
             let ask = Ask::Path { method: "GET", path };
             assert_eq!(AllowAuthenticated.decide(&anonymous, &ask).allowed, allowed, "{path}");
         }

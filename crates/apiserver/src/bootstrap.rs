@@ -137,7 +137,8 @@ async fn kubernetes_service(shared: &Arc<Shared>) -> Result<(), Status> {
         return Ok(());
     }
     let address = shared.config.advertise.to_string();
-    let subsets = json!([{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
+    let subsets =
+        json!([{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
     let endpoints = json!({
         "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}, "subsets": subsets,
     });

@@ -16,7 +16,7 @@ use crate::object::Object;
 /// Changes kept per resource.
 const RING_EVENTS: usize = 8192;
 /// Bytes of objects that the changes may keep alive per resource.
-const RING_BYTES: usize = 8 << 20;
+const RING_BYTES: usize = 32 << 20;
 
 pub struct Cache {
     state: RwLock<State>,
@@ -54,6 +54,9 @@ pub struct Snapshot {
     pub cursor: u64,
 }
 
+/// A key, the revision of its change and its new state; `None` deletes.
+pub type Change = (CompactString, u64, Option<Arc<Object>>);
+
 impl Default for Cache {
     fn default() -> Self {
         Cache { state: RwLock::default(), tick: watch::channel(0).0 }
@@ -81,9 +84,8 @@ impl Cache {
         state.floor = revision;
     }
 
-    /// Applies the changes of one revision (or of several, in order) in one step. A change is a key with its new
-    /// state; `None` deletes.
-    pub fn apply(&self, changes: impl IntoIterator<Item = (CompactString, u64, Option<Arc<Object>>)>) {
+    /// Applies the changes of one revision (or of several, in order) in one step.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         let next = {
             let mut state = self.write();
             for (key, rv, new) in changes {
@@ -134,7 +136,8 @@ impl Cache {
     ) -> Snapshot {
         let state = self.read();
         let from = if after.is_empty() { Bound::Included(prefix) } else { Bound::Excluded(after) };
-        let mut rest = state.objects.range::<str, _>((from, Bound::Unbounded)).take_while(|(k, _)| k.starts_with(prefix));
+        let mut rest =
+            state.objects.range::<str, _>((from, Bound::Unbounded)).take_while(|(k, _)| k.starts_with(prefix));
         let mut objects = Vec::new();
         let mut more = false;
         for (_, object) in rest.by_ref() {

@@ -122,12 +122,33 @@ pub fn prune(
 ) -> Result<(), Status> {
     let version = api_version.rsplit('/').next().unwrap_or_default();
     let mut notes: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
-    if let Some(ty) = ty {
-        notes.extend(ty.prune(value).map_err(|e| e.status(version, kind))?);
-        // The type of the envelope is fixed by now, whatever the type graph says of it.
-        value.set(&["apiVersion"], api_version);
-        value.set(&["kind"], kind);
-    }
+    notes.extend(strip(value, api_version, kind, ty).map_err(|e| e.status(version, kind))?);
+    report(call, notes, validation, version, kind)
+}
+
+/// Drops what the type does not know; answers what was dropped, or why the document is not of this type at all.
+pub fn strip(
+    value: &mut Value,
+    api_version: &str,
+    kind: &str,
+    ty: Option<TypeRef<'static>>,
+) -> Result<Vec<String>, DecodeError> {
+    let Some(ty) = ty else { return Ok(Vec::new()) };
+    let notes = ty.prune(value)?;
+    // The type of the envelope is fixed by now, whatever the type graph says of it.
+    value.set(&["apiVersion"], api_version);
+    value.set(&["kind"], kind);
+    Ok(notes)
+}
+
+/// Makes of the notes of strict decoding what was asked for.
+pub fn report(
+    call: &Call,
+    notes: Vec<String>,
+    validation: Validation,
+    version: &str,
+    kind: &str,
+) -> Result<(), Status> {
     match validation {
         _ if notes.is_empty() => Ok(()),
         Validation::Ignore => Ok(()),
@@ -166,22 +187,39 @@ fn check_kind(value: &mut Value, api_version: &str, kind: &str, body: &[u8]) -> 
     }
     let found_version = value.str_at(&["apiVersion"]).unwrap_or_default();
     let found_kind = value.str_at(&["kind"]).unwrap_or_default();
-    if found_version != api_version {
-        return Err(Status::bad_request(format!(
+    if (found_version, found_kind) == (api_version, kind) {
+        return Ok(());
+    }
+    Err(other_kind((found_version, found_kind), (api_version, kind)))
+}
+
+/// Compat: upstream's decoder makes an object of any kind it knows first, and only then finds that it does not fit.
+fn other_kind((found_version, found_kind): (&str, &str), (api_version, kind): (&str, &str)) -> Status {
+    let (group, version) = found_version.split_once('/').unwrap_or(("", found_version));
+    let expected_group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let why = if api::resource::root_type(group, version, found_kind).is_none() {
+        let scheme = "pkg/api/legacyscheme/scheme.go:30";
+        format!("no kind {found_kind:?} is registered for version {found_version:?} in scheme {scheme:?}")
+    } else if (group, found_kind) == (expected_group, kind) {
+        return Status::bad_request(format!(
             "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
-        )));
-    }
-    if found_kind != kind {
-        return Err(Status::bad_request(format!(
-            "{found_kind} in version {:?} cannot be handled as a {kind}: no kind {found_kind:?} is registered for {kind}s",
-            api_version.rsplit('/').next().unwrap_or_default()
-        )));
-    }
-    Ok(())
+        ));
+    } else {
+        let package = match expected_group {
+            "" | "events.k8s.io" => "core",
+            "internal.apiserver.k8s.io" => "apiserverinternal",
+            group => group.split('.').next().unwrap_or_default(),
+        };
+        format!("converting ({version}.{found_kind}) to ({package}.{kind}): unknown conversion")
+    };
+    Status::bad_request(format!("{found_kind} in version {version:?} cannot be handled as a {kind}: {why}"))
 }
 
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
-    Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", shown(body)))
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+        shown(body)
+    ))
 }
 
 /// The first bytes of a body, as upstream shows them.

@@ -10,11 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use compact_str::CompactString;
 use meta::Status;
-use store::{EventKind, KeyValue, ProgressRequester, RangeRequest, Store, StoreError, WatchBatch, WatchRequest, prefix_end};
+use store::{
+    EventKind, KeyValue, ProgressRequester, RangeRequest, Store, StoreError, WatchBatch, WatchRequest, prefix_end,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Change};
 use crate::object::Object;
 
 /// Where upstream keeps everything.
@@ -157,7 +159,7 @@ impl Feed {
 
     /// Hands a batch to the caches: runs of changes to one resource in one step.
     fn apply(&self, batch: WatchBatch) {
-        let mut pending: Option<(&Arc<Cache>, Vec<(CompactString, u64, Option<Arc<Object>>)>)> = None;
+        let mut pending: Option<(&Arc<Cache>, Vec<Change>)> = None;
         for event in &batch.events {
             let Some((prefix, key)) = self.split(&event.kv.key) else { continue };
             let cache = &self.caches[prefix];

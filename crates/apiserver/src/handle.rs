@@ -36,12 +36,12 @@ pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> 
     // Boxed, so that who serves connections need not be compiled with all of it.
     async move {
         match AssertUnwindSafe(route(shared, connection, request)).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(status)) => reply::status(&status),
-        Err(_) => {
-            tracing::error!("a request panicked; the server goes on");
-            reply::status(&Status::internal("the server has a bug that this request met; see its log"))
-        }
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => reply::status(&status),
+            Err(_) => {
+                tracing::error!("a request panicked; the server goes on");
+                reply::status(&Status::internal("the server has a bug that this request met; see its log"))
+            }
         }
     }
     .boxed()
@@ -102,6 +102,7 @@ async fn resource(
     let Some(served) = shared.registry.find(&path.group, &path.version, &path.resource) else {
         return unknown(&path);
     };
+    check_name(&path)?;
     let accept = Accept::parse(request.headers())?;
     let started = Instant::now();
     let headers = request.headers().clone();
@@ -120,9 +121,11 @@ async fn resource(
     };
     // A write is not to stop half-way because its client went away.
     let answer = if verb.is_mutating() {
-        tokio::spawn(AssertUnwindSafe(work).catch_unwind()).await.ok().and_then(Result::ok).unwrap_or_else(|| {
-            Err(Status::internal("the server has a bug that this request met; see its log"))
-        })
+        tokio::spawn(AssertUnwindSafe(work).catch_unwind())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_else(|| Err(Status::internal("the server has a bug that this request met; see its log")))
     } else {
         work.await
     };
@@ -148,6 +151,15 @@ async fn timed(call: &Call, body: bytes::Bytes) -> Result<Response, Status> {
             limit.as_secs()
         ))),
     }
+}
+
+/// A name that could leave its place in the store is refused before anything reads it.
+fn check_name(path: &ResourcePath) -> Result<(), Status> {
+    let wrong = meta::names::path_segment(&path.name);
+    if path.name.is_empty() || wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!("Name parameter invalid: {:?}: {}", path.name, wrong.join(";"))))
 }
 
 /// Compat: an unknown resource of a known group version is a Status, anything else plain text (go-restful's routing).

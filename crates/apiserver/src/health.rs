@@ -62,7 +62,9 @@ async fn checks(shared: &Shared, root: &str) -> Vec<Check> {
     }
     if root == "readyz" {
         let behind = match &shared.storage.store.revision().await {
-            Ok(revision) if shared.storage.feed.applied() < *revision => shared.storage.fresh().await.map_err(|e| e.to_string()),
+            Ok(revision) if shared.storage.feed.applied() < *revision => {
+                shared.storage.fresh().await.map_err(|e| e.to_string())
+            }
             _ => Ok(()),
         };
         all.push(("informer-sync", behind));

@@ -51,7 +51,8 @@ impl Leases {
             return Ok(lease.id);
         }
         let spare = self.event_ttl / 20;
-        let lease = store.lease_grant(0, (self.event_ttl + spare).as_secs().max(1)).await.map_err(|e| store_error(&e))?;
+        let lease =
+            store.lease_grant(0, (self.event_ttl + spare).as_secs().max(1)).await.map_err(|e| store_error(&e))?;
         *current = Some(Current { id: lease.id, until: now + spare, objects: 1 });
         Ok(lease.id)
     }

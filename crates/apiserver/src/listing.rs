@@ -54,8 +54,14 @@ impl Token {
     }
 
     pub fn decode(text: &str) -> Result<Token, Status> {
-        let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| bad("illegal base64 data"))?;
+        let bad = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| {
+            let at = match e {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                _ => text.len() / 4 * 4,
+            };
+            bad(&format!("illegal base64 data at input byte {at}"))
+        })?;
         let token = meta::parse(&bytes).map_err(|e| bad(&e.to_string()))?;
         if token.str_at(&["v"]) != Some("meta.k8s.io/v1") {
             return Err(bad("server does not recognize this encoded version"));
@@ -94,9 +100,8 @@ impl ListOptions {
             invalid(Error::invalid(&Path::new("resourceVersion"), text, detail))
         })?;
         let limit = query.int("limit")?.unwrap_or(0);
-        let limit = usize::try_from(limit).map_err(|_| {
-            invalid(Error::invalid(&Path::new("limit"), limit, "must be greater than or equal to 0"))
-        })?;
+        let limit = usize::try_from(limit)
+            .map_err(|_| invalid(Error::invalid(&Path::new("limit"), limit, "must be greater than or equal to 0")))?;
         let token = match query.get("continue") {
             "" => None,
             text if !watch => Some(Token::decode(text)?),
@@ -146,7 +151,9 @@ fn check_match(
     }
     match asked {
         None => Ok(None),
-        Some(_) if watch => forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        Some(_) if watch => {
+            forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+        }
         Some(_) if query.get("resourceVersion").is_empty() => {
             forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")
         }
@@ -179,9 +186,21 @@ mod tests {
     #[test]
     fn combinations() {
         for (query, watch, wrong) in [
-            ("resourceVersion=x", false, r#"ListOptions.meta.k8s.io "" is invalid: resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#),
-            ("resourceVersionMatch=Exact", false, r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"#),
-            ("sendInitialEvents=true", true, r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"#),
+            (
+                "resourceVersion=x",
+                false,
+                r#"ListOptions.meta.k8s.io "" is invalid: resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#,
+            ),
+            (
+                "resourceVersionMatch=Exact",
+                false,
+                r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"#,
+            ),
+            (
+                "sendInitialEvents=true",
+                true,
+                r#"ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"#,
+            ),
             ("limit=x", false, r#"strconv.ParseInt: parsing "x": invalid syntax"#),
         ] {
             assert_eq!(parse(query, watch), Err(wrong.to_string()), "{query}");

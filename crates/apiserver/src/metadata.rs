@@ -12,14 +12,8 @@ const BASE_MAX_BYTES: usize = 63 - SUFFIX;
 const SUFFIX: usize = 5;
 
 /// Members of metadata that only the system sets.
-const KEPT: [&str; 6] = [
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-    "selfLink",
-];
+const KEPT: [&str; 6] =
+    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
 
 pub fn name(document: &Value) -> &str {
     document.str_at(&["metadata", "name"]).unwrap_or_default()

@@ -95,12 +95,27 @@ pub fn render(shared: &Shared) -> String {
 }
 
 fn write_all(out: &mut String, shared: &Shared, all: &[(Key, Arc<Series>)]) -> std::fmt::Result {
-    head(out, "apiserver_request_total", "counter", "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.")?;
+    head(
+        out,
+        "apiserver_request_total",
+        "counter",
+        "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
+    )?;
     for (key, series) in all {
         let labels = labels(key);
-        writeln!(out, "apiserver_request_total{{code=\"{}\",component=\"apiserver\",dry_run=\"\",{labels}}} {}", key.code, series.count.load(Ordering::Relaxed))?;
+        writeln!(
+            out,
+            "apiserver_request_total{{code=\"{}\",component=\"apiserver\",dry_run=\"\",{labels}}} {}",
+            key.code,
+            series.count.load(Ordering::Relaxed)
+        )?;
     }
-    head(out, "apiserver_request_duration_seconds", "histogram", "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.")?;
+    head(
+        out,
+        "apiserver_request_duration_seconds",
+        "histogram",
+        "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+    )?;
     for (key, series) in all.iter().filter(|(k, _)| !matches!(k.verb, Verb::Watch | Verb::Connect)) {
         let labels = format!("code=\"{}\",component=\"apiserver\",dry_run=\"\",{}", key.code, labels(key));
         let mut sum = 0;
@@ -115,19 +130,38 @@ fn write_all(out: &mut String, shared: &Shared, all: &[(Key, Arc<Series>)]) -> s
         writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {count}")?;
     }
     let (reads, writes) = shared.flow.used();
-    head(out, "apiserver_current_inflight_requests", "gauge", "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.")?;
+    head(
+        out,
+        "apiserver_current_inflight_requests",
+        "gauge",
+        "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+    )?;
     writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {reads}")?;
     writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {writes}")?;
     head(out, "apiserver_longrunning_requests", "gauge", "Gauge of all active long-running apiserver requests.")?;
     writeln!(out, "apiserver_longrunning_requests {}", shared.metrics.long_running.load(Ordering::Relaxed))?;
-    head(out, "apiserver_rejected_requests_total", "counter", "Requests answered with 429 because too many were under way.")?;
+    head(
+        out,
+        "apiserver_rejected_requests_total",
+        "counter",
+        "Requests answered with 429 because too many were under way.",
+    )?;
     writeln!(out, "apiserver_rejected_requests_total {}", shared.metrics.rejected.load(Ordering::Relaxed))?;
-    head(out, "apiserver_resource_objects", "gauge", "Number of stored objects at the time of last check split by kind.")?;
+    head(
+        out,
+        "apiserver_resource_objects",
+        "gauge",
+        "Number of stored objects at the time of last check split by kind.",
+    )?;
     let mut resources = shared.registry.all_stored();
     resources.sort_by(|a, b| a.prefix.cmp(&b.prefix));
     for served in &resources {
         let count = served.cache.len();
-        writeln!(out, "apiserver_resource_objects{{group=\"{}\",resource=\"{}\"}} {count}", served.gr.group, served.gr.resource)?;
+        writeln!(
+            out,
+            "apiserver_resource_objects{{group=\"{}\",resource=\"{}\"}} {count}",
+            served.gr.group, served.gr.resource
+        )?;
     }
     head(out, "apiserver_storage_revision", "gauge", "The store's revision that all caches have reached.")?;
     writeln!(out, "apiserver_storage_revision {}", shared.storage.feed.applied())
@@ -145,5 +179,7 @@ fn labels(key: &Key) -> String {
     };
     let Resource { group, version, plural: resource, .. } = key.info;
     let (verb, subresource) = (key.verb.metric(), key.subresource);
-    format!("group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\"")
+    format!(
+        "group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
+    )
 }

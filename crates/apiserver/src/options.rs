@@ -125,7 +125,11 @@ impl DeleteOptions {
         }
         if orphan.is_some() && !policy.is_empty() {
             let path = Path::new("propagationPolicy");
-            errors.push(Error::invalid(&path, policy.as_str(), "orphanDependents and deletionPropagation cannot be both set"));
+            errors.push(Error::invalid(
+                &path,
+                policy.as_str(),
+                "orphanDependents and deletionPropagation cannot be both set",
+            ));
         }
         options.propagation = match (policy.as_str(), orphan) {
             ("", None) => None,
@@ -152,11 +156,9 @@ mod tests {
 
     #[test]
     fn agents() {
-        for (agent, name) in [
-            ("kubectl/v1.32.0 (linux/amd64) kubernetes/abc", "kubectl"),
-            ("curl", "curl"),
-            ("", "unknown"),
-        ] {
+        for (agent, name) in
+            [("kubectl/v1.32.0 (linux/amd64) kubernetes/abc", "kubectl"), ("curl", "curl"), ("", "unknown")]
+        {
             assert_eq!(agent_name(agent), name);
         }
         assert_eq!(agent_name(&"é".repeat(100)).len(), 128);

@@ -140,10 +140,20 @@ fn go_arch() -> &'static str {
 }
 
 fn index() -> Value {
-    let mut paths: Vec<String> =
-        ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-            .map(str::to_string)
-            .to_vec();
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_string)
+    .to_vec();
     for r in resource::all().iter().filter(|r| !r.group.is_empty()) {
         paths.push(format!("/apis/{}", r.group));
         paths.push(format!("/apis/{}/{}", r.group, r.version));

@@ -15,7 +15,9 @@ const SCHEMA_PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextension
 
 /// A document with the apiVersion and kind of its envelope.
 pub fn decode(body: &[u8]) -> Result<Value, String> {
-    let rest = body.strip_prefix(MAGIC).ok_or("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")?;
+    let rest = body
+        .strip_prefix(MAGIC)
+        .ok_or("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     for field in Fields(rest) {
         match field? {
@@ -113,7 +115,9 @@ fn message(ty: TypeRef<'static>, bytes: &[u8], depth: usize) -> Result<Value, St
     let mut out = Value::object();
     for field in Fields(bytes) {
         let (number, wire) = field?;
-        let Some(field) = ty.declared_fields().find(|f| u64::from(f.number()) == number && number != 0) else { continue };
+        let Some(field) = ty.declared_fields().find(|f| u64::from(f.number()) == number && number != 0) else {
+            continue;
+        };
         add(&mut out, field, wire, depth)?;
     }
     Ok(out)

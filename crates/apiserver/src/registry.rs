@@ -105,13 +105,8 @@ impl Served {
     }
 }
 
-type Name = (String, String, String);
-
-struct Tables {
-    by_name: HashMap<Name, Arc<Served>>,
-    /// The version that is stored, by group and plural.
-    stored: HashMap<(String, String), Arc<Served>>,
-}
+/// By group, then by plural: the versions.
+type Tables = HashMap<String, HashMap<String, Vec<Arc<Served>>>>;
 
 pub struct Registry {
     tables: ArcSwap<Tables>,
@@ -121,31 +116,23 @@ impl Registry {
     /// All built-in resources, and the caches of those that are stored, by prefix.
     pub fn built_in() -> (Registry, HashMap<String, Arc<Cache>>) {
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
-        let mut by_name = HashMap::new();
-        let mut stored = HashMap::new();
+        let mut tables = Tables::new();
         for info in resource::all() {
-            let cache = if info.can("list") {
-                caches.entry(info.key_prefix("")).or_default().clone()
-            } else {
-                Arc::default()
-            };
+            let cache =
+                if info.can("list") { caches.entry(info.key_prefix("")).or_default().clone() } else { Arc::default() };
             let served = Arc::new(Served::new(info, cache));
-            if served.conversion.is_none() {
-                stored.insert((info.group.to_string(), info.plural.to_string()), served.clone());
-            }
-            by_name.insert((info.group.to_string(), info.version.to_string(), info.plural.to_string()), served);
+            tables.entry(info.group.to_string()).or_default().entry(info.plural.to_string()).or_default().push(served);
         }
-        (Registry { tables: ArcSwap::from_pointee(Tables { by_name, stored }) }, caches)
+        (Registry { tables: ArcSwap::from_pointee(tables) }, caches)
     }
 
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Served>> {
-        // One allocation per request would do no harm, three do no more than a map of maps.
-        self.tables.load().by_name.get(&(group.into(), version.into(), plural.into())).cloned()
+        self.tables.load().get(group)?.get(plural)?.iter().find(|s| s.info.version == version).cloned()
     }
 
     /// The version of a resource in which it is stored.
     pub fn stored(&self, group: &str, plural: &str) -> Option<Arc<Served>> {
-        self.tables.load().stored.get(&(group.into(), plural.into())).cloned()
+        self.tables.load().get(group)?.get(plural)?.iter().find(|s| s.conversion.is_none()).cloned()
     }
 
     /// Where a resource's documents are kept: itself, or the version it converts to.
@@ -158,7 +145,9 @@ impl Registry {
 
     /// Every resource in its stored version.
     pub fn all_stored(&self) -> Vec<Arc<Served>> {
-        self.tables.load().stored.values().filter(|s| s.is_stored()).cloned().collect()
+        let tables = self.tables.load();
+        let all = tables.values().flat_map(HashMap::values).flatten();
+        all.filter(|s| s.conversion.is_none() && s.is_stored()).cloned().collect()
     }
 }
 

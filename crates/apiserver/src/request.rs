@@ -258,7 +258,10 @@ mod tests {
             ("/apis/apps/v1/namespaces/a/deployments/b/scale", "g=apps v=v1 ns=a r=deployments n=b s=scale rest="),
             ("/api/v1/watch/namespaces/a/pods", "g= v=v1 ns=a r=pods n= s= rest= watch"),
             ("/api/v1/nodes/n/proxy/a/b/", "g= v=v1 ns= r=nodes n=n s=proxy rest=/a/b/"),
-            ("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode", "g=rbac.authorization.k8s.io v=v1 ns= r=clusterroles n=system:node s= rest="),
+            (
+                "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
+                "g=rbac.authorization.k8s.io v=v1 ns= r=clusterroles n=system:node s= rest=",
+            ),
             ("/api/v1/namespaces/%zz/pods", "bad"),
         ] {
             assert_eq!(shown(path), want, "{path}");

@@ -118,12 +118,8 @@ async fn review_token(call: &Call, document: &mut Value) -> Result<(), Status> {
     if token.is_empty() {
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    let asked: Vec<String> = document
-        .array_at(&["spec", "audiences"])
-        .iter()
-        .filter_map(Value::as_str)
-        .map(str::to_string)
-        .collect();
+    let asked: Vec<String> =
+        document.array_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
     let own = call.shared.config.tokens.as_ref().map(|t| t.audiences.clone()).unwrap_or_default();
     let audiences = if asked.is_empty() { own } else { asked };
     let status = match authn::token_user(&call.shared, &token, Some(&audiences)).await {

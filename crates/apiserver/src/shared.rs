@@ -37,7 +37,13 @@ pub struct Shared {
 
 impl Shared {
     /// An object at the store's newest state.
-    pub async fn find(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Status> {
+    pub async fn find(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Object>>, Status> {
         let Some(served) = self.registry.stored(group, resource) else { return Ok(None) };
         self.storage.get(&served, &served.key(namespace, name)).await
     }

@@ -59,7 +59,14 @@ impl Storage {
     }
 
     /// Replaces the object as it was at revision `at`.
-    pub async fn update(&self, served: &Served, key: &str, at: u64, value: Bytes, lease: i64) -> Result<Written, Status> {
+    pub async fn update(
+        &self,
+        served: &Served,
+        key: &str,
+        at: u64,
+        value: Bytes,
+        lease: i64,
+    ) -> Result<Written, Status> {
         let full = served.store_key(key);
         let put = Op::Put { key: full.clone(), value, lease };
         self.replace(key, full, at, put).await
@@ -97,9 +104,7 @@ fn object_of(key: &str, kv: KeyValue) -> Option<Arc<Object>> {
 /// What a failure of the store is to the client.
 pub fn store_error(error: &StoreError) -> Status {
     match error {
-        StoreError::Compacted { .. } => Status::expired(
-            "The resourceVersion for the provided list is too old.",
-        ),
+        StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         StoreError::FutureRevision { requested, current } => crate::feed::too_large(*requested, *current),
         StoreError::Closed => Status::unavailable("the store is closed; the server is shutting down"),
         StoreError::TooLarge { .. } => Status::too_large(error.to_string()),

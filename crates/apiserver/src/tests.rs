@@ -5,6 +5,7 @@ mod lifecycle;
 mod lists;
 mod refusals;
 mod services;
+mod tokens;
 mod watches;
 
 use std::sync::Arc;
@@ -45,11 +46,19 @@ impl Cluster {
         let server = Server::start(config).await.expect("the server starts");
         let local = server.local(User::new("test", ["system:masters"]));
         let cluster = Cluster { server, store, local };
-        cluster.ok(Method::POST, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+        cluster
+            .ok(Method::POST, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
+            .await;
         cluster
     }
 
-    pub fn request(&self, method: Method, path: &str, content_type: &str, body: impl Into<Bytes>) -> http::Request<Full<Bytes>> {
+    pub fn request(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: impl Into<Bytes>,
+    ) -> http::Request<Full<Bytes>> {
         let mut request = http::Request::new(Full::new(body.into()));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().expect("path");
@@ -112,12 +121,7 @@ pub async fn collect(response: http::Response<Body>) -> Answer {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.expect("a body").to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    Answer {
-        code: parts.status.as_u16(),
-        headers: parts.headers,
-        body: meta::parse(&bytes).unwrap_or_default(),
-        text,
-    }
+    Answer { code: parts.status.as_u16(), headers: parts.headers, body: meta::parse(&bytes).unwrap_or_default(), text }
 }
 
 /// Lines of a watch as they come.

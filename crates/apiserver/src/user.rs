@@ -36,11 +36,7 @@ impl User {
     }
 
     pub fn anonymous() -> Arc<User> {
-        Arc::new(User {
-            name: "system:anonymous".into(),
-            groups: vec![UNAUTHENTICATED.into()],
-            ..User::default()
-        })
+        Arc::new(User { name: "system:anonymous".into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() })
     }
 
     pub fn is_in(&self, group: &str) -> bool {

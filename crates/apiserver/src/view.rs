@@ -28,7 +28,11 @@ pub enum View {
     /// The stored form made into the served version.
     Converted(Arc<Served>),
     Metadata,
-    Row { served: Arc<Served>, include: Include, now: Timestamp },
+    Row {
+        served: Arc<Served>,
+        include: Include,
+        now: Timestamp,
+    },
 }
 
 impl View {

@@ -57,16 +57,17 @@ pub async fn create_prepared(call: &Call, mut document: Value, options: &WriteOp
     let served = &call.target;
     admission::mutate(&mut review(call, served, Operation::Create, ""), &mut document, None).await?;
     metadata::fill_new(&mut document);
-    for attempt in 0.. {
-        let mut this = document.clone();
-        let generated = metadata::generate_name(&mut this);
-        let made = store_new(call, served, this, options).await;
-        match made {
-            Err(status) if generated && status.reason == meta::Reason::AlreadyExists && attempt + 1 < MAX_NAMES => {}
-            other => return other,
+    let generates = metadata::name(&document).is_empty();
+    for _ in 1..if generates { MAX_NAMES } else { 1 } {
+        let mut named = document.clone();
+        metadata::generate_name(&mut named);
+        match store_new(call, served, named, options).await {
+            Err(status) if status.reason == meta::Reason::AlreadyExists => {}
+            made => return made,
         }
     }
-    Err(Status::internal("no free name was found"))
+    metadata::generate_name(&mut document);
+    store_new(call, served, document, options).await
 }
 
 async fn store_new(
@@ -266,7 +267,14 @@ fn check_version(served: &Served, name: &str, new: &mut Value, old: &Value) -> R
     if let Some(uid) = new.str_at(&["metadata", "uid"]).filter(|u| !u.is_empty()) {
         let was = old.str_at(&["metadata", "uid"]).unwrap_or_default();
         if uid != was {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {was}");
+            let namespace = old.str_at(&["metadata", "namespace"]).unwrap_or_default();
+            let key = served.store_key(&served.key(namespace, name));
+            // Compat: the words of upstream's storage layer, which clients match.
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: UID in precondition: {uid}, UID in object meta: {was}",
+                String::from_utf8_lossy(&key)
+            );
             return Err(Status::conflict(&served.gr, name, why));
         }
     }
@@ -306,7 +314,11 @@ pub fn review<'a>(
         served,
         operation,
         subresource,
-        namespace: if served.info.plural == "namespaces" { call.path.name.clone() } else { call.path.namespace.clone() },
+        namespace: if served.info.plural == "namespaces" {
+            call.path.name.clone()
+        } else {
+            call.path.namespace.clone()
+        },
         name: call.path.name.clone(),
     }
 }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -17,6 +18,7 @@ use crate::Settings;
 use crate::http::Api;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
+const DOWN_LIMIT: Duration = Duration::from_secs(120);
 const UP: &[&str] = &["up", "--detach", "--api-port", "0", "--kubelet-port", "0"];
 const SERVER: &[&str] = &["apiserver", "--port", "0", "--bind-address", "127.0.0.1"];
 
@@ -30,8 +32,8 @@ fn spawn(binary: &Path, arguments: &[&str], dir: &Path) -> Result<Child> {
 }
 
 #[allow(clippy::disallowed_methods)] // only where a process is ended, and nothing else goes on meanwhile
-fn pause() {
-    std::thread::sleep(Duration::from_millis(5));
+fn pause(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
 }
 
 /// Waits for a child's end, and kills it when it takes longer than `limit`.
@@ -41,10 +43,23 @@ fn ended(child: &mut Child, limit: Duration) -> ExitStatus {
         if let Ok(Some(status)) = child.try_wait() {
             return status;
         }
-        pause();
+        pause(5);
     }
     let _ = child.kill();
     child.wait().unwrap_or_default()
+}
+
+/// Takes away mounts that are left below a directory of ours: what is removed must not lead elsewhere.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let points =
+        mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(dir));
+    // The latest first: it may lie in, or over, an earlier one.
+    for point in points.collect::<Vec<_>>().into_iter().rev() {
+        eprintln!("bench: `knarr down` left a mount: {point}");
+        unmount(point, UnmountFlags::empty()).with_context(|| format!("cannot unmount {point}"))?;
+    }
+    Ok(())
 }
 
 /// A cluster or an API server, with a directory of its own.
@@ -182,20 +197,19 @@ impl Knarr {
             // Interrupted: the background process must hold the lock before `down` can find it.
             let began = Instant::now();
             while self.pid().is_err() && began.elapsed() < Duration::from_secs(2) {
-                pause();
+                pause(5);
             }
             ended(&mut self.child, Duration::ZERO);
         }
-        let mut down = spawn(&self.binary, &["down"], self.dir.path())?;
-        if !ended(&mut down, Duration::from_secs(120)).success() {
-            bail!("`knarr down` failed:\n{}", self.log());
+        // A second time, since a start that was cut off may have left a containerd that does not answer yet.
+        let down = || Ok::<_, anyhow::Error>(ended(&mut spawn(&self.binary, &["down"], self.dir.path())?, DOWN_LIMIT));
+        if !down()?.success() {
+            pause(2000);
+            if !down()?.success() {
+                bail!("`knarr down` failed:\n{}", self.log());
+            }
         }
-        // A mount that is left leads into a pod or a volume: removing it would remove what is there.
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        if mounts.contains(&format!(" {}/", self.data().display())) {
-            bail!("mounts are left in {}", self.data().display());
-        }
-        Ok(())
+        unmount_below(&self.data())
     }
 
     /// Ends it and removes its directory.

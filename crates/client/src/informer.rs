@@ -165,6 +165,8 @@ impl<K: Object> Informer<K> {
         self.read(|cache| cache.by_index(name, value))
     }
 
+    /// Adds an index. Informers are shared by the whole process, and so are the names of their indexes: begin a name with
+    /// who uses it.
     pub fn add_index(&self, name: &'static str, values_of: fn(&K) -> Vec<String>) {
         self.0.cache.write().unwrap_or_else(PoisonError::into_inner).add_index(name, values_of);
     }

@@ -257,7 +257,7 @@ where
             queue.add_after(item.clone(), delay);
         }
         Ok(Err(error)) => {
-            tracing::debug!(?item, %error, failures = queue.failures(&item), "work failed, will retry");
+            tracing::trace!(?item, %error, failures = queue.failures(&item), "work failed, will retry");
             queue.add_rate_limited(item.clone());
         }
         Err(_) => {

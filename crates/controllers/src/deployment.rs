@@ -30,6 +30,8 @@ struct Controller {
     pods: Informer<Pod>,
     recorder: Recorder,
     written: Written,
+    /// Writes of the Deployment itself.
+    own_written: Written,
 }
 
 pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
@@ -62,7 +64,15 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     });
     let recorder = ctx.recorder("deployment-controller");
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { ctx, deployments, sets, pods, recorder, written: Written::default() });
+    let this = Arc::new(Controller {
+        ctx,
+        deployments,
+        sets,
+        pods,
+        recorder,
+        written: Written::default(),
+        own_written: Written::default(),
+    });
     Box::pin(work.run(count, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -73,6 +83,7 @@ impl Controller {
     async fn reconcile(&self, key: &Key) -> Result<Action> {
         let Some(deployment) = self.deployments.get_key(key) else {
             self.written.forget(key);
+            self.own_written.forget(key);
             return Ok(Action::Done);
         };
         let spec = &deployment.spec;
@@ -81,8 +92,10 @@ impl Controller {
             self.recorder.event(&client::reference(deployment.as_ref()), "Warning", "SelectingAll", message);
             return Ok(Action::Done);
         }
-        // a set we just wrote must be in the cache, or the plan would count without it
-        if !self.written.shown(key, self.sets.revision(), std::iter::empty()) {
+        // what we just wrote must be in the cache, or the plan would count without it
+        if !self.written.shown(key, self.sets.revision(), std::iter::empty())
+            || !self.own_written.shown(key, self.deployments.revision(), std::iter::empty())
+        {
             return Ok(Action::RequeueAfter(std::time::Duration::from_secs(2)));
         }
         let uid = deployment.uid().unwrap_or_default();
@@ -121,10 +134,22 @@ impl Controller {
         let mut status = plan.status;
         let mut versions: HashMap<String, Option<String>> = HashMap::new();
         let mut failure = None;
+        let mut tells_failure = false;
+        let mut version = deployment.resource_version();
         for step in plan.steps {
             let outcome = match step {
-                Step::Create(set) => self.create(key, deployment, &set, &mut status).await,
-                Step::SetRevision(number) => self.set_revision(key, &number).await,
+                Step::Create(set) => {
+                    let outcome = self.create(key, deployment, &set, &mut status).await;
+                    tells_failure = outcome.is_err();
+                    outcome
+                }
+                Step::SetRevision(number) => match self.set_revision(key, &number, version.as_deref()).await {
+                    Ok(patched) => {
+                        version = patched.resource_version();
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
                 Step::Delete(set) => self.delete(key, &set).await,
                 Step::Refresh { set, annotations, min_ready_s } => {
                     let patch =
@@ -151,7 +176,10 @@ impl Controller {
                 break;
             }
         }
-        self.write_status(key, deployment, status).await?;
+        // a plan that failed half-way was made from what is out of date: the status waits for the next one, unless it says why
+        if failure.is_none() || tells_failure {
+            self.write_status(key, deployment, status, version).await?;
+        }
         failure.map_or(Ok(()), Err)
     }
 
@@ -229,10 +257,13 @@ impl Controller {
         }
     }
 
-    async fn set_revision(&self, key: &Key, number: &str) -> Result<()> {
-        let patch = json!({"metadata": {"annotations": {revision::REVISION: number}}});
+    async fn set_revision(&self, key: &Key, number: &str, version: Option<&str>) -> Result<Deployment> {
+        let annotations = json!({revision::REVISION: number});
+        let patch = json!({"metadata": {"resourceVersion": version, "annotations": annotations}});
         let patched = self.api::<Deployment>(key).patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        patched.map(|_| ()).during(|| format!("cannot set the revision of Deployment {key}"))
+        let patched = patched.during(|| format!("cannot set the revision of Deployment {key}"))?;
+        self.own_written.wrote(key, client::revision_of(&patched));
+        Ok(patched)
     }
 
     async fn delete(&self, key: &Key, set: &ReplicaSet) -> Result<()> {
@@ -246,15 +277,23 @@ impl Controller {
         }
     }
 
-    async fn write_status(&self, key: &Key, deployment: &Deployment, status: DeploymentStatus) -> Result<()> {
+    async fn write_status(
+        &self,
+        key: &Key,
+        deployment: &Deployment,
+        status: DeploymentStatus,
+        version: Option<String>,
+    ) -> Result<()> {
         if deployment.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        // a merge patch, since the annotation with the revision may have moved the version a moment ago; the generation the
-        // plan saw is in the status, so a late one does no harm
-        let patch = json!({"metadata": {"uid": deployment.uid()}, "status": full(&status)});
+        // by version: conditions carry on from the status that was read, and must not follow upon another
+        let patch = json!({"metadata": {"resourceVersion": version}, "status": full(&status)});
         match self.api::<Deployment>(key).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => Ok(()),
+            Ok(patched) => {
+                self.own_written.wrote(key, client::revision_of(&patched));
+                Ok(())
+            }
             Err(error) if client::is_not_found(&error) => Ok(()),
             Err(error) => Err(error).during(|| format!("cannot write the status of Deployment {key}")),
         }

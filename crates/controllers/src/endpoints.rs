@@ -13,6 +13,7 @@ use kube::{Api, ResourceExt};
 use crate::context::{Ctx, During, Result, Work};
 use crate::pod_batch::is_namespace_terminating;
 use crate::service_endpoint::{self as common, HEADLESS, LAST_CHANGE};
+use crate::written::Written;
 use crate::{pod, selector};
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -25,6 +26,7 @@ struct Controller {
     services: Informer<Service>,
     pods: Informer<Pod>,
     endpoints: Informer<Endpoints>,
+    written: Written,
 }
 
 pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
@@ -42,7 +44,7 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
         Event::Modified { .. } => Vec::new(),
     });
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { ctx, services, pods, endpoints });
+    let this = Arc::new(Controller { ctx, services, pods, endpoints, written: Written::default() });
     Box::pin(work.run(count, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -53,6 +55,9 @@ impl Controller {
     async fn reconcile(&self, key: &Key) -> Result<Action> {
         let api: Api<Endpoints> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let current = self.endpoints.get_key(key);
+        if !self.written.shown(key, self.endpoints.revision(), std::iter::empty()) {
+            return Ok(Action::RequeueAfter(std::time::Duration::from_millis(100)));
+        }
         let Some(service) = self.services.get_key(key) else {
             // ours only: endpoints that a user keeps for a service to come are not
             let ours =
@@ -79,7 +84,10 @@ impl Controller {
             None => api.create(&PostParams::default(), &wanted).await,
         };
         match outcome {
-            Ok(_) => Ok(Action::Done),
+            Ok(written) => {
+                self.written.wrote(key, client::revision_of(&written));
+                Ok(Action::Done)
+            }
             Err(error) if is_namespace_terminating(&error) => Ok(Action::Done),
             Err(error) => Err(error).during(|| format!("cannot write Endpoints {key}")),
         }

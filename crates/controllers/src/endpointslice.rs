@@ -23,7 +23,7 @@ use crate::written::Written;
 use crate::{pod, selector};
 use pack::Step;
 
-const BY_SERVICE: &str = "service";
+const BY_SERVICE: &str = "endpointslice-service";
 
 struct Controller {
     ctx: Ctx,

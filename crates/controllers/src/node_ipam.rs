@@ -133,8 +133,9 @@ impl Controller {
             return Err(Error::Other(format!("no pod range is left for node {key}; give a larger cluster CIDR")));
         };
         self.given.lock().unwrap_or_else(PoisonError::into_inner).extend(ranges.iter().cloned());
+        // not by version: the server lets a range be set only where there is none
         let patch = json!({
-            "metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version},
+            "metadata": {"uid": node.metadata.uid},
             "spec": {"podCIDR": ranges.first(), "podCIDRs": ranges},
         });
         let api: Api<Node> = Api::all(self.ctx.client.clone());

@@ -25,6 +25,8 @@ struct Controller {
     pods: Informer<Pod>,
     recorder: Recorder,
     written: Written,
+    /// Writes of statuses.
+    own_written: Written,
 }
 
 pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
@@ -46,7 +48,14 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     });
     let recorder = ctx.recorder("replicaset-controller");
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { ctx, sets, pods, recorder, written: Written::default() });
+    let this = Arc::new(Controller {
+        ctx,
+        sets,
+        pods,
+        recorder,
+        written: Written::default(),
+        own_written: Written::default(),
+    });
     Box::pin(work.run(count, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
@@ -57,6 +66,7 @@ impl Controller {
     async fn reconcile(&self, key: &Key) -> Result<Action> {
         let Some(set) = self.sets.get_key(key) else {
             self.written.forget(key);
+            self.own_written.forget(key);
             return Ok(Action::Done);
         };
         let spec = &set.spec;
@@ -83,7 +93,7 @@ impl Controller {
             false => None,
         };
         let status = status(&set, &claimed, plan.difference, failure.as_ref().map(pod_batch::api_message), now);
-        self.write_status(&sets, &set, status).await?;
+        self.write_status(key, &sets, &set, status).await?;
         if let Some(error) = failure {
             return Err(error);
         }
@@ -120,14 +130,25 @@ impl Controller {
         batch.delete(&plan.delete).await
     }
 
-    async fn write_status(&self, sets: &Api<ReplicaSet>, set: &ReplicaSet, status: ReplicaSetStatus) -> Result<()> {
-        if set.status.as_ref() == Some(&status) {
+    async fn write_status(
+        &self,
+        key: &Key,
+        sets: &Api<ReplicaSet>,
+        set: &ReplicaSet,
+        status: ReplicaSetStatus,
+    ) -> Result<()> {
+        // while the cache lacks our last status, another could only conflict; its event brings us back
+        let shown = self.own_written.shown(key, self.sets.revision(), std::iter::empty());
+        if !shown || set.status.as_ref() == Some(&status) {
             return Ok(());
         }
         let mut changed = set.clone();
         changed.status = Some(status);
         match sets.replace_status(&set.name_any(), &PostParams::default(), &changed).await {
-            Ok(_) => Ok(()),
+            Ok(written) => {
+                self.own_written.wrote(key, client::revision_of(&written));
+                Ok(())
+            }
             Err(error) if client::is_not_found(&error) => Ok(()),
             Err(error) => Err(error).during(|| format!("cannot write the status of ReplicaSet {}", Key::of(set))),
         }

@@ -2,6 +2,8 @@
 //! kubelet that binds every pod and reports it running.
 //! Reads and writes the in-process API. Invariant: waits for what it expects by watching, never by sleeping.
 
+#![allow(clippy::unwrap_used)] // a test may
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use apiserver::User;
 use client::{Informers, Key};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
@@ -50,6 +52,7 @@ impl World {
         world.notices::<Node>();
         world.notices::<ConfigMap>();
         world.notices::<ServiceAccount>();
+        world.notices::<Event>();
         let (informers, shutdown) = (world.informers.clone(), world.shutdown.clone());
         world.tasks.push(tokio::spawn(async move {
             controllers::run(config, client, informers, shutdown).await.unwrap();
@@ -241,6 +244,19 @@ async fn an_application_from_birth_to_death() {
         })
         .await;
 
+    world
+        .until("events of what was done", |caches| {
+            let events = caches.of::<Event>().list_in("shop");
+            let told = |reason: &str, component: &str| {
+                let by = |event: &Event| event.source.as_ref().and_then(|source| source.component.clone());
+                events
+                    .iter()
+                    .any(|event| event.reason.as_deref() == Some(reason) && by(event).as_deref() == Some(component))
+            };
+            told("ScalingReplicaSet", "deployment-controller") && told("SuccessfulCreate", "replicaset-controller")
+        })
+        .await;
+
     let deployments: Api<Deployment> = world.api("shop");
     let image = |image: &str| {
         Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}}))
@@ -395,4 +411,34 @@ async fn a_silent_node_loses_its_pods() {
     world.end().await;
     assert!(stop.is_cancelled());
     beat.await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_candidates_one_leads_and_hands_over() {
+    let world = World::start(controllers::Config { controllers: Vec::new(), ..config() }).await;
+    let changed = Arc::new(Notify::new());
+    let leader = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let candidate = |name: &str, stop: CancellationToken| {
+        let config = client::leader::Config {
+            retry_period: Duration::from_millis(50),
+            ..client::leader::Config::new("kube-system", "test", name)
+        };
+        let (client, leader, changed, name) = (world.client.clone(), leader.clone(), changed.clone(), name.to_string());
+        tokio::spawn(client::leader::run(config, client, stop, move |stop| async move {
+            leader.lock().unwrap().push(name);
+            changed.notify_one();
+            stop.cancelled().await;
+        }))
+    };
+    let (stop_a, stop_b) = (CancellationToken::new(), CancellationToken::new());
+    let a = candidate("a", stop_a.clone());
+    tokio::time::timeout(PATIENCE, changed.notified()).await.unwrap();
+    let b = candidate("b", stop_b.clone());
+    stop_a.cancel();
+    a.await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, changed.notified()).await.unwrap();
+    assert_eq!(*leader.lock().unwrap(), ["a", "b"]);
+    stop_b.cancel();
+    b.await.unwrap().unwrap();
+    world.end().await;
 }

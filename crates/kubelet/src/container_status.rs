@@ -122,9 +122,12 @@ fn from_memory(view: &View<'_>, slot: &Slot<'_>, before: Option<&ContainerStatus
             status.state = Some(lost("The container could not be located when the pod was terminated"));
             return;
         }
-        status.last_state = Some(lost(
-            "The container could not be located when the pod was deleted.  The container used to be Running",
-        ));
+        status.last_state.clone_from(&before.last_state);
+        if known.is_some_and(|state| state.running.is_some()) {
+            let message =
+                "The container could not be located when the pod was deleted.  The container used to be Running";
+            status.last_state = Some(lost(message));
+        }
     }
     let wait = view.waiting.get(slot.name()).cloned();
     let default = match slot.kind {

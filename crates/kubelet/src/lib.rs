@@ -2,21 +2,14 @@
 //!
 //! Reads pods (informer, `spec.nodeName`), the runtime's sandboxes and containers, the node's files; writes pod and node
 //! status, the node's lease, events, log files and cgroups under its own root. Invariant: what runs is never kept in
-//! memory alone: after a restart everything is found again from the runtime's labels and annotations, and no container is touched.
-
-// Modules `volumes`, `env`, `probes`, `server`, `stats`, `container_logs` are declared below by their author once they compile.
-// What the pod workers call there (agreed signatures):
-//   volumes (IN PLACE): Volumes::new(volumes::Settings { data_dir: PathBuf, allocatable: Allocatable }, kube::Client, CancellationToken) -> Volumes (Clone); .on_change(Arc<dyn Fn(&str)>) wakes pods whose mount failed
-//            .mount(&Arc<Pod>).await -> Result<MountedVolumes, VolumeError>   VolumeError: Display = the text after `MountVolume.SetUp failed for volume "x" : `, .volume() -> &str
-//            MountedVolumes::mounts_for(&Container, env: &[(String, String)] /*for subPathExpr*/).await -> Result<Vec<cri::v1::Mount>, VolumeError>
-//            .unmount(uid).await -> Result<(), VolumeError>;  .clean_orphans(keep: &HashSet<String>).await  (called each minute; pods/<uid>/volumes only)
-//   env (IN PLACE): Sources::new(kube::Client, client::Informers) -> Sources (Clone)
-//            container_env(&Pod, &Container, &PodIps, &Allocatable, &Sources).await -> Result<Vec<(String, String)>, EnvError>  (Display = upstream's CreateContainerConfigError message)
-//            expand(&[String], &[(String, String)]) -> Vec<String>
-//   probes (IN PLACE):  Probes::new(cri::Client, client::Recorder, Arc<dyn PodSource>, on_result: Arc<dyn Fn(&str /*pod uid*/) + Send + Sync>, CancellationToken) -> Probes (Clone)
-//            .update_pod(&Arc<Pod>, &PodStatus), .remove_pod(uid), .readiness(id)/.liveness(id)/.startup(id) -> Option<bool>  (id = the CRI container id without scheme;
-//            None = no probe of that kind or no result yet; `liveness`/`startup` Some(false) = kill and restart); events Unhealthy are written by probes, Killing by the pod worker
-//   server:  server::run(listener: tokio::net::TcpListener /* bound by the caller, who reports its port */, server::Settings { cert_pem, key_pem, client_ca_pem, .. your choice, built from &Config }, cri::Client, kube::Client, Arc<dyn PodSource>, CancellationToken) -> Result<(), E>
+//! memory alone: after a restart everything is found again from the runtime's labels and annotations, and no container is
+//! touched.
+//!
+//! The way of a pod: `run` takes it from the informer into `registry` and gives it a `worker`; the worker looks at the
+//! runtime (`observed`), asks `plan` what to do, mounts `volumes`, makes sandboxes and containers (`launch`, with `images`,
+//! `env`, `security`, `resources`, `dns_config`), reports (`status`, `status_writer`), and ends it (`terminate`). `pleg` wakes
+//! workers when something happened in the runtime, `probes` when a probe's result changed. `node` keeps the Node object;
+//! `orphans`, `collect` and `log_rotation` tidy up; `server` is the kubelet's HTTPS API.
 
 mod admission;
 mod agent;

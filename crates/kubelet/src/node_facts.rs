@@ -89,7 +89,7 @@ fn hugepages(dir: &Path) -> BTreeMap<String, i64> {
         let pages = fs::read_to_string(entry.path().join("nr_hugepages")).unwrap_or_default();
         let pages: i64 = pages.trim().parse().unwrap_or(0);
         let word = if kib % (1 << 20) == 0 { format!("{}Gi", kib >> 20) } else { format!("{}Mi", kib >> 10) };
-        found.insert(word, pages * kib << 10);
+        found.insert(word, (pages * kib) << 10);
     }
     found
 }

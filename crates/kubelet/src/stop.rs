@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::join_all;
 
 use crate::cgroups::Cgroups;
@@ -12,6 +13,9 @@ use crate::{Config, Error, labels};
 
 /// No container gets longer than this when everything is taken down.
 const LONGEST_GRACE_SECONDS: u64 = 30;
+
+/// Sandboxes removed at once: each runs the network plugins.
+const AT_ONCE: usize = 8;
 
 pub(crate) async fn all(config: &Config) -> Result<(), Error> {
     let cri = cri::Client::new(&config.cri_endpoint);
@@ -26,9 +30,16 @@ pub(crate) async fn all(config: &Config) -> Result<(), Error> {
     for stopped in join_all(stops).await {
         stopped.map_err(runtime)?;
     }
-    for sandbox in cri.sandbox_list(selector).await.map_err(runtime)? {
-        cri.sandbox_stop(&sandbox.id).await.map_err(runtime)?;
-        cri.sandbox_remove(&sandbox.id).await.map_err(runtime)?;
+    let removals = cri.sandbox_list(selector).await.map_err(runtime)?.into_iter().map(|sandbox| {
+        let cri = cri.clone();
+        async move {
+            cri.sandbox_stop(&sandbox.id).await?;
+            cri.sandbox_remove(&sandbox.id).await
+        }
+    });
+    let mut removals = futures::stream::iter(removals).buffer_unordered(AT_ONCE);
+    while let Some(removed) = removals.next().await {
+        removed.map_err(runtime)?;
     }
     let cgroups = Cgroups::new(&config.cgroup_root);
     for uid in cgroups.pods() {

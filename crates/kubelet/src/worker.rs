@@ -25,6 +25,9 @@ const RESYNC: Duration = Duration::from_secs(60);
 /// The longest wait after failures of the runtime, of volumes, or of the API.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
+/// So many rounds of steps follow each other at once; a pod with more init containers starts a little slower.
+const MAX_ROUNDS: u32 = 20;
+
 /// When to look again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -52,6 +55,8 @@ pub(crate) struct Worker {
     ended: HashMap<String, Instance>,
     admitted: bool,
     failures: u32,
+    /// Steps taken in a row without a rest.
+    rounds: u32,
     /// Crash loops that have had their event, by container and restart count.
     told: HashSet<(String, u32)>,
 }
@@ -74,6 +79,7 @@ impl Worker {
             previous,
             ended: HashMap::new(),
             failures: 0,
+            rounds: 0,
             told: HashSet::new(),
         }
     }
@@ -176,7 +182,7 @@ impl Worker {
     async fn carry_out(&mut self, pod: &Arc<Pod>, observed: &Arc<Observed>, plan: Plan) -> Next {
         let wake_after = plan.wake_after.and_then(|left| Duration::try_from(left).ok());
         if plan.steps.is_empty() {
-            self.failures = 0;
+            (self.failures, self.rounds) = (0, 0);
             // volumes of running pods are kept mounted, also over a restart of the machine's mounts
             if let Err(next) = self.mount(pod).await {
                 return next;
@@ -204,7 +210,9 @@ impl Worker {
         match soonest {
             None => {
                 self.failures = 0;
-                Next::Now
+                self.rounds = self.rounds.saturating_add(1);
+                // steps that succeed and change nothing must not spin
+                if self.rounds > MAX_ROUNDS { Next::Within(Duration::from_secs(2)) } else { Next::Now }
             }
             Some(next) => {
                 // what failed shows in the status at once
@@ -246,9 +254,10 @@ impl Worker {
             }
             Step::Start { name, attempt, after } => {
                 let started = self.start_container(pod, observed, mounted, &name, attempt).await;
-                if let Some(ended) = after
-                    && started.is_ok()
-                {
+                // an instance was made, whether it ran or not: that counts as a restart
+                let made =
+                    |reason: &WaitReason| matches!(reason.reason.as_str(), "RunContainerError" | "PostStartHookError");
+                if let (Some(ended), true) = (after, started.as_ref().err().is_none_or(made)) {
                     self.backoff.next(&name, ended);
                 }
                 self.note_start(pod, &name, started)

@@ -158,7 +158,7 @@ fn ready(pod: &Value) -> bool {
     condition(pod, "Ready") == "True"
 }
 
-fn status<'a>(pod: &'a Value, index: usize) -> &'a Value {
+fn status(pod: &Value, index: usize) -> &Value {
     &pod["status"]["containerStatuses"][index]
 }
 
@@ -339,7 +339,11 @@ async fn bad_images_and_configs(lab: &Lab) {
     let pod = lab.until("nocommand", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     let ended = &status(&pod, 0)["state"]["terminated"];
     assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("StartError"), &json!(128)), "{ended:#}");
-    for name in ["noimage", "badname", "noconfig", "nocommand"] {
+    lab.create("nostart", json!({"containers": [{"name": "c", "command": ["/bin/nonesuch"]}]}));
+    lab.until("nostart", "backs off", |pod| reason(pod) == "CrashLoopBackOff").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(status(&lab.pod("nostart"), 0)["restartCount"], 1, "{:#}", status(&lab.pod("nostart"), 0));
+    for name in ["noimage", "badname", "noconfig", "nocommand", "nostart"] {
         lab.api.delete_pod("default", name, 1);
     }
 }

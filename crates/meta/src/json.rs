@@ -3,6 +3,8 @@
 //! The parser (sonic-rs) is hidden here. Bounds: nesting deeper than [`MAX_DEPTH`] is refused, so hostile input cannot
 //! exhaust the stack; the size of the input is the caller's to bound.
 
+mod syntax;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
@@ -36,13 +38,16 @@ pub fn parse_noting_duplicates(bytes: &[u8]) -> Result<(Value, Vec<String>), Par
     let mut reader = sonic_rs::Deserializer::from_slice(bytes);
     let value = Seed { notes: &notes, parent: None }
         .deserialize(&mut reader)
-        .map_err(|e| ParseError(first_line(&e.to_string())))?;
-    reader.end().map_err(|e| ParseError(first_line(&e.to_string())))?;
+        .map_err(|e| refused(bytes, &e))?;
+    reader.end().map_err(|e| refused(bytes, &e))?;
     Ok((value, notes.duplicates.into_inner()))
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().trim_end().to_string()
+/// In Go's words where they are known, in those of our parser otherwise.
+fn refused(bytes: &[u8], error: &sonic_rs::Error) -> ParseError {
+    ParseError(syntax::error(bytes).unwrap_or_else(|| {
+        error.to_string().lines().next().unwrap_or_default().trim_end().to_string()
+    }))
 }
 
 #[derive(Default)]

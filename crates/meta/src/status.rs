@@ -185,7 +185,8 @@ impl Status {
 
     /// For a path that exists, asked with a method that it does not have.
     pub fn method_not_allowed() -> Self {
-        Self::new(405, Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, Reason::MethodNotAllowed, message).with_causes(vec![])
     }
 
     pub fn not_acceptable(accepted: &[&str]) -> Self {

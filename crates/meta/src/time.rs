@@ -51,6 +51,11 @@ pub fn human_duration(age: jiff::SignedDuration) -> String {
     }
 }
 
+/// As `human_duration`, for a whole number of seconds.
+pub fn human_seconds(seconds: i64) -> String {
+    human_duration(jiff::SignedDuration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,7 +31,7 @@ use crate::engine::Engine;
 use crate::fragment::{Context, Fragment};
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-const BY_SERVICE: &str = "service";
+const BY_SERVICE: &str = "proxy-service";
 /// Longest wait after a refused transaction.
 const RETRY_MAX: Duration = Duration::from_secs(30);
 

@@ -65,8 +65,8 @@ mod tests {
         assert_eq!(
             text(validate(&c)),
             [
-                "data[a b]: Invalid value: \"a b\": a valid config key must cons",
-                "data[both]: Invalid value: \"both\": duplicate of key present i",
+                "data[a b]: Invalid value: \"a b\": a valid config key must con",
+                "data[both]: Invalid value: \"both\": duplicate of key present ",
             ]
         );
         let old = json!({"immutable": true, "data": {"a": "1"}});

@@ -95,11 +95,19 @@ fn prepare_status_update(new: &mut Value, old: &Value) {
 /// Guaranteed: every container limits cpu and memory and asks for as much; BestEffort: none asks for anything.
 pub fn qos_class(spec: &Value) -> &'static str {
     use meta::quantity::Quantity;
+    // Amounts of the pod as a whole go before those of its containers.
+    let whole = &spec["resources"];
+    let of_pod = ["limits", "requests"].iter().any(|l| whole[*l].as_object().is_some_and(|m| !m.is_empty()));
     let amount = |c: &Value, list: &str, name: &str| {
         let text = c.str_at(&["resources", list, name])?;
         Quantity::parse(text).ok().filter(|q| q.sign() > 0)
     };
-    let containers = || spec.array_at(&["containers"]).iter().chain(spec.array_at(&["initContainers"]));
+    let all: Vec<&Value> = if of_pod {
+        vec![spec]
+    } else {
+        spec.array_at(&["containers"]).iter().chain(spec.array_at(&["initContainers"])).collect()
+    };
+    let containers = || all.iter().copied();
     let asks = |c: &Value, name: &str| amount(c, "requests", name).is_some() || amount(c, "limits", name).is_some();
     if !containers().any(|c| asks(c, "cpu") || asks(c, "memory")) {
         return "BestEffort";

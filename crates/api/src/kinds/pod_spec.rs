@@ -14,4 +14,4 @@ mod volume;
 pub use defaults::{defaults, requests_from_limits, template_defaults};
 pub use probe::validate_port;
 pub use resources::{validate_claim_resources, validate_quantity, validate_resource_list};
-pub use validate::{validate, validate_template, validate_tolerations};
+pub use validate::{validate, validate_template};

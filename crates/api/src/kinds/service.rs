@@ -308,7 +308,7 @@ mod tests {
     fn defaults_and_rows() {
         let now = time::parse("2026-01-01T00:00:30Z").expect("a time");
         for (spec, want) in [
-            (json!({"clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}], "selector": {"a": "b"}}),
+            (json!({"clusterIPs": ["10.0.0.1"], "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 53, "protocol": "UDP"}], "selector": {"a": "b"}}),
              r#"["s","ClusterIP","10.0.0.1","<none>","80/TCP,53/UDP","30s","a=b"]"#),
             (json!({"type": "NodePort", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["1.2.3.4"]}),
              r#"["s","NodePort","10.0.0.1","1.2.3.4","80:30080/TCP","30s","<none>"]"#),

@@ -30,7 +30,8 @@ fn validate_selector(object: &Value, kind: &str, errors: &mut Errors) -> Option<
     let selector = &object["spec"]["selector"];
     if selector.is_null() {
         errors.push(Error::required(&path, ""));
-        return None;
+        // Compat: upstream goes on with a selector that selects nothing, so that the template's labels are wrong too.
+        return Some(LabelSelector::nothing());
     }
     let wrong = LabelSelector::validate(selector, &path);
     if !wrong.is_empty() {

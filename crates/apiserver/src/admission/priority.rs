@@ -48,9 +48,8 @@ async fn resolve(review: &Review<'_>, pod: &mut Value) -> Result<(), Status> {
         "" => default_class(review),
         name => {
             let found = review.shared.find(GROUP, CLASSES, "", name).await?;
-            let found = found.ok_or_else(|| {
-                review.forbidden(format!("no PriorityClass with name {name} was found"))
-            })?;
+            let found =
+                found.ok_or_else(|| review.forbidden(format!("no PriorityClass with name {name} was found")))?;
             Some(found.document())
         }
     };
@@ -69,7 +68,8 @@ async fn resolve(review: &Review<'_>, pod: &mut Value) -> Result<(), Status> {
              computed {value} from the given PriorityClass name"
         )));
     }
-    if let Some(given) = pod.str_at(&["spec", "preemptionPolicy"]).filter(|given| !given.is_empty() && *given != policy) {
+    if let Some(given) = pod.str_at(&["spec", "preemptionPolicy"]).filter(|given| !given.is_empty() && *given != policy)
+    {
         return Err(review.forbidden(format!(
             "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission \
              controller computed {policy} from the given PriorityClass name"
@@ -102,9 +102,7 @@ pub fn validate<'a>(
         let other = default_class(review)?;
         let other = crate::metadata::name(&other);
         (other != crate::metadata::name(class)).then(|| {
-            review.forbidden(format!(
-                "PriorityClass {other} is already marked as default. Only one default can exist"
-            ))
+            review.forbidden(format!("PriorityClass {other} is already marked as default. Only one default can exist"))
         })
     };
     std::future::ready(check().map_or(Ok(()), Err)).boxed()

@@ -45,9 +45,8 @@ impl Pool {
         let (start, end) = (*self.range.start(), *self.range.end());
         let upper = start + self.reserved;
         let from = if upper <= end { rand::rng().random_range(upper..=end) } else { start };
-        let found = free(&used, from..=end)
-            .or_else(|| free(&used, upper..=from))
-            .or_else(|| free(&used, start..=upper))?;
+        let found =
+            free(&used, from..=end).or_else(|| free(&used, upper..=from)).or_else(|| free(&used, start..=upper))?;
         used.insert(found);
         Some(found)
     }

@@ -230,21 +230,23 @@ mod tests {
         assert_eq!(said(&one, ""), Ok("a".into()));
         assert_eq!(said(&two, "i"), Ok("i".into()));
         assert_eq!(said(&two, "x"), Err("container x is not valid for pod p".into()));
-        let choose = "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]";
+        let choose =
+            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]";
         assert_eq!(said(&two, ""), Err(choose.into()));
     }
 
     #[test]
     fn options_of_logs() {
         let ask = |query: &str| {
-            log_options(&Query::parse(&format!("/?{query}").parse().expect("uri"))).map_err(|e| meta::field::summary(&e))
+            log_options(&Query::parse(&format!("/?{query}").parse().expect("uri")))
+                .map_err(|e| meta::field::summary(&e))
         };
-        assert_eq!(ask("follow=true&tailLines=3&timestamps=true"), Ok("follow=true&timestamps=true&tailLines=3".into()));
-        assert_eq!(ask("sinceTime=2026-01-02T03%3A04%3A05Z"), Ok("sinceTime=2026-01-02T03%3A04%3A05Z".into()));
         assert_eq!(
-            ask("tailLines=-1"),
-            Err("tailLines: Invalid value: -1: must be greater than or equal to 0".into())
+            ask("follow=true&tailLines=3&timestamps=true"),
+            Ok("follow=true&timestamps=true&tailLines=3".into())
         );
+        assert_eq!(ask("sinceTime=2026-01-02T03%3A04%3A05Z"), Ok("sinceTime=2026-01-02T03%3A04%3A05Z".into()));
+        assert_eq!(ask("tailLines=-1"), Err("tailLines: Invalid value: -1: must be greater than or equal to 0".into()));
         assert_eq!(
             ask("sinceSeconds=1&sinceTime=2026-01-02T03:04:05Z"),
             Err("sinceSeconds: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified".into())

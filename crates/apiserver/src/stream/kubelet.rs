@@ -49,7 +49,10 @@ impl Kubelets {
         mut request: http::Request<Empty<Bytes>>,
     ) -> Result<http::Response<Incoming>, Status> {
         let unreachable = |why: &dyn std::fmt::Display| {
-            Status::internal(format!("error dialing backend: the kubelet of node {} at {}:{}: {why}", address.node, address.ip, address.port))
+            Status::internal(format!(
+                "error dialing backend: the kubelet of node {} at {}:{}: {why}",
+                address.node, address.ip, address.port
+            ))
         };
         let dial = async {
             let tcp = TcpStream::connect((address.ip, address.port)).await?;
@@ -60,8 +63,7 @@ impl Kubelets {
             .await
             .map_err(|_| unreachable(&"no connection in time"))?
             .map_err(|e| unreachable(&e))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!("the connection to a kubelet ended: {error}");

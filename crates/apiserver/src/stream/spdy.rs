@@ -30,12 +30,28 @@ pub type Headers = Vec<(String, String)>;
 /// What a peer said.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    SynStream { id: u32, fin: bool, headers: Headers },
-    SynReply { id: u32, fin: bool, headers: Headers },
-    Reset { id: u32 },
-    Ping { id: u32 },
+    SynStream {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    SynReply {
+        id: u32,
+        fin: bool,
+        headers: Headers,
+    },
+    Reset {
+        id: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
-    Data { id: u32, fin: bool, data: Bytes },
+    Data {
+        id: u32,
+        fin: bool,
+        data: Bytes,
+    },
     /// A control frame that changes nothing here.
     Other,
 }
@@ -82,9 +98,7 @@ impl Writer {
         }
         let mut block = Vec::with_capacity(plain.len() + 128);
         let before = self.compress.total_in();
-        self.compress
-            .compress_vec(&plain, &mut block, FlushCompress::Sync)
-            .map_err(|e| SpdyError(e.to_string()))?;
+        self.compress.compress_vec(&plain, &mut block, FlushCompress::Sync).map_err(|e| SpdyError(e.to_string()))?;
         if self.compress.total_in() - before != plain.len() as u64 {
             return Err(SpdyError("a header block does not fit".into()));
         }
@@ -202,8 +216,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let (mut writer, mut reader, mut wire) =
-            (Writer::new().expect("writer"), Reader::new(), BytesMut::new());
+        let (mut writer, mut reader, mut wire) = (Writer::new().expect("writer"), Reader::new(), BytesMut::new());
         writer.syn_stream(1, &[("streamtype", "error")], &mut wire).expect("frame");
         writer.syn_stream(3, &[("streamtype", "stdin"), ("port", "80")], &mut wire).expect("frame");
         writer.syn_reply(3, &[], &mut wire).expect("frame");

@@ -81,7 +81,8 @@ fn assign(gr: &meta::GroupResource, name: &str, old: &Value, binding: &Value, no
     let now = time::seconds(time::now());
     let conditions = pod.slot(&["status", "conditions"]).make_array();
     let generation = old.int_at(&["metadata", "generation"]).unwrap_or(0);
-    let mut condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let mut condition =
+        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     if generation > 0 {
         condition.set(&["observedGeneration"], generation);
     }
@@ -106,6 +107,9 @@ mod tests {
         assert_eq!(bound["metadata"]["annotations"], json!({"a": "b"}));
         assert_eq!(bound["status"]["conditions"][0]["status"].as_str(), Some("True"));
         let refused = assign(&gr, "p", &bound, &binding, "m").expect_err("bound already");
-        assert_eq!(refused.message, r#"Operation cannot be fulfilled on pods "p": pod p is already assigned to node "n""#);
+        assert_eq!(
+            refused.message,
+            r#"Operation cannot be fulfilled on pods "p": pod p is already assigned to node "n""#
+        );
     }
 }

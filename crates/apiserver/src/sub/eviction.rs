@@ -52,7 +52,8 @@ async fn spend_budget(call: &Call, pod: &Object, dry_run: bool) -> Result<(), St
         [] => return Ok(()),
         [one] => *one,
         _ => {
-            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            let why =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
             return Err(Status::internal(why));
         }
     };

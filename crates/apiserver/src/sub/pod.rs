@@ -77,7 +77,8 @@ pub async fn ephemeral_containers(call: &Call, body: &[u8]) -> Result<Response, 
         let kept = before.iter().all(|b| after.contains(b));
         if !kept {
             let path = meta::field::Path::new("spec").child("ephemeralContainers");
-            let error = meta::field::Error::forbidden(&path, "existing ephemeral containers may not be removed or changed");
+            let error =
+                meta::field::Error::forbidden(&path, "existing ephemeral containers may not be removed or changed");
             return Err(Status::invalid(&meta::GroupKind::new("", "Pod"), metadata::name(old), &[error]));
         }
         if !after.is_empty() {

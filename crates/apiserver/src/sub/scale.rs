@@ -83,27 +83,28 @@ async fn store(
 ) -> Result<Response, Status> {
     let served = &call.target;
     let generation_counts = served.info.subresource("status").is_some();
-    let object = write::update_key(call, served, &call.key(), &call.path.name, Endpoint::Sub("scale"), options, |old| {
-        let scale = make(old)?;
-        let mut new = old.clone();
-        let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
-        if generation_counts && old.int_at(&["spec", "replicas"]) != Some(replicas) {
-            let generation = old.int_at(&["metadata", "generation"]).unwrap_or(0);
-            new.set(&["metadata", "generation"], generation + 1);
-        }
-        new.set(&["spec", "replicas"], replicas);
-        for member in ["resourceVersion", "uid"] {
-            match scale.at(&["metadata", member]) {
-                Some(value) => new.set(&["metadata", member], value),
-                None => {
-                    new.remove(&["metadata", member]);
+    let object =
+        write::update_key(call, served, &call.key(), &call.path.name, Endpoint::Sub("scale"), options, |old| {
+            let scale = make(old)?;
+            let mut new = old.clone();
+            let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
+            if generation_counts && old.int_at(&["spec", "replicas"]) != Some(replicas) {
+                let generation = old.int_at(&["metadata", "generation"]).unwrap_or(0);
+                new.set(&["metadata", "generation"], generation + 1);
+            }
+            new.set(&["spec", "replicas"], replicas);
+            for member in ["resourceVersion", "uid"] {
+                match scale.at(&["metadata", member]) {
+                    Some(value) => new.set(&["metadata", member], value),
+                    None => {
+                        new.remove(&["metadata", member]);
+                    }
                 }
             }
-        }
-        Ok(new)
-    })
-    .await?
-    .object();
+            Ok(new)
+        })
+        .await?
+        .object();
     Ok(reply::document(call, 200, &scale_of(&object.document())))
 }
 

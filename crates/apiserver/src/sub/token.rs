@@ -98,8 +98,13 @@ async fn bind(call: &Call, request: &Value, bound: &mut Bound) -> Result<(), Sta
     let found = found.ok_or_else(|| Status::not_found(&gr, name))?;
     let uid = text("uid");
     if !uid.is_empty() && uid != found.uid {
-        let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record ({})", found.uid);
-        return Err(Status::conflict(&gr, name, format!("{why}. The object might have been deleted and then recreated")));
+        let why =
+            format!("the UID in the bound object reference ({uid}) does not match the UID in record ({})", found.uid);
+        return Err(Status::conflict(
+            &gr,
+            name,
+            format!("{why}. The object might have been deleted and then recreated"),
+        ));
     }
     let object = Some(ObjectRef { name: name.to_string(), uid: found.uid.to_string() });
     match resource {

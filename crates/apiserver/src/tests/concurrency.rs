@@ -15,7 +15,8 @@ async fn services_made_at_once_share_nothing() {
     for i in 0..200 {
         let cluster = cluster.clone();
         tasks.push(tokio::spawn(async move {
-            let body = json!({"metadata": {"name": format!("s{i}")}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+            let body =
+                json!({"metadata": {"name": format!("s{i}")}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
             cluster.ok(Method::POST, "/api/v1/namespaces/default/services", body).await
         }));
     }

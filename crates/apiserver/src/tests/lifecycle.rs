@@ -58,8 +58,11 @@ async fn patches_of_all_kinds() {
         assert!(answer.body["spec"][at].to_string().contains(want), "{}", answer.text);
     }
     let live = cluster.get(&path).await;
-    let images: Vec<_> =
-        live.array_at(&["spec", "template", "spec", "containers"]).iter().filter_map(|c| c.str_at(&["image"])).collect();
+    let images: Vec<_> = live
+        .array_at(&["spec", "template", "spec", "containers"])
+        .iter()
+        .filter_map(|c| c.str_at(&["image"]))
+        .collect();
     assert_eq!(images, ["j", "i"]);
 }
 
@@ -77,7 +80,10 @@ async fn apply_creates_owns_and_conflicts() {
     assert_eq!(same.code, 200);
     let refused = apply("two", "{k: w}", "").await;
     assert_eq!(refused.code, 409);
-    assert_eq!(refused.body.str_at(&["message"]), Some(r#"Apply failed with 1 conflict: conflict with "one": .data.k"#));
+    assert_eq!(
+        refused.body.str_at(&["message"]),
+        Some(r#"Apply failed with 1 conflict: conflict with "one": .data.k"#)
+    );
     assert_eq!(apply("two", "{k: w}", "&force=true").await.code, 200);
     let dropped = apply("two", "{l: x}", "").await;
     assert_eq!(dropped.body["data"], json!({"l": "x"}));
@@ -133,10 +139,13 @@ async fn a_namespace_goes_when_it_is_finalized() {
     assert_eq!(made.str_at(&["metadata", "labels", "kubernetes.io/metadata.name"]), Some("x"));
     let mut going = cluster.ok(Method::DELETE, "/api/v1/namespaces/x", Value::Null).await;
     assert_eq!(going.str_at(&["status", "phase"]), Some("Terminating"));
-    let refused = cluster.call(Method::POST, "/api/v1/namespaces/x/configmaps", json!({"metadata": {"name": "a"}})).await;
+    let refused =
+        cluster.call(Method::POST, "/api/v1/namespaces/x/configmaps", json!({"metadata": {"name": "a"}})).await;
     assert_eq!(
         refused.body.str_at(&["message"]),
-        Some("configmaps \"a\" is forbidden: unable to create new content in namespace x because it is being terminated")
+        Some(
+            "configmaps \"a\" is forbidden: unable to create new content in namespace x because it is being terminated"
+        )
     );
     going.set(&["spec"], json!({}));
     cluster.ok(Method::PUT, "/api/v1/namespaces/x/finalize", going).await;
@@ -181,7 +190,10 @@ async fn pods_get_their_account_and_tolerations() {
 async fn reviews_are_answered() {
     let cluster = Cluster::start().await;
     let who = cluster.ok(Method::POST, "/apis/authentication.k8s.io/v1/selfsubjectreviews", json!({})).await;
-    assert_eq!(who["status"]["userInfo"], json!({"username": "test", "groups": ["system:masters", "system:authenticated"]}));
+    assert_eq!(
+        who["status"]["userInfo"],
+        json!({"username": "test", "groups": ["system:masters", "system:authenticated"]})
+    );
     let ask = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
     let may = cluster.ok(Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", ask).await;
     assert_eq!(may.bool_at(&["status", "allowed"]), Some(true));
@@ -194,7 +206,8 @@ async fn reviews_are_answered() {
 async fn every_ga_resource_lists_and_watches_and_is_discovered() {
     let cluster = Cluster::start().await;
     for r in api::resource::all() {
-        let base = if r.group.is_empty() { format!("/api/{}", r.version) } else { format!("/apis/{}/{}", r.group, r.version) };
+        let base =
+            if r.group.is_empty() { format!("/api/{}", r.version) } else { format!("/apis/{}/{}", r.group, r.version) };
         let listed = cluster.get(&base).await;
         let found = listed.array_at(&["resources"]).iter().any(|i| i.str_at(&["name"]) == Some(&r.plural));
         assert!(found, "{base} lacks {}", r.plural);

@@ -88,11 +88,13 @@ async fn tables_and_metadata() {
     let row = &table["rows"][0];
     assert_eq!(row["cells"][0].as_str(), Some("a"));
     assert_eq!(row.str_at(&["object", "kind"]), Some("PartialObjectMetadata"));
-    let without = cluster.accepting(&format!("{PATH}?includeObject=None"), "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    let without =
+        cluster.accepting(&format!("{PATH}?includeObject=None"), "application/json;as=Table;v=v1;g=meta.k8s.io").await;
     assert!(without.body["rows"][0]["object"].is_null());
     let single = cluster.accepting(&format!("{PATH}/a"), "application/json;as=Table;v=v1;g=meta.k8s.io").await.body;
     assert_eq!(single["rows"][0]["cells"][0].as_str(), Some("a"));
-    let partial = cluster.accepting(PATH, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await.body;
+    let partial =
+        cluster.accepting(PATH, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await.body;
     assert_eq!(partial.str_at(&["kind"]), Some("PartialObjectMetadataList"));
     assert!(partial["items"][0]["data"].is_null());
     assert_eq!(partial["items"][0].str_at(&["metadata", "name"]), Some("a"));

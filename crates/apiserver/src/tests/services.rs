@@ -39,7 +39,9 @@ async fn ips_and_ports_are_given_kept_and_given_back() {
     let refused = cluster.call(Method::POST, PATH, same_port.clone()).await;
     assert_eq!(
         refused.body.str_at(&["message"]),
-        Some(&*format!(r#"Service "b" is invalid: spec.ports[0].nodePort: Invalid value: {port}: provided port is already allocated"#))
+        Some(&*format!(
+            r#"Service "b" is invalid: spec.ports[0].nodePort: Invalid value: {port}: provided port is already allocated"#
+        ))
     );
 
     cluster.ok(Method::DELETE, &format!("{PATH}/a"), Value::Null).await;

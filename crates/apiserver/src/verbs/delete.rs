@@ -140,11 +140,13 @@ pub async fn delete_key(
 }
 
 fn check_preconditions(served: &Served, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    // Compat: upstream names the kind here, where other conflicts name the resource (rest.BeforeDelete).
+    let named = meta::GroupResource::new(&served.gr.group, &served.kind);
     if let Some(asked) = &options.uid {
         let uid = old.str_at(&["metadata", "uid"]).unwrap_or_default();
         if asked != uid {
             return Err(Status::conflict(
-                &served.gr,
+                &named,
                 name,
                 format!(
                     "the UID in the precondition ({asked}) does not match the UID in record ({uid}). The object might have \
@@ -157,7 +159,7 @@ fn check_preconditions(served: &Served, name: &str, old: &Value, options: &Delet
         let version = metadata::version(old).unwrap_or_default();
         if asked != version {
             return Err(Status::conflict(
-                &served.gr,
+                &named,
                 name,
                 format!(
                     "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record \
@@ -282,7 +284,9 @@ mod tests {
             Step::Delete => "delete".into(),
             Step::Mark(v) => format!(
                 "{} grace={} finalizers={}",
-                v["metadata"]["deletionTimestamp"], v["metadata"]["deletionGracePeriodSeconds"], v["metadata"]["finalizers"]
+                v["metadata"]["deletionTimestamp"],
+                v["metadata"]["deletionGracePeriodSeconds"],
+                v["metadata"]["finalizers"]
             ),
         }
     }
@@ -299,14 +303,23 @@ mod tests {
         for (plural, old, options, want) in [
             ("configmaps", json!({"metadata": {}}), &none, "delete"),
             ("configmaps", held.clone(), &none, r#""2026-01-01T00:00:00Z" grace=0 finalizers=["a/b"]"#),
-            ("configmaps", held, &foreground, r#""2026-01-01T00:00:00Z" grace=0 finalizers=["a/b","foregroundDeletion"]"#),
+            (
+                "configmaps",
+                held,
+                &foreground,
+                r#""2026-01-01T00:00:00Z" grace=0 finalizers=["a/b","foregroundDeletion"]"#,
+            ),
             ("pods", json!({"metadata": {}, "spec": {}}), &none, "delete"),
             ("pods", running.clone(), &none, r#""2026-01-01T00:00:30Z" grace=30 finalizers=null"#),
             ("pods", running, &now, "delete"),
             ("pods", going.clone(), &none, "leave"),
             ("pods", going, &now, "delete"),
-            ("namespaces", json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}}), &none,
-                r#""2026-01-01T00:00:00Z" grace=0 finalizers=null"#),
+            (
+                "namespaces",
+                json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}}),
+                &none,
+                r#""2026-01-01T00:00:00Z" grace=0 finalizers=null"#,
+            ),
         ] {
             assert_eq!(shown(plural, old.clone(), options), want, "{plural} {old} {options:?}");
         }

@@ -98,13 +98,7 @@ fn from_cache(call: &Call, filter: &Filter, after: &str, limit: usize) -> Page {
     Page { next, remaining: all.then_some(page.remaining), revision: applied.max(page.rv), objects: page.objects }
 }
 
-async fn from_store(
-    call: &Call,
-    filter: &Filter,
-    revision: u64,
-    from: &str,
-    limit: usize,
-) -> Result<Page, StoreError> {
+async fn from_store(call: &Call, filter: &Filter, revision: u64, from: &str, limit: usize) -> Result<Page, StoreError> {
     let served = &call.served;
     let prefix = served.store_key(&filter.prefix);
     let end = prefix_end(&prefix);
@@ -113,8 +107,7 @@ async fn from_store(
     let skip = served.prefix.len();
     loop {
         let want = if limit == 0 || !filter.takes_all() { PAGE_KEYS } else { PAGE_KEYS.min(limit - objects.len()) };
-        let request =
-            RangeRequest { start, end: end.clone(), limit: want, revision, ..RangeRequest::default() };
+        let request = RangeRequest { start, end: end.clone(), limit: want, revision, ..RangeRequest::default() };
         let page = call.shared.storage.store.range(request).await?;
         let last = page.kvs.last().map(|kv| kv.key.clone());
         let read = page.kvs.len();

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a patch is applied to the newest version, again when that changed in between.
 
+use meta::schema::TypeRef;
 use meta::{Reason, Status, Value, patch as patches};
 
 use crate::body::Response;
@@ -27,17 +28,22 @@ pub enum Patch {
 impl Patch {
     /// Reads a patch by its media type.
     pub fn parse(call: &Call, body: &[u8]) -> Result<Patch, Status> {
-        let json = || {
-            meta::parse(body).map_err(|e| {
-                Status::bad_request(format!("error decoding patch: {e}"))
-            })
+        const MAP: &str = "map[string]interface {}";
+        let bad = |what: &str, error: String| Err(Status::bad_request(format!("{what}{error}")));
+        let json = |what: &str, go_type: &str| match meta::parse(body) {
+            Err(error) => bad(what, error.to_string()),
+            Ok(v) if matches!(v, Value::Array(_)) != (go_type != MAP) || !matches!(v, Value::Array(_) | Value::Object(_)) => {
+                bad(what, format!("json: cannot unmarshal {} into Go value of type {go_type}", v.type_name()))
+            }
+            Ok(value) => Ok(value),
         };
         match decode::media_type(&call.headers) {
-            "application/json-patch+json" => json().map(Patch::Json),
-            "application/merge-patch+json" => json().map(Patch::Merge),
-            "application/strategic-merge-patch+json" => json().map(Patch::Strategic),
+            "application/json-patch+json" => json("error decoding patch: ", "[]interface {}").map(Patch::Json),
+            "application/merge-patch+json" => json("error decoding patch: ", MAP).map(Patch::Merge),
+            "application/strategic-merge-patch+json" => json("", MAP).map(Patch::Strategic),
             "application/apply-patch+yaml" => {
-                let (value, _) = decode::yaml(body).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+                let (value, _) =
+                    decode::yaml(body).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
                 Ok(Patch::Apply(value))
             }
             _ => Err(Status::unsupported_media_type(&MEDIA_TYPES)),
@@ -101,18 +107,52 @@ pub fn patched(call: &Call, old: &Value, patch: &Patch, validation: Validation) 
             served.gr, call.path.name
         )));
     }
-    decode::prune(call, &mut document, Vec::new(), validation, &served.api_version, &served.kind, served.ty)?;
+    let notes = match decode::strip(&mut document, &served.api_version, &served.kind, served.ty) {
+        Ok(notes) => notes,
+        Err(error) => return Err(not_of_the_kind(patch, &document, &error.0)),
+    };
+    decode::report(call, notes, validation, call.path.version.as_str(), &served.kind)?;
     write::to_stored(call, &mut document);
     metadata::check_names(call, &call.target, &mut document)?;
     (call.target.rules.defaults)(&mut document);
     Ok(document)
 }
 
+/// Compat: the patch is what upstream calls invalid then: the patched document's JSON, or a strategic patch as Go
+/// prints a map.
+fn not_of_the_kind(patch: &Patch, document: &Value, why: &str) -> Status {
+    let shown = match patch {
+        Patch::Strategic(patch) => go_text(patch),
+        _ => document.to_string(),
+    };
+    let error = meta::field::Error::invalid(&meta::field::Path::new("patch"), shown, why);
+    Status::invalid(&meta::GroupKind::new("", ""), "", &[error])
+}
+
+/// A value as Go's `%v` prints it.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.to_string(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Server-side apply: merges the document into the object, or creates it.
-async fn apply(call: &Call, mut document: Value, endpoint: Endpoint, options: WriteOptions) -> Result<Response, Status> {
+async fn apply(
+    call: &Call,
+    mut document: Value,
+    endpoint: Endpoint,
+    options: WriteOptions,
+) -> Result<Response, Status> {
     let served = &call.served;
     check_apply(call, &document)?;
-    prune_applied(call, &mut document, options.validation)?;
+    prune_applied(call, &mut document)?;
     write::to_stored(call, &mut document);
     if metadata::name(&document).is_empty() {
         document.set(&["metadata", "name"], call.path.name.as_str());
@@ -166,13 +206,64 @@ fn check_apply(call: &Call, document: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// Reports unknown fields of the applied document and drops them, without filling in anything.
-fn prune_applied(call: &Call, document: &mut Value, validation: Validation) -> Result<(), Status> {
+/// Refuses unknown fields of the applied document, without filling in anything.
+fn prune_applied(call: &Call, document: &mut Value) -> Result<(), Status> {
     let mut full = document.clone();
     let served = &call.served;
-    decode::prune(call, &mut full, Vec::new(), validation, &served.api_version, &served.kind, served.ty)?;
+    let version = call.path.version.as_str();
+    let notes = decode::strip(&mut full, &served.api_version, &served.kind, served.ty)
+        .map_err(|e| e.status(version, &served.kind))?;
+    if let Some(ty) = served.ty
+        && !notes.is_empty()
+    {
+        return Err(untyped(call, document, ty, &notes));
+    }
     keep_known(document, &full);
     Ok(())
+}
+
+/// Compat: whatever field validation was asked for, upstream's apply knows no unknown fields, and says so with code 500.
+fn untyped(call: &Call, document: &Value, ty: TypeRef<'static>, notes: &[String]) -> Status {
+    let errors: Vec<String> = notes
+        .iter()
+        .map(|note| match note.split('"').nth(1).filter(|_| note.starts_with("unknown field")) {
+            Some(path) => format!("{}: field not declared in schema", apply_path(document, ty, path)),
+            None => note.clone(),
+        })
+        .collect();
+    let errors = match errors.as_slice() {
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    let group_version = format!("{}/{}", call.path.group, call.path.version);
+    let (namespace, name) = (call.path.namespace.as_str(), call.path.name.as_str());
+    let message = format!(
+        "failed to create typed patch object ({namespace}/{name}; {group_version}, Kind={}): {errors}",
+        call.served.kind
+    );
+    Status::new(500, Reason::Unknown, message)
+}
+
+/// `spec.containers[0].nope` as server-side apply writes it: `.spec.containers[name="web"].nope`.
+fn apply_path(document: &Value, ty: TypeRef<'static>, path: &str) -> String {
+    let (mut at, mut ty, mut out) = (Some(document), Some(ty), String::new());
+    for part in path.split('.') {
+        let (name, indices) = part.split_once('[').map_or((part, ""), |(name, rest)| (name, rest));
+        out.push('.');
+        out.push_str(name);
+        (at, ty) = (at.and_then(|v| v.get(name)), ty.and_then(|t| t.child(name)));
+        for index in indices.split('[').filter_map(|text| text.strip_suffix(']')) {
+            let item = index.parse::<usize>().ok().and_then(|i| at?.as_array()?.get(i));
+            let keys: Vec<String> = ty
+                .into_iter()
+                .flat_map(|list| list.list_keys())
+                .filter_map(|key| Some(format!("{key}={}", item?.get(key)?)))
+                .collect();
+            out.push_str(&format!("[{}]", if keys.is_empty() { index.to_string() } else { keys.join(",") }));
+            (at, ty) = (item, ty.and_then(|list| list.element()));
+        }
+    }
+    out
 }
 
 /// Takes out of `document` what `known` does not have at the same place, and takes over its way of writing values.

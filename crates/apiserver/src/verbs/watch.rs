@@ -204,7 +204,8 @@ impl Watcher {
     /// Sleeps until something is to be done; `Some` when that is not to read the ring.
     async fn wait(&mut self) -> Option<Option<Bytes>> {
         let wake = self.next_bookmark.min(self.end);
-        let early_end = if self.ending || self.bookmark_every.is_none() { wake } else { wake.min(self.end - LAST_BOOKMARK) };
+        let early_end =
+            if self.ending || self.bookmark_every.is_none() { wake } else { wake.min(self.end - LAST_BOOKMARK) };
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {
@@ -292,7 +293,9 @@ impl Watcher {
             metadata.set(&["annotations", INITIAL_EVENTS_END], "true");
         }
         let object = match self.view {
-            View::Row { .. } => json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null, "rows": []}),
+            View::Row { .. } => {
+                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null, "rows": []})
+            }
             View::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}),
             _ => json!({"kind": self.served.kind.as_str(), "apiVersion": self.served.api_version.as_str()}),
         };
@@ -318,9 +321,7 @@ async fn history(
     let start = target.store_key(&filter.prefix);
     let request = WatchRequest { end: prefix_end(&start), start, from_revision: after + 1, prev_kv: true };
     let gone = |error: &StoreError| match error {
-        StoreError::Compacted { at } => {
-            Status::expired(format!("too old resource version: {after} ({at})"))
-        }
+        StoreError::Compacted { at } => Status::expired(format!("too old resource version: {after} ({at})")),
         other => store_error(other),
     };
     let mut watch = storage.store.watch(request).await.map_err(|e| gone(&e))?;

@@ -112,7 +112,7 @@ impl<'s> Slot<'s> {
     }
 
     /// The items of a keyed list or set with their steps, sorted by step; of items with one step the first counts.
-    pub fn steps<'v>(self, items: &'v [Value]) -> Vec<(CompactString, &'v Value)> {
+    pub fn steps(self, items: &[Value]) -> Vec<(CompactString, &Value)> {
         let mut steps: Vec<_> = items.iter().map(|item| (self.item_step(item), item)).collect();
         steps.sort_by(|a, b| a.0.cmp(&b.0));
         steps.dedup_by(|b, a| a.0 == b.0);

@@ -62,7 +62,7 @@ impl<'s> Member<'s> {
 fn merge_map(target: &mut Map, patch: &Map, ty: Option<TypeRef<'_>>) -> Result<(), PatchError> {
     if let Some(directive) = patch.get(PATCH) {
         match directive.as_str() {
-            Some("replace") => *target = without_directives(patch, true),
+            Some("replace") => *target = without_directives(patch),
             Some("delete") => *target = Map::new(),
             _ => {
                 let shown = Value::Object(patch.clone());
@@ -101,7 +101,7 @@ fn merge_member(
     match (target.get_mut(key), value) {
         (Some(Value::Object(old)), Value::Object(new)) => {
             if member.field.is_some_and(FieldRef::replaces) {
-                *old = without_directives(new, true);
+                *old = without_directives(new);
                 Ok(())
             } else {
                 merge_map(old, new, member.ty)
@@ -116,7 +116,7 @@ fn merge_member(
             Ok(())
         }
         (None | Some(_), new) => {
-            if let Some(new) = plain(new, true) {
+            if let Some(new) = plain(new) {
                 target.insert(key, new);
             }
             Ok(())
@@ -289,31 +289,31 @@ fn reorder(list: &mut Vec<Value>, order: &[Value], before: &[Value], merge_key: 
 
 /// A value from the patch as the object gets it: no directives, and no nulls inside new objects. `None` when a
 /// directive deletes it.
-fn plain(value: &Value, drop_nulls: bool) -> Option<Value> {
+fn plain(value: &Value) -> Option<Value> {
     match value {
         Value::Object(members) => match members.get(PATCH).and_then(Value::as_str) {
             Some("delete") => None,
-            _ => Some(Value::Object(without_directives(members, drop_nulls))),
+            _ => Some(Value::Object(without_directives(members))),
         },
-        Value::Array(items) => Some(Value::Array(items.iter().filter_map(|i| plain_item(i, drop_nulls)).collect())),
+        Value::Array(items) => Some(Value::Array(items.iter().filter_map(plain_item).collect())),
         other => Some(other.clone()),
     }
 }
 
 /// As `plain`, for an item of a list, where an object that holds nothing but a directive is no item.
-fn plain_item(item: &Value, drop_nulls: bool) -> Option<Value> {
+fn plain_item(item: &Value) -> Option<Value> {
     match item {
         Value::Object(members) if members.len() == 1 && members.contains_key(PATCH) => None,
-        other => plain(other, drop_nulls),
+        other => plain(other),
     }
 }
 
-fn without_directives(members: &Map, drop_nulls: bool) -> Map {
+fn without_directives(members: &Map) -> Map {
     let directive = |k: &str| k == PATCH || k == RETAIN_KEYS || k.starts_with(SET_ORDER) || k.starts_with(DELETE_FROM);
     members
         .iter()
-        .filter(|(k, v)| !directive(k) && !(drop_nulls && v.is_null()))
-        .filter_map(|(k, v)| plain(v, drop_nulls).map(|v| (k.into(), v)))
+        .filter(|(k, v)| !directive(k) && !v.is_null())
+        .filter_map(|(k, v)| plain(v).map(|v| (k.into(), v)))
         .collect()
 }
 

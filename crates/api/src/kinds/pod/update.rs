@@ -139,7 +139,7 @@ mod tests {
         let old = spec(json!({}));
         for (new, want) in [
             (json!({}), vec![]),
-            (json!({"containers": [{"name": "a", "image": "2", "imagePullPolicy": "IfNotPresent"}]}), vec![]),
+            (json!({"containers": [{"name": "a", "image": "2"}]}), vec![]),
             (json!({"activeDeadlineSeconds": 5}), vec![]),
             (json!({"tolerations": [{"key": "k", "operator": "Exists"}, {"key": "l", "operator": "Exists"}]}), vec![]),
             (json!({"tolerations": []}), vec!["spec.tolerations: Forbidden: existing toleration can not be modified ex"]),

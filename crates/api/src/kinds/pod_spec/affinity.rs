@@ -113,7 +113,7 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Checks tolerations.
-pub fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut Errors) {
+pub(super) fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut Errors) {
     for (i, toleration) in tolerations.iter().enumerate() {
         let at = path.index(i);
         let text = |name: &str| toleration.str_at(&[name]).unwrap_or_default();

@@ -202,8 +202,15 @@ fn validate_env(container: &Value, path: &Path, errors: &mut Errors) {
 
 /// Fields of its pod that a container can see in its environment.
 const FIELDS: &[&str] = &[
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
-    "status.hostIPs", "status.podIP", "status.podIPs",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
 ];
 
 fn validate_reference(kind: &str, reference: &Value, at: &Path, errors: &mut Errors) {
@@ -219,10 +226,8 @@ fn validate_reference(kind: &str, reference: &Value, at: &Path, errors: &mut Err
                 errors.push(Error::not_supported(&at.child("fieldPath"), field, FIELDS));
             }
         }
-        "resourceFieldRef" => {
-            if text(reference, "resource").is_empty() {
-                errors.push(Error::required(&at.child("resource"), ""));
-            }
+        "resourceFieldRef" if text(reference, "resource").is_empty() => {
+            errors.push(Error::required(&at.child("resource"), ""));
         }
         "configMapKeyRef" | "secretKeyRef" => {
             if text(reference, "name").is_empty() {

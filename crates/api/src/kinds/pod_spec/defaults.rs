@@ -72,7 +72,9 @@ fn is_latest(image: &str) -> bool {
 }
 
 fn probe(probe: &mut Value) {
-    for (name, default) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (name, default) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         if probe.int_at(&[name]).unwrap_or(0) == 0 {
             probe.set(&[name], default);
         }

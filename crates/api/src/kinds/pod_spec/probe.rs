@@ -63,8 +63,7 @@ fn validate_handler(handler: &Value, path: &Path, grace: i64, errors: &mut Error
             "sleep" => {
                 let seconds = action.int_at(&["seconds"]).unwrap_or(0);
                 if seconds < 0 || seconds > grace {
-                    let detail =
-                        format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                    let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
                     errors.push(Error::invalid(&at, seconds, detail));
                 }
             }

@@ -4,8 +4,7 @@ use meta::field::{Error, Errors, Path};
 use meta::selector::{LabelSelector, validate_labels};
 use meta::{Value, names};
 
-use super::affinity::{validate_affinity, validate_spread};
-pub use super::affinity::validate_tolerations;
+use super::affinity::{validate_affinity, validate_spread, validate_tolerations};
 use super::container::{Surroundings, validate_containers, validate_security};
 use super::volume::validate_volumes;
 use crate::kinds::object_meta;
@@ -121,7 +120,7 @@ pub fn validate_template(object: &Value, selector: Option<&LabelSelector>, error
         && !selector.matches_object(template)
     {
         let labels = template.at(&["metadata", "labels"]).filter(|l| !l.is_null());
-        let shown = labels.cloned().unwrap_or_else(Value::object);
+        let shown = labels.cloned().unwrap_or_default();
         let detail = "`selector` does not match template `labels`";
         errors.push(Error::invalid(&path.child("metadata.labels"), shown, detail));
     }

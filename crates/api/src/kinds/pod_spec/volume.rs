@@ -168,7 +168,8 @@ fn validate_projected(source: &Value, at: &Path, errors: &mut Errors) {
     validate_mode(source, "defaultMode", at, errors);
     for (i, part) in source.array_at(&["sources"]).iter().enumerate() {
         let at = at.child("sources").index(i);
-        let kinds = ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
+        let kinds =
+            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
         let mut found = 0;
         for kind in kinds.into_iter().filter(|k| !part[*k].is_null()) {
             found += 1;

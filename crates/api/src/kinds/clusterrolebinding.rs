@@ -1,0 +1,5 @@
+//! ClusterRoleBinding.
+
+use super::{Kind, rbac};
+
+pub static KIND: Kind = rbac::BINDING;

@@ -1,0 +1,9 @@
+//! DeviceClass.
+
+use super::{Kind, count_change, first_generation};
+
+pub static KIND: Kind = Kind {
+    prepare_create: first_generation,
+    prepare_update: |new, old| count_change(new, old, &["spec"]),
+    ..Kind::PLAIN
+};

@@ -1,0 +1,120 @@
+//! Ingress.
+
+use meta::field::{Error, Errors, Path};
+use meta::time::Timestamp;
+use meta::{Value, names};
+
+use super::columns::{AGE, Cell, Column, NAME, age, name, text, text_or};
+use super::service::load_balancer;
+use super::{Kind, first_generation, keep_status_count_spec};
+
+pub static KIND: Kind = Kind {
+    columns: &[
+        NAME,
+        Column::text("Class", "The name of the IngressClass resource that should be used for additional configuration"),
+        Column::text("Hosts", "Hosts that incoming requests are matched against before the ingress rule"),
+        Column::text("Address", "Addresses at which the ingress is reached."),
+        Column::text("Ports", "Ports of TLS configurations that open"),
+        AGE,
+    ],
+    row,
+    prepare_create: |i| {
+        i.set(&["status"], meta::json!({"loadBalancer": {}}));
+        first_generation(i);
+    },
+    prepare_update: keep_status_count_spec,
+    validate_create: validate,
+    validate_update: |new, _| validate(new),
+    ..Kind::PLAIN
+};
+
+fn row(i: &Value, now: Timestamp) -> Vec<Cell> {
+    let class = match text(i, &["spec", "ingressClassName"]) {
+        "" => text_or(i, &["metadata", "annotations", "kubernetes.io/ingress.class"], "<none>"),
+        class => class.into(),
+    };
+    let hosts: Vec<String> =
+        i.array_at(&["spec", "rules"]).iter().map(|r| text(r, &["host"]).to_string()).filter(|h| !h.is_empty()).collect();
+    let hosts = if hosts.is_empty() { "*".to_string() } else { super::endpoints::shorten(&hosts) };
+    let ports = if i.array_at(&["spec", "tls"]).is_empty() { "80" } else { "80, 443" };
+    vec![name(i), class, hosts.into(), load_balancer(&i["status"]).join(",").into(), ports.into(), age(i, now)]
+}
+
+const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
+
+fn validate(i: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("spec");
+    let rules = i.array_at(&["spec", "rules"]);
+    let backend = &i["spec"]["defaultBackend"];
+    if rules.is_empty() && backend.is_null() {
+        let detail = "either `defaultBackend` or `rules` must be specified";
+        errors.push(Error::invalid(&path, rules.to_vec(), detail));
+    }
+    if !backend.is_null() {
+        validate_backend(backend, &path.child("defaultBackend"), &mut errors);
+    }
+    for (r, rule) in rules.iter().enumerate() {
+        let at = path.child("rules").index(r);
+        let host = text(rule, &["host"]);
+        if !host.is_empty() {
+            let wrong = names::dns1123_subdomain(host.strip_prefix("*.").unwrap_or(host));
+            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("host"), host, m)));
+        }
+        if rule["http"].is_null() {
+            continue;
+        }
+        let paths = rule.array_at(&["http", "paths"]);
+        let at = at.child("http.paths");
+        if paths.is_empty() {
+            errors.push(Error::required(&at, ""));
+        }
+        for (p, entry) in paths.iter().enumerate() {
+            let at = at.index(p);
+            let (ty, url) = (text(entry, &["pathType"]), text(entry, &["path"]));
+            if ty.is_empty() {
+                errors.push(Error::required(&at.child("pathType"), "pathType must be specified"));
+            } else if !PATH_TYPES.contains(&ty) {
+                errors.push(Error::not_supported(&at.child("pathType"), ty, PATH_TYPES));
+            } else if !(url.starts_with('/') || (url.is_empty() && ty == "ImplementationSpecific")) {
+                errors.push(Error::invalid(&at.child("path"), url, "must be an absolute path"));
+            }
+            validate_backend(&entry["backend"], &at.child("backend"), &mut errors);
+        }
+    }
+    errors
+}
+
+fn validate_backend(backend: &Value, path: &Path, errors: &mut Errors) {
+    let (service, resource) = (&backend["service"], &backend["resource"]);
+    match (service.is_null(), resource.is_null()) {
+        (false, false) => {
+            errors.push(Error::invalid(path, "", "cannot set both resource and service backends"));
+        }
+        (true, true) => errors.push(Error::required(path, "resource or service backend is required")),
+        (true, false) => {}
+        (false, true) => {
+            let at = path.child("service");
+            let service_name = text(service, &["name"]);
+            if service_name.is_empty() {
+                errors.push(Error::required(&at.child("name"), ""));
+            } else {
+                let wrong = names::dns1035_label(service_name);
+                errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("name"), service_name, m)));
+            }
+            let (port_name, number) = (text(service, &["port", "name"]), service.int_at(&["port", "number"]).unwrap_or(0));
+            match (port_name.is_empty(), number) {
+                (true, 0) => errors.push(Error::required(&at, "port name or number is required")),
+                (false, n) if n != 0 => errors.push(Error::invalid(&at, "", "cannot set both port name & port number")),
+                (true, n) => {
+                    let wrong = names::port_number(n);
+                    errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("port.number"), n, m)));
+                }
+                _ => {
+                    let wrong = names::port_name(port_name);
+                    errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("port.name"), port_name, m)));
+                }
+            }
+        }
+    }
+}

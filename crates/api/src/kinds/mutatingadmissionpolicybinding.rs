@@ -1,0 +1,5 @@
+//! MutatingAdmissionPolicyBinding.
+
+use super::{Kind, admissionpolicy};
+
+pub static KIND: Kind = admissionpolicy::BINDING;

@@ -1,0 +1,11 @@
+//! MutatingWebhookConfiguration.
+
+use super::{Kind, fill, webhook};
+
+pub static KIND: Kind = Kind {
+    defaults: |c| {
+        webhook::defaults(c);
+        fill::each(c, &["webhooks"], |hook| fill::text(hook, "reinvocationPolicy", "Never"));
+    },
+    ..webhook::CONFIGURATION
+};

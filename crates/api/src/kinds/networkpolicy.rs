@@ -1,0 +1,94 @@
+//! NetworkPolicy.
+
+use meta::Value;
+use meta::field::{Error, Errors, Path};
+use meta::selector::LabelSelector;
+
+use super::columns::{AGE, Column, NAME, age, name, selector};
+use super::{Kind, count_change, fill, first_generation};
+
+pub static KIND: Kind = Kind {
+    columns: &[NAME, Column::text("Pod-Selector", "The pods that the policy is about."), AGE],
+    row: |p, now| vec![name(p), selector(&p["spec"]["podSelector"]).into(), age(p, now)],
+    defaults,
+    prepare_create: first_generation,
+    prepare_update: |new, old| count_change(new, old, &["spec"]),
+    validate_create: validate,
+    validate_update: |new, _| validate(new),
+    ..Kind::PLAIN
+};
+
+fn defaults(p: &mut Value) {
+    for list in ["ingress", "egress"] {
+        fill::each(p, &["spec", list], |rule| fill::each(rule, &["ports"], |port| fill::text(port, "protocol", "TCP")));
+    }
+    if p.array_at(&["spec", "policyTypes"]).is_empty() {
+        let mut types = vec!["Ingress"];
+        if !p.array_at(&["spec", "egress"]).is_empty() {
+            types.push("Egress");
+        }
+        p.set(&["spec", "policyTypes"], types);
+    }
+}
+
+fn validate(p: &Value) -> Errors {
+    let path = Path::new("spec");
+    let mut errors = LabelSelector::validate(&p["spec"]["podSelector"], &path.child("podSelector"));
+    for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (i, rule) in p.array_at(&["spec", list]).iter().enumerate() {
+            let at = path.child(list).index(i);
+            for (j, port) in rule.array_at(&["ports"]).iter().enumerate() {
+                validate_port(port, &at.child("ports").index(j), &mut errors);
+            }
+            for (j, peer) in rule.array_at(&[peers]).iter().enumerate() {
+                validate_peer(peer, &at.child(peers).index(j), &mut errors);
+            }
+        }
+    }
+    let types = p.array_at(&["spec", "policyTypes"]);
+    for (i, ty) in types.iter().filter_map(Value::as_str).enumerate().filter(|(_, t)| !["Ingress", "Egress"].contains(t)) {
+        errors.push(Error::not_supported(&path.child("policyTypes").index(i), ty, &["Egress", "Ingress"]));
+    }
+    errors
+}
+
+fn validate_port(port: &Value, path: &Path, errors: &mut Errors) {
+    let protocol = port.str_at(&["protocol"]).unwrap_or_default();
+    if !["TCP", "UDP", "SCTP"].contains(&protocol) {
+        errors.push(Error::not_supported(&path.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]));
+    }
+    if !port["port"].is_null() {
+        super::pod_spec::validate_port(&port["port"], &path.child("port"), errors);
+    }
+    if let Some(end) = port.int_at(&["endPort"]) {
+        let at = path.child("endPort");
+        match port["port"].as_i64() {
+            Some(start) if end < start => {
+                errors.push(Error::invalid(&at, end, "must be greater than or equal to `port`"));
+            }
+            None if port["port"].is_null() => {
+                errors.push(Error::invalid(&at, end, "may not be specified when `port` is not specified"));
+            }
+            None => errors.push(Error::invalid(&at, end, "may not be specified when `port` is non-numeric")),
+            _ => {}
+        }
+    }
+}
+
+fn validate_peer(peer: &Value, path: &Path, errors: &mut Errors) {
+    let selects = !peer["podSelector"].is_null() || !peer["namespaceSelector"].is_null();
+    for name in ["podSelector", "namespaceSelector"] {
+        errors.extend(LabelSelector::validate(&peer[name], &path.child(name)));
+    }
+    match (selects, peer["ipBlock"].is_null()) {
+        (false, true) => errors.push(Error::required(path, "must specify a peer")),
+        (true, false) => {
+            let detail = "may not specify both ipBlock and another peer";
+            errors.push(Error::forbidden(path, detail));
+        }
+        (false, false) if peer["ipBlock"]["cidr"].is_empty() => {
+            errors.push(Error::required(&path.child("ipBlock.cidr"), ""));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,142 @@
+//! What the kinds of `rbac.authorization.k8s.io` share: rules, subjects, references.
+
+use meta::Value;
+use meta::field::{Error, Errors, Path};
+use meta::time::Timestamp;
+
+use super::columns::{AGE, Cell, Column, NAME, age, name, text};
+use super::{Kind, fill};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+pub(super) const BINDING_COLUMNS: &[Column] = &[
+    NAME,
+    Column::text("Role", "The role that is given."),
+    AGE,
+    Column::text("Users", "Users who get the role.").wide(),
+    Column::text("Groups", "Groups that get the role.").wide(),
+    Column::text("ServiceAccounts", "Service accounts that get the role.").wide(),
+];
+
+pub(super) const ROLE: Kind = Kind {
+    columns: super::columns::NAME_AND_CREATED_AT,
+    row: super::columns::name_and_created_at,
+    name_rule: meta::names::path_segment,
+    create_on_update: true,
+    validate_create: |r| validate_role(r, true),
+    validate_update: |new, _| validate_role(new, true),
+    ..Kind::PLAIN
+};
+
+pub(super) const BINDING: Kind = Kind {
+    columns: BINDING_COLUMNS,
+    row: binding_row,
+    defaults: binding_defaults,
+    name_rule: meta::names::path_segment,
+    create_on_update: true,
+    validate_create: validate_binding,
+    validate_update: |new, old| {
+        let mut errors = validate_binding(new);
+        if new["roleRef"] != old["roleRef"] {
+            errors.push(Error::invalid(&Path::new("roleRef"), &new["roleRef"], "cannot change roleRef"));
+        }
+        errors
+    },
+    ..Kind::PLAIN
+};
+
+pub(super) fn binding_row(b: &Value, now: Timestamp) -> Vec<Cell> {
+    let of = |kind: &str| {
+        let subjects = b.array_at(&["subjects"]).iter().filter(|s| text(s, &["kind"]) == kind);
+        let names: Vec<String> = subjects
+            .map(|s| match (kind, text(s, &["namespace"])) {
+                ("ServiceAccount", namespace) => format!("{namespace}/{}", text(s, &["name"])),
+                _ => text(s, &["name"]).to_string(),
+            })
+            .collect();
+        Cell::from(names.join(", "))
+    };
+    let role = format!("{}/{}", text(b, &["roleRef", "kind"]), text(b, &["roleRef", "name"]));
+    vec![name(b), role.into(), age(b, now), of("User"), of("Group"), of("ServiceAccount")]
+}
+
+fn binding_defaults(b: &mut Value) {
+    fill::at(b, &["roleRef"], |r| fill::text(r, "apiGroup", GROUP));
+    fill::each(b, &["subjects"], |s| {
+        if ["User", "Group"].contains(&text(s, &["kind"])) {
+            fill::text(s, "apiGroup", GROUP);
+        }
+    });
+}
+
+/// Checks the rules of a role. Only cluster-wide ones may name URLs.
+pub(super) fn validate_role(role: &Value, namespaced: bool) -> Errors {
+    let mut errors = Errors::new();
+    for (i, rule) in role.array_at(&["rules"]).iter().enumerate() {
+        let at = Path::new("rules").index(i);
+        if rule.array_at(&["verbs"]).is_empty() {
+            errors.push(Error::required(&at.child("verbs"), "verbs must contain at least one value"));
+        }
+        if !rule.array_at(&["nonResourceURLs"]).is_empty() {
+            let detail = if namespaced {
+                "namespaced rules cannot apply to non-resource URLs"
+            } else if !rule.array_at(&["apiGroups"]).is_empty() || !rule.array_at(&["resources"]).is_empty() {
+                "rules cannot apply to both regular resources and non-resource URLs"
+            } else {
+                continue;
+            };
+            errors.push(Error::invalid(&at.child("nonResourceURLs"), &rule["nonResourceURLs"], detail));
+            continue;
+        }
+        if rule.array_at(&["apiGroups"]).is_empty() {
+            let detail = "resource rules must supply at least one api group";
+            errors.push(Error::required(&at.child("apiGroups"), detail));
+        }
+        if rule.array_at(&["resources"]).is_empty() {
+            let detail = "resource rules must supply at least one resource";
+            errors.push(Error::required(&at.child("resources"), detail));
+        }
+    }
+    errors
+}
+
+fn validate_binding(b: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let reference = &b["roleRef"];
+    let path = Path::new("roleRef");
+    if text(reference, &["apiGroup"]) != GROUP {
+        errors.push(Error::not_supported(&path.child("apiGroup"), text(reference, &["apiGroup"]), &[GROUP]));
+    }
+    let kinds: &[&str] =
+        if text(b, &["kind"]) == "ClusterRoleBinding" { &["ClusterRole"] } else { &["ClusterRole", "Role"] };
+    if !kinds.contains(&text(reference, &["kind"])) {
+        errors.push(Error::not_supported(&path.child("kind"), text(reference, &["kind"]), kinds));
+    }
+    if text(reference, &["name"]).is_empty() {
+        errors.push(Error::required(&path.child("name"), ""));
+    }
+    for (i, subject) in b.array_at(&["subjects"]).iter().enumerate() {
+        let at = Path::new("subjects").index(i);
+        if text(subject, &["name"]).is_empty() {
+            errors.push(Error::required(&at.child("name"), ""));
+        }
+        let group = text(subject, &["apiGroup"]);
+        match text(subject, &["kind"]) {
+            "ServiceAccount" => {
+                if text(subject, &["namespace"]).is_empty() {
+                    errors.push(Error::required(&at.child("namespace"), ""));
+                }
+                if !group.is_empty() {
+                    errors.push(Error::not_supported(&at.child("apiGroup"), group, &[""]));
+                }
+            }
+            "User" | "Group" => {
+                if group != GROUP {
+                    errors.push(Error::not_supported(&at.child("apiGroup"), group, &[GROUP]));
+                }
+            }
+            other => errors.push(Error::not_supported(&at.child("kind"), other, &["Group", "ServiceAccount", "User"])),
+        }
+    }
+    errors
+}

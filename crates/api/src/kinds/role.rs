@@ -1,0 +1,5 @@
+//! Role.
+
+use super::{Kind, rbac};
+
+pub static KIND: Kind = rbac::ROLE;

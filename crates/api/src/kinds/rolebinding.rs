@@ -1,0 +1,5 @@
+//! RoleBinding.
+
+use super::{Kind, rbac};
+
+pub static KIND: Kind = rbac::BINDING;

@@ -1,0 +1,5 @@
+//! ValidatingAdmissionPolicyBinding.
+
+use super::{Kind, admissionpolicy};
+
+pub static KIND: Kind = admissionpolicy::BINDING;

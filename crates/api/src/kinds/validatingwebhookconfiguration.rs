@@ -1,0 +1,5 @@
+//! ValidatingWebhookConfiguration.
+
+use super::{Kind, webhook};
+
+pub static KIND: Kind = webhook::CONFIGURATION;
