@@ -13,6 +13,7 @@ pub mod body;
 mod bootstrap;
 mod cache;
 pub mod call;
+mod compaction;
 pub mod config;
 mod connect;
 mod convert;

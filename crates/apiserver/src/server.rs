@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use crate::alloc::Services;
 use crate::authz::AllowAuthenticated;
 use crate::body::{Body, BoxError, boxed};
-use crate::bootstrap;
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::flow::Flow;
@@ -32,6 +31,7 @@ use crate::serve;
 use crate::shared::Shared;
 use crate::storage::Storage;
 use crate::user::User;
+use crate::{bootstrap, compaction};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,7 @@ impl Server {
         }
         shared.ready.store(true, Ordering::Release);
         let mut server = server;
+        server.tasks.push(tokio::spawn(compaction::keep(shared.config.store.clone(), shutdown)));
         server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
         Ok(server)
     }

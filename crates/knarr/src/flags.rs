@@ -14,13 +14,17 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
 /// `knarr up` brings up a one-node cluster: API server, store, controllers, scheduler, kubelet, service proxy and DNS in
 /// one process. Use it with your own kubectl.
 #[derive(Parser)]
-#[command(name = "knarr", version, after_help = "Examples:
+#[command(
+    name = "knarr",
+    version,
+    after_help = "Examples:
   knarr up                          a cluster in the foreground; Ctrl-C ends Knarr, pods go on
   knarr up --detach                 the same in the background; returns when the node is Ready
   export KUBECONFIG=/var/lib/knarr/admin.kubeconfig
   kubectl get nodes                 use it
   knarr down                        stop Knarr and its pods; objects stay
-  knarr up --data-dir /tmp/two --api-port 0 --kubelet-port 0    a second cluster beside it")]
+  knarr up --data-dir /tmp/two --api-port 0 --kubelet-port 0    a second cluster beside it"
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

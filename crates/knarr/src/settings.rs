@@ -169,9 +169,8 @@ fn routes(table: &str) -> Vec<Cidr> {
             let columns: Vec<&str> = line.split_whitespace().collect();
             let (destination, mask) = (number(columns.get(1)?)?, number(columns.get(7)?)?);
             let to_network = |n: u32| u32::from_be_bytes(n.to_ne_bytes());
-            (mask != 0).then(|| {
-                Cidr::new(Ipv4Addr::from(to_network(destination)), to_network(mask).leading_ones() as u8)
-            })
+            (mask != 0)
+                .then(|| Cidr::new(Ipv4Addr::from(to_network(destination)), to_network(mask).leading_ones() as u8))
         })
         .collect()
 }

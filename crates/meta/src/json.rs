@@ -36,18 +36,17 @@ pub fn parse(bytes: &[u8]) -> Result<Value, ParseError> {
 pub fn parse_noting_duplicates(bytes: &[u8]) -> Result<(Value, Vec<String>), ParseError> {
     let notes = Notes::default();
     let mut reader = sonic_rs::Deserializer::from_slice(bytes);
-    let value = Seed { notes: &notes, parent: None }
-        .deserialize(&mut reader)
-        .map_err(|e| refused(bytes, &e))?;
+    let value = Seed { notes: &notes, parent: None }.deserialize(&mut reader).map_err(|e| refused(bytes, &e))?;
     reader.end().map_err(|e| refused(bytes, &e))?;
     Ok((value, notes.duplicates.into_inner()))
 }
 
 /// In Go's words where they are known, in those of our parser otherwise.
 fn refused(bytes: &[u8], error: &sonic_rs::Error) -> ParseError {
-    ParseError(syntax::error(bytes).unwrap_or_else(|| {
-        error.to_string().lines().next().unwrap_or_default().trim_end().to_string()
-    }))
+    ParseError(
+        syntax::error(bytes)
+            .unwrap_or_else(|| error.to_string().lines().next().unwrap_or_default().trim_end().to_string()),
+    )
 }
 
 #[derive(Default)]

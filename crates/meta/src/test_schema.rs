@@ -41,7 +41,7 @@ struct Container
  name 1 o string
  image 2 o string
  args 3 o []string
- ports 4 o [map:containerPort,protocol]Port merge=containerPort
+ ports 4 o [map:containerPort,protocol]Port merge=containerPort strategy=merge
  env 5 o [map:name]Env merge=name strategy=merge
  resources 6 - Resources
 struct Resources

@@ -52,7 +52,8 @@ fn no_file_is_too_long() {
         .map(|(p, lines)| format!("{p}: {lines} lines"))
         .collect();
     assert_none("files over 1,000 lines: make them a folder", long);
-    let gone = LONG_FILES.iter().filter(|p| !root().join(p).exists() || read(Path::new(p)).lines().count() <= LINES_MAX);
+    let gone =
+        LONG_FILES.iter().filter(|p| !root().join(p).exists() || read(Path::new(p)).lines().count() <= LINES_MAX);
     assert_none("on the list of long files for nothing", gone.map(|p| p.to_string()).collect());
 }
 
@@ -75,7 +76,9 @@ fn unsafe_code_stays_in_sys() {
     let found = files(".rs")
         .iter()
         .filter(|p| !p.starts_with("crates/sys") && !p.ends_with("tests/tidy.rs"))
-        .filter(|p| read(p).lines().any(|l| l.trim_start().starts_with("#![allow(unsafe_code") || l.contains("unsafe {")))
+        .filter(|p| {
+            read(p).lines().any(|l| l.trim_start().starts_with("#![allow(unsafe_code") || l.contains("unsafe {"))
+        })
         .map(|p| p.display().to_string())
         .collect();
     assert_none("unsafe outside crates/sys", found);
@@ -130,7 +133,8 @@ fn arrows_point_down_only() {
 #[test]
 fn every_dependency_says_why() {
     let text = read(Path::new("Cargo.toml"));
-    let section = text.split("[workspace.dependencies]").nth(1).and_then(|t| t.split("\n[").next()).expect("the section");
+    let section =
+        text.split("[workspace.dependencies]").nth(1).and_then(|t| t.split("\n[").next()).expect("the section");
     assert!(section.lines().count() > 10);
     let mut per_crate = Vec::new();
     for manifest in files("Cargo.toml").iter().filter(|p| p.starts_with("crates")) {

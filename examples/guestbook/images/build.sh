@@ -72,7 +72,7 @@ root() {
     printf 'root:x:0:0:root:/root:/bin/sh\nredis:x:999:999::/data:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$dir/etc/passwd"
     printf 'root:x:0:\nredis:x:999:\nnogroup:x:65534:\n' >"$dir/etc/group"
     printf 'hosts: files dns\n' >"$dir/etc/nsswitch.conf"
-    for tool in sh ls cat ps sleep wget nslookup vi; do [ -e "$dir/bin/$tool" ] || ln -s busybox "$dir/bin/$tool"; done
+    for tool in $("$dir/bin/busybox" --list); do [ -e "$dir/bin/$tool" ] || ln -s busybox "$dir/bin/$tool"; done
 }
 
 # image NAME DIR UMOCI-CONFIG...: pushes DIR as an image.

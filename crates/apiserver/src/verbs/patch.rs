@@ -32,7 +32,10 @@ impl Patch {
         let bad = |what: &str, error: String| Err(Status::bad_request(format!("{what}{error}")));
         let json = |what: &str, go_type: &str| match meta::parse(body) {
             Err(error) => bad(what, error.to_string()),
-            Ok(v) if matches!(v, Value::Array(_)) != (go_type != MAP) || !matches!(v, Value::Array(_) | Value::Object(_)) => {
+            Ok(v)
+                if matches!(v, Value::Array(_)) != (go_type != MAP)
+                    || !matches!(v, Value::Array(_) | Value::Object(_)) =>
+            {
                 bad(what, format!("json: cannot unmarshal {} into Go value of type {go_type}", v.type_name()))
             }
             Ok(value) => Ok(value),

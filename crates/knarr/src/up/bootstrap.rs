@@ -12,7 +12,8 @@ use serde_json::json;
 
 /// Points the `kube-dns` service at the DNS server of this node.
 pub async fn dns_service(client: &kube::Client, cluster_ip: IpAddr, server: SocketAddr) -> Result<()> {
-    let labels = json!({"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true"});
+    let labels =
+        json!({"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true"});
     let params = PatchParams::apply("knarr").force();
     let ports = [("dns", "UDP"), ("dns-tcp", "TCP")];
     let service = json!({

@@ -99,6 +99,13 @@ conf_dir = "{dir}/cni"
         }
     }
 
+    /// Starts the daemon unless it runs.
+    pub fn revive(&mut self) {
+        if self.child.is_none() && self.path("config.toml").exists() {
+            self.spawn();
+        }
+    }
+
     /// Kills the daemon with -9.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -156,9 +163,7 @@ conf_dir = "{dir}/cni"
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        if self.child.is_none() && self.path("config.toml").exists() {
-            self.spawn();
-        }
+        self.revive();
         // whatever a failed test left behind ends here, through the runtime that made it
         let tasks = String::from_utf8_lossy(&self.ctr(&["tasks", "list", "-q"]).stdout).into_owned();
         for task in tasks.lines() {

@@ -171,11 +171,10 @@ impl<'a> Parser<'a> {
 
 fn check_values(key: &str, operator: Operator, values: &[CompactString]) -> Result<(), String> {
     let path = Path::new("values");
-    if matches!(operator, Operator::GreaterThan | Operator::LessThan) {
-        if let Some((i, value)) = values.iter().enumerate().find(|(_, v)| v.parse::<i64>().is_err()) {
-            let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
-            return Err(Error::invalid(&path.index(i), value.as_str(), detail).to_string());
-        }
+    let numeric = matches!(operator, Operator::GreaterThan | Operator::LessThan);
+    if let Some((i, value)) = values.iter().enumerate().find(|(_, v)| numeric && v.parse::<i64>().is_err()) {
+        let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
+        return Err(Error::invalid(&path.index(i), value.as_str(), detail).to_string());
     }
     for (i, value) in values.iter().enumerate() {
         let wrong = names::label_value(value);
