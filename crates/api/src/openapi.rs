@@ -135,7 +135,7 @@ fn info(w: &mut Writer) {
     w.member("info", |w| {
         w.object(|w| {
             w.pair("title", "Kubernetes");
-            w.pair("version", "v1.37.0");
+            w.pair("version", meta::KUBERNETES_VERSION);
         });
     });
 }

@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub remaining: usize,
     /// The revision of the latest change of the resource.
     pub rv: u64,
+    /// The picture is the same at all revisions from here on until the next change.
+    pub since: u64,
     /// Where a watch that continues from here starts reading.
     pub cursor: u64,
 }
@@ -150,8 +152,15 @@ impl Cache {
             }
             objects.push(object.clone());
         }
-        let remaining = if more { 1 + if count_rest { rest.count() } else { 0 } } else { 0 };
-        Snapshot { objects, more, remaining, rv: state.rv, cursor: state.first + state.ring.len() as u64 }
+        let remaining = match (more, count_rest) {
+            (false, _) => 0,
+            (true, false) => 1,
+            // The first page of everything: no need to walk over the rest.
+            (true, true) if prefix.is_empty() && after.is_empty() => state.objects.len() - objects.len(),
+            (true, true) => 1 + rest.count(),
+        };
+        let cursor = state.first + state.ring.len() as u64;
+        Snapshot { objects, more, remaining, rv: state.rv, since: state.rv.max(state.floor), cursor }
     }
 
     /// Where reading starts to see every change after revision `rv`; `None` when the ring does not reach back so far.

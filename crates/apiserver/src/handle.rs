@@ -90,7 +90,7 @@ async fn resource(
     user: Arc<User>,
     path: ResourcePath,
     query: Query,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, Status> {
     let verb = path.verb(request.method(), &query).ok_or_else(Status::method_not_allowed)?;
     let ask = Ask::Resource { verb, path: &path };
@@ -105,9 +105,11 @@ async fn resource(
     check_name(&path)?;
     let accept = Accept::parse(request.headers())?;
     let started = Instant::now();
-    let headers = request.headers().clone();
+    let connects = connect::takes(verb, &path.resource, &path.subresource);
+    // A stream's headers go on to the kubelet with the request.
+    let headers = if connects { request.headers().clone() } else { std::mem::take(request.headers_mut()) };
     let call = Arc::new(Call::new(shared, user, verb, path, query, headers, accept, served, connection.is_near));
-    if connect::takes(verb, &call.path.resource, &call.path.subresource) {
+    if connects {
         let answer = connect::connect(call.clone(), request).await;
         record(&call, &answer, started);
         return answer;

@@ -1,6 +1,6 @@
 //! Who owns which field: calls the bookkeeping of `meta::apply` for every write.
 //!
-//! Invariant: kinds without a type graph are not tracked.
+//! Invariants: kinds without a type graph are not tracked; nobody owns what the endpoint that they wrote to restores.
 
 use meta::apply::{self, Writer};
 use meta::{Status, Value, time};
@@ -17,8 +17,38 @@ pub fn created(served: &Served, document: &mut Value, options: &WriteOptions) {
 }
 
 pub fn updated(served: &Served, new: &mut Value, old: &Value, options: &WriteOptions, subresource: &str) {
-    if let Some(ty) = served.ty {
-        apply::track_update(ty, old, new, &writer(served, options, subresource));
+    let Some(ty) = served.ty else { return };
+    let writer = writer(served, options, subresource);
+    if !subresource.is_empty() || !served.has_status {
+        return apply::track_update(ty, old, new, &writer);
+    }
+    // The main endpoint does not write the status, so what a client says of it there is not the client's.
+    let sent = new.remove(&["status"]);
+    if let Some(status) = old.get("status") {
+        new.set(&["status"], status);
+    }
+    apply::track_update(ty, old, new, &writer);
+    match sent {
+        Some(status) => new.set(&["status"], status),
+        None => {
+            new.remove(&["status"]);
+        }
+    }
+}
+
+/// Takes out of an applied document what its endpoint does not write, so that nobody comes to own it there.
+pub fn keep_own(served: &Served, document: &mut Value, subresource: &str) {
+    match subresource {
+        "" if served.has_status => {
+            document.remove(&["status"]);
+        }
+        "status" => {
+            document.make_object().retain(|member, _| matches!(member, "apiVersion" | "kind" | "metadata" | "status"));
+            for member in ["labels", "ownerReferences"] {
+                document.remove(&["metadata", member]);
+            }
+        }
+        _ => {}
     }
 }
 

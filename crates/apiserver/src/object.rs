@@ -3,12 +3,15 @@
 //! The bytes are what the store holds, without `resourceVersion`; it is put in at a known offset whenever the object is
 //! sent. Invariant: an `Object` never changes; a new version is a new `Object`.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
 use compact_str::CompactString;
 use meta::Value;
+use meta::time::Timestamp;
 
+use crate::row::{Cells, holds_marks};
 use crate::skim::skim;
 
 /// Names and values that field selectors read.
@@ -28,8 +31,13 @@ pub struct Object {
     pub deleting: bool,
     value: Bytes,
     splice: u32,
+    /// The offset after the metadata.
+    metadata_end: u32,
+    managed: Range<u32>,
     bare: bool,
     fields: OnceLock<Fields>,
+    /// `None` inside when they are not to be kept.
+    cells: OnceLock<Option<Box<Cells>>>,
 }
 
 impl Object {
@@ -45,9 +53,12 @@ impl Object {
             labels: found.labels.into(),
             deleting: found.deleting,
             splice: u32::try_from(found.splice).ok()?,
+            metadata_end: u32::try_from(found.end).ok()?,
+            managed: u32::try_from(found.managed.start).ok()?..u32::try_from(found.managed.end).ok()?,
             bare: found.bare,
             value,
             fields: OnceLock::new(),
+            cells: OnceLock::new(),
         })
     }
 
@@ -63,8 +74,11 @@ impl Object {
             deleting: self.deleting,
             value: self.value.clone(),
             splice: self.splice,
+            metadata_end: self.metadata_end,
+            managed: self.managed.clone(),
             bare: self.bare,
             fields: self.fields.clone(),
+            cells: OnceLock::new(),
         }
     }
 
@@ -77,10 +91,43 @@ impl Object {
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let at = self.splice as usize;
         out.extend_from_slice(&self.value[..at]);
+        self.write_version(out);
+        out.extend_from_slice(&self.value[at..]);
+    }
+
+    /// Appends the object's metadata alone, as the value of a member.
+    pub fn write_metadata_to(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        self.write_version(out);
+        out.extend_from_slice(&self.value[self.splice as usize..self.metadata_end as usize]);
+    }
+
+    fn write_version(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\"resourceVersion\":\"");
         write_decimal(out, self.rv);
         out.extend_from_slice(if self.bare { b"\"" } else { b"\"," });
-        out.extend_from_slice(&self.value[at..]);
+    }
+
+    /// The cells of the object's row, worked out at first use; `None` when they are not to be kept.
+    pub fn cells(&self, row: fn(&Value, Timestamp) -> Vec<Value>) -> Option<&Cells> {
+        let make = || {
+            let known = !holds_marks(&self.value);
+            known.then(|| Cells::new(&self.document_without_owners(), row).map(Box::new)).flatten()
+        };
+        self.cells.get_or_init(make).as_deref()
+    }
+
+    /// Parses the object as stored, without who owns which field: a large part of it that few read.
+    pub fn document_without_owners(&self) -> Value {
+        let managed = self.managed.start as usize..self.managed.end as usize;
+        if managed.is_empty() {
+            return self.stored_document();
+        }
+        let mut json = Vec::with_capacity(self.value.len() - managed.len() + 4);
+        json.extend_from_slice(&self.value[..managed.start]);
+        json.extend_from_slice(b"null");
+        json.extend_from_slice(&self.value[managed.end..]);
+        meta::parse(&json).unwrap_or_else(|_| Value::object())
     }
 
     /// How many bytes `write_to` appends.
@@ -114,7 +161,7 @@ impl Object {
 
     /// The fields that the kind offers to selectors beside name and namespace, read at first use.
     pub fn fields(&self, read: impl FnOnce(&Value) -> Fields) -> &Fields {
-        self.fields.get_or_init(|| read(&self.stored_document()))
+        self.fields.get_or_init(|| read(&self.document_without_owners()))
     }
 }
 
@@ -146,6 +193,9 @@ mod tests {
             let object = Object::read("a", Bytes::from_static(stored.as_bytes()), rv).expect("object");
             assert_eq!(object.to_bytes(), sent);
             assert_eq!(object.len_bytes(), sent.len());
+            let mut metadata = Vec::new();
+            object.write_metadata_to(&mut metadata);
+            assert_eq!(format!("{{\"metadata\":{}}}", String::from_utf8_lossy(&metadata)), sent);
         }
     }
 }

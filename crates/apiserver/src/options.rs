@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(
             refused.message,
             "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"x\": supported values: \
-             \"Background\", \"Foreground\", \"Orphan\", \"nil\""
+             \"Foreground\", \"Background\", \"Orphan\", \"nil\""
         );
     }
 }

@@ -8,7 +8,7 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NO
 use http::{HeaderMap, Method, StatusCode};
 use meta::{Status, Value, json};
 
-use crate::accept::Accept;
+use crate::accept::{Accept, Format};
 use crate::body::{Body, Response};
 use crate::request::Query;
 use crate::shared::Shared;
@@ -17,7 +17,6 @@ use crate::{health, metrics, reply};
 /// What the server calls itself.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
-pub const GIT_VERSION: &str = concat!("v1.37.2+knarr-", env!("CARGO_PKG_VERSION"));
 
 /// Answers a path.
 pub async fn answer(
@@ -49,6 +48,8 @@ pub async fn answer(
         ["api", version] => plain(headers, discovery::resource_list(resources, "", version)),
         ["apis", group] => plain(headers, discovery::group(resources, group)),
         ["apis", group, version] => plain(headers, discovery::resource_list(resources, group, version)),
+        // Who takes protobuf only gets 406, and falls back or goes on without.
+        ["openapi", ..] if !takes_json(headers) => Err(Status::not_acceptable(&[reply::JSON])),
         ["openapi", "v2"] => Ok(reply::json(200, openapi::v2(resources, &docs()))),
         ["openapi", "v3"] => Ok(reply::json(200, openapi::v3_index(resources))),
         ["openapi", "v3", "api", version] => Ok(document(headers, query, "", version)),
@@ -75,6 +76,10 @@ fn plain(headers: &HeaderMap, value: Option<Value>) -> Result<Response, Status> 
         Some(value) => Ok(reply::plain(&Accept::parse(headers)?, &value)),
         None => Ok(not_found()),
     }
+}
+
+fn takes_json(headers: &HeaderMap) -> bool {
+    Accept::parse(headers).is_ok_and(|accept| accept.format == Format::Json)
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {
@@ -125,7 +130,7 @@ fn document(headers: &HeaderMap, query: &Query, group: &str, version: &str) -> R
 fn version() -> Value {
     let platform = format!("{}/{}", std::env::consts::OS, go_arch());
     json!({
-        "major": MAJOR, "minor": MINOR, "gitVersion": GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "",
+        "major": MAJOR, "minor": MINOR, "gitVersion": format!("{}+knarr-{}", meta::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION")), "gitCommit": "", "gitTreeState": "clean", "buildDate": "",
         "goVersion": "", "compiler": "rustc", "platform": platform,
     })
 }

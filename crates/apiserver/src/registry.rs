@@ -26,6 +26,8 @@ pub struct Served {
     /// The stored form differs from this version.
     pub conversion: Option<&'static Conversion>,
     pub namespaced: bool,
+    /// The status is written by an endpoint of its own.
+    pub has_status: bool,
     pub kind: String,
     pub list_kind: String,
     /// `v1`, `apps/v1`
@@ -44,6 +46,7 @@ impl Served {
             cache,
             conversion: convert::between(info),
             namespaced: info.namespaced,
+            has_status: info.subresource("status").is_some(),
             kind: info.kind.to_string(),
             list_kind: info.list_kind.to_string(),
             api_version: info.api_version(),

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::boxed;
+use crate::drain::Drained;
 use crate::handle::{Connection, handle};
 use crate::shared::Shared;
 use crate::user::User;
@@ -91,7 +92,7 @@ where
 {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (shared, connection) = (shared.clone(), connection.clone());
-        async move { Ok::<_, Infallible>(handle(shared, connection, request.map(boxed)).await) }
+        async move { Ok::<_, Infallible>(handle(shared, connection, request.map(|body| boxed(Drained::new(body)))).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));

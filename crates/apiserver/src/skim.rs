@@ -3,6 +3,8 @@
 //! Reads: any valid JSON object, whether we or an upstream server wrote it. Invariant: offsets answered lie inside the
 //! bytes given. A 6 KB Pod is skimmed in about a microsecond; parsing it into a document takes ten times that.
 
+use std::ops::Range;
+
 use compact_str::CompactString;
 
 /// What was found. Texts are unescaped.
@@ -10,6 +12,10 @@ use compact_str::CompactString;
 pub struct Skim {
     /// Where `"resourceVersion":"N",` can be put: just after `"metadata":{`.
     pub splice: usize,
+    /// The offset after the `}` of `metadata`.
+    pub end: usize,
+    /// Where the value of `metadata.managedFields` is; empty when there is none.
+    pub managed: Range<usize>,
     /// `metadata` has no members, so what is put there needs no comma.
     pub bare: bool,
     pub namespace: CompactString,
@@ -27,14 +33,16 @@ pub fn skim(json: &[u8]) -> Option<Skim> {
     members(json, space(json, 0), |key, at| {
         if key == b"metadata" && json.get(at) == Some(&b'{') {
             found = true;
-            metadata(json, at, &mut out)?;
+            out.end = metadata(json, at, &mut out)?;
+            return Some(Some(out.end));
         }
-        Some(())
+        Some(None)
     })?;
     found.then_some(out)
 }
 
-fn metadata(json: &[u8], at: usize, out: &mut Skim) -> Option<()> {
+/// Answers the offset after the metadata.
+fn metadata(json: &[u8], at: usize, out: &mut Skim) -> Option<usize> {
     out.splice = at + 1;
     out.bare = true;
     members(json, at, |key, at| {
@@ -48,21 +56,29 @@ fn metadata(json: &[u8], at: usize, out: &mut Skim) -> Option<()> {
                 let mut labels = Vec::new();
                 members(json, at, |key, at| {
                     labels.push((unescape(key)?, text(json, at)?));
-                    Some(())
+                    Some(None)
                 })?;
                 labels.sort_unstable();
                 out.labels = labels;
             }
+            b"managedFields" => {
+                let end = value_end(json, at)?;
+                out.managed = at..end;
+                return Some(Some(end));
+            }
             _ => {}
         }
-        Some(())
-    })?;
-    Some(())
+        Some(None)
+    })
 }
 
-/// Calls `each` with the raw key and the offset of the value for each member of the object at `at`; answers the offset
-/// after the object.
-fn members<'a>(json: &'a [u8], at: usize, mut each: impl FnMut(&'a [u8], usize) -> Option<()>) -> Option<usize> {
+/// Calls `each` with the raw key and the offset of the value for each member of the object at `at`, which answers the
+/// offset after the value if it knows it. Answers the offset after the object.
+fn members<'a>(
+    json: &'a [u8],
+    at: usize,
+    mut each: impl FnMut(&'a [u8], usize) -> Option<Option<usize>>,
+) -> Option<usize> {
     if json.get(at) != Some(&b'{') {
         return None;
     }
@@ -81,8 +97,11 @@ fn members<'a>(json: &'a [u8], at: usize, mut each: impl FnMut(&'a [u8], usize) 
             return None;
         }
         i = space(json, i + 1);
-        each(key, i)?;
-        i = space(json, value_end(json, i)?);
+        let end = match each(key, i)? {
+            Some(end) => end,
+            None => value_end(json, i)?,
+        };
+        i = space(json, end);
         match json.get(i)? {
             b',' => i = space(json, i + 1),
             b'}' => return Some(i + 1),
@@ -168,13 +187,17 @@ mod tests {
 
     #[test]
     fn finds_the_header() {
-        let json = br#"{"apiVersion":"v1","data":{"metadata":"}{\"","x":[{"a":1}]},"metadata":{"labels":{"b":"2","a":"1\n"},"name":"n","namespace":"s","uid":"u"},"z":null}"#;
+        let json = br#"{"apiVersion":"v1","data":{"metadata":"}{\"","x":[{"a":1}]},"metadata":{"labels":{"b":"2","a":"1\n"},"managedFields":[{}],"name":"n","namespace":"s","uid":"u"},"z":null}"#;
         let skim = skim(json).expect("an object");
         assert_eq!(&json[skim.splice - 12..skim.splice], br#""metadata":{"#);
+        assert_eq!(&json[skim.managed.clone()], b"[{}]");
+        assert_eq!(&json[skim.end - 8..skim.end], br#"id":"u"}"#);
         assert_eq!(
             skim,
             Skim {
                 splice: skim.splice,
+                end: skim.end,
+                managed: skim.managed.clone(),
                 bare: false,
                 namespace: "s".into(),
                 name: "n".into(),

@@ -1,6 +1,7 @@
 //! Forms in which objects are sent: whole, converted to another version, metadata only, or a row of a table.
 //!
-//! Invariant: the whole object is written from its stored bytes without parsing; the other forms parse it.
+//! Invariant: the object and its metadata are written from the stored bytes without parsing; only a conversion parses, and
+//! the first row of a version of an object.
 
 use std::sync::Arc;
 
@@ -61,10 +62,8 @@ impl View {
         match self {
             View::Whole => object.write_to(out),
             View::Converted(served) => served.read(object).write_to(out),
-            View::Metadata => metadata_only(object.document()).write_to(out),
-            View::Row { served, include, now } => {
-                row(served, object.document(), *include, *now).write_to(out);
-            }
+            View::Metadata => write_metadata_only(object, out),
+            View::Row { served, include, now } => write_row(served, object, *include, *now, out),
         }
     }
 
@@ -138,6 +137,31 @@ pub fn metadata_only(mut document: Value) -> Value {
     let mut out = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"});
     out.set(&["metadata"], metadata);
     out
+}
+
+fn write_metadata_only(object: &Object, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":"#);
+    object.write_metadata_to(out);
+    out.push(b'}');
+}
+
+/// The kind's function for rows works on the stored version.
+fn write_row(served: &Served, object: &Object, include: Include, now: Timestamp, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"cells\":");
+    match object.cells(served.rules.row) {
+        Some(cells) => cells.write(now, out),
+        None => Value::Array((served.rules.row)(&object.stored_document(), now)).write_to(out),
+    }
+    if include != Include::None {
+        out.extend_from_slice(b",\"object\":");
+    }
+    match include {
+        Include::None => {}
+        Include::Metadata => write_metadata_only(object, out),
+        Include::Object if served.conversion.is_some() => served.read(object).write_to(out),
+        Include::Object => object.write_to(out),
+    }
+    out.push(b'}');
 }
 
 fn row(served: &Served, document: Value, include: Include, now: Timestamp) -> Value {

@@ -17,6 +17,7 @@ use crate::object::Object;
 use crate::options::WriteOptions;
 use crate::registry::Served;
 use crate::storage::Written;
+use crate::unenforced;
 
 /// How often a change is worked out anew because somebody else was faster.
 const MAX_ATTEMPTS: usize = 16;
@@ -53,7 +54,17 @@ pub async fn create(call: &Call, mut document: Value, options: &WriteOptions) ->
 }
 
 /// Creates an object whose managed fields are settled.
-pub async fn create_prepared(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
+pub async fn create_prepared(call: &Call, document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
+    let warning = unenforced::warning(&call.target.info.group, &call.target.kind, &document);
+    let made = create_named(call, document, options).await?;
+    if let Some(warning) = warning {
+        call.warn(warning);
+    }
+    Ok(made)
+}
+
+/// Creates an object, under the name that it has or under one made up.
+async fn create_named(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
     let served = &call.target;
     admission::mutate(&mut review(call, served, Operation::Create, ""), &mut document, None).await?;
     metadata::fill_new(&mut document);
@@ -201,6 +212,10 @@ async fn attempt(
     if let (Endpoint::Sub(_), Some(generation)) = (endpoint, generation) {
         new.set(&["metadata", "generation"], generation);
     }
+    if endpoint == Endpoint::Status {
+        // Before the fields are counted to their owners: what is restored here was not changed by anybody.
+        (served.rules.prepare_status_update)(&mut new, &old);
+    }
     if !options.applied {
         managed::updated(served, &mut new, &old, options, endpoint.subresource());
     }
@@ -213,10 +228,7 @@ async fn attempt(
             (served.rules.prepare_update)(&mut new, &old);
             api::kinds::check_update(served.rules, &new, &old)
         }
-        Endpoint::Status => {
-            (served.rules.prepare_status_update)(&mut new, &old);
-            api::kinds::check_status_update(served.rules, &new, &old)
-        }
+        Endpoint::Status => api::kinds::check_status_update(served.rules, &new, &old),
         Endpoint::Sub(_) => Vec::new(),
     };
     if !errors.is_empty() {

@@ -44,6 +44,11 @@ impl Error {
         self.code == Code::Unavailable
     }
 
+    /// It will answer soon: nobody listens yet, or containerd listens and is still reading its state.
+    pub fn is_starting(&self) -> bool {
+        self.is_unavailable() || self.message.contains("server is not initialized yet")
+    }
+
     /// The call took longer than its limit.
     pub fn is_deadline_exceeded(&self) -> bool {
         self.code == Code::DeadlineExceeded

@@ -18,6 +18,13 @@ pub async fn apiserver(flags: &Apiserver) -> Result<()> {
     let shutdown = host::shutdown_on_signal()?;
     let layout = Layout::create(&flags.data_dir)?;
     let _lock = Lock::take(&layout.lock_file())?;
+    let ended = serve_alone(flags, &layout, shutdown).await;
+    // A component alone puts nothing there; a directory that holds something is somebody's and stays.
+    let _ = std::fs::remove_dir(layout.run_dir());
+    ended
+}
+
+async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationToken) -> Result<()> {
     let pki = Pki::open(&layout.pki_dir())?;
     let advertise = flags.advertise_address.map_or_else(host::address, Ok)?;
     let (first, last) = flags.node_port_range;
@@ -31,7 +38,7 @@ pub async fn apiserver(flags: &Apiserver) -> Result<()> {
         api_ip: flags.service_cidr.nth(1).into(),
         node_ports: first..=last,
     };
-    let server = serve(&layout, &pki, options).await?;
+    let server = serve(layout, &pki, options).await?;
     let port = server.addr().context("the API server listens nowhere")?.port();
     let reachable = if flags.bind_address.is_loopback() { flags.bind_address } else { advertise };
     let url = format!("https://{}", SocketAddr::new(reachable, port));

@@ -33,11 +33,9 @@ pub async fn run(flags: &Down) -> Result<()> {
 
     if layout.containerd_dir().exists() {
         let began = Instant::now();
-        // One that was killed is started again: its containers run on without it.
-        let containerd = match Containerd::find(&layout) {
-            Some(running) => running,
-            None => Containerd::start(&layout).await?,
-        };
+        // One that runs is taken over, also one that does not answer yet; one that was killed is started again, since its
+        // containers run on without it.
+        let containerd = Containerd::start(&layout).await?;
         let config = up::kubelet_paths(&layout, &host::node_name());
         kubelet::stop_all_pods(&config).await.context("cannot stop the pods")?;
         progress.done("pods", "stopped", began.elapsed());

@@ -18,6 +18,7 @@ use crate::registry::Registry;
 use crate::resources::{self, NodeLimits};
 use crate::spec::{self, Qos};
 use crate::status_writer::StatusWriter;
+use crate::turns::Turns;
 use crate::volumes::Volumes;
 use crate::{Config, env};
 
@@ -38,6 +39,8 @@ pub struct Agent {
     pub probes: Probes,
     /// The runtime's name, once it has answered.
     pub runtime_name: Arc<OnceLock<String>>,
+    /// Whose turn it is to make or stop a sandbox.
+    pub turns: Turns,
 }
 
 impl Agent {

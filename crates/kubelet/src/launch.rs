@@ -45,7 +45,7 @@ impl Worker {
             Ok(handler) => handler,
             Err(error) => return Err(self.sandbox_failed(pod, &error)),
         };
-        match agent.cri.sandbox_run(config, &handler).await {
+        match agent.turns.take(agent.cri.sandbox_run(config, &handler)).await {
             Ok(id) => {
                 tracing::debug!(pod = %spec::described(pod), id, "sandbox runs");
                 Ok(())

@@ -51,6 +51,7 @@ mod status;
 mod status_writer;
 mod stop;
 mod terminate;
+mod turns;
 pub mod volumes;
 mod worker;
 

@@ -10,8 +10,6 @@ use std::path::Path;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use meta::quantity::Quantity as Amount;
 
-/// The version of Kubernetes whose API this kubelet speaks.
-pub const KUBERNETES_VERSION: &str = "v1.37.0";
 /// Compat: upstream keeps this much memory from pods so that it can evict in time (`memory.available<100Mi`).
 const EVICTION_MEMORY_BYTES: i64 = 100 << 20;
 /// Compat: upstream keeps a tenth of the disk from pods (`nodefs.available<10%`).

@@ -61,7 +61,7 @@ pub fn plan(
             boot_id: facts.boot_id.clone(),
             container_runtime_version: health.runtime_version.clone(),
             kernel_version: facts.kernel.clone(),
-            kubelet_version: node_facts::KUBERNETES_VERSION.to_string(),
+            kubelet_version: meta::KUBERNETES_VERSION.to_string(),
             machine_id: facts.machine_id.clone(),
             operating_system: "linux".to_string(),
             os_image: facts.os_image.clone(),

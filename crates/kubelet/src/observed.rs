@@ -107,6 +107,24 @@ impl Observed {
         self.instances.iter().find(|instance| instance.name == name && instance.sandbox_id == sandbox_id)
     }
 
+    /// What [`fingerprints`] would say of it.
+    pub fn fingerprint(&self) -> Vec<(String, i32)> {
+        let sandbox_state = |ready| {
+            if ready { PodSandboxState::SandboxReady } else { PodSandboxState::SandboxNotready }
+        };
+        let container_state = |state| match state {
+            State::Created => ContainerState::ContainerCreated,
+            State::Running => ContainerState::ContainerRunning,
+            State::Exited => ContainerState::ContainerExited,
+            State::Unknown => ContainerState::ContainerUnknown,
+        };
+        let sandboxes = self.sandboxes.iter().map(|one| (one.id.clone(), sandbox_state(one.ready) as i32));
+        let instances = self.instances.iter().map(|one| (one.id.clone(), container_state(one.state) as i32));
+        let mut states: Vec<_> = sandboxes.chain(instances).collect();
+        states.sort();
+        states
+    }
+
     /// Something still runs, or may.
     pub fn anything_alive(&self) -> bool {
         self.instances.iter().any(|instance| matches!(instance.state, State::Running | State::Unknown))

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::backoff::Backoff;
-use crate::observed::{Instance, Observed, State};
+use crate::observed::{self, Instance, Observed, State};
 use crate::spec::{self, Kind, Slot};
 
 /// What probes say of one instance; `None` is no probe or no result yet.
@@ -191,11 +191,7 @@ fn keep_running(situation: &Situation<'_>, slot: &Slot<'_>, instance: Option<&In
                 plan.steps.push(Step::Kill { id: instance.id.clone(), name, message, grace_seconds });
             }
         }
-        // what was made and not started belongs to a kubelet that was interrupted: begin again
-        State::Created => {
-            plan.steps.push(Step::Remove { id: instance.id.clone(), name: name.clone() });
-            plan.steps.push(Step::Start { name, attempt: instance.attempt, after: None });
-        }
+        State::Created => begin_again(situation, instance, plan),
         State::Unknown => {
             let message = format!("Container {name} is in unknown state, try killing it before restart");
             plan.steps.push(Step::Kill { id: instance.id.clone(), name, message, grace_seconds: None });
@@ -209,19 +205,40 @@ fn restart(situation: &Situation<'_>, slot: &Slot<'_>, instance: &Instance, plan
         return;
     }
     let name = slot.name().to_string();
-    let ended = instance.finished.unwrap_or(situation.now);
-    if let Some((wait, left)) = situation.backoff.waiting(&name, ended, situation.now) {
-        let message = format!(
-            "back-off {} restarting failed container={name} pod={}",
-            go_duration(wait),
-            spec::described(situation.pod)
-        );
-        plan.waiting.push(Waiting { name, message });
-        plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
-        return;
+    let ended = ended(situation, instance);
+    if !must_wait(situation, &name, ended, plan) {
+        let attempt = next_attempt(situation, &name);
+        plan.steps.push(Step::Start { name, attempt, after: Some(ended) });
     }
-    let attempt = next_attempt(situation, &name);
-    plan.steps.push(Step::Start { name, attempt, after: Some(ended) });
+}
+
+/// What was made and not started belongs to a kubelet that was interrupted, or to a runtime that could not start it: the
+/// first time it is made anew at once, then with the waits of a crash.
+fn begin_again(situation: &Situation<'_>, instance: &Instance, plan: &mut Plan) {
+    let name = instance.name.clone();
+    let made = ended(situation, instance);
+    if !must_wait(situation, &name, made, plan) {
+        plan.steps.push(Step::Remove { id: instance.id.clone(), name: name.clone() });
+        plan.steps.push(Step::Start { name, attempt: instance.attempt, after: Some(made) });
+    }
+}
+
+/// When an instance ended; for one that the runtime has no end of, when it was made.
+fn ended(situation: &Situation<'_>, instance: &Instance) -> Timestamp {
+    instance.finished.or_else(|| observed::time(instance.created_ns)).unwrap_or(situation.now)
+}
+
+/// Notes that the container waits, if its back-off says so.
+fn must_wait(situation: &Situation<'_>, name: &str, ended: Timestamp, plan: &mut Plan) -> bool {
+    let Some((wait, left)) = situation.backoff.waiting(name, ended, situation.now) else { return false };
+    let message = format!(
+        "back-off {} restarting failed container={name} pod={}",
+        go_duration(wait),
+        spec::described(situation.pod)
+    );
+    plan.waiting.push(Waiting { name: name.to_string(), message });
+    plan.wake_after = Some(plan.wake_after.map_or(left, |other| other.min(left)));
+    true
 }
 
 /// One more than the newest instance's; without one, one more than the API's count if a container was there once.

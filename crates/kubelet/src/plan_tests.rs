@@ -90,10 +90,13 @@ fn a_crash_loop_waits() {
     backoff.next("c", at(90));
     backoff.next("c", at(100));
     let spec = json!({"containers": [{"name": "c"}]});
-    assert_eq!(
-        steps(spec, &observed(&["c:exit:1"]), ProbeView::default(), &backoff),
-        "wait (back-off 20s restarting failed container=c pod=p_n(u))"
-    );
+    // the second was made and could not be started
+    for instance in ["c:exit:1", "c:new"] {
+        assert_eq!(
+            steps(spec.clone(), &observed(&[instance]), ProbeView::default(), &backoff),
+            "wait (back-off 20s restarting failed container=c pod=p_n(u))"
+        );
+    }
 }
 
 #[test]

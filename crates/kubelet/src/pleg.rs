@@ -92,7 +92,11 @@ pub async fn run(agent: Arc<Agent>, heard: Heard, shutdown: CancellationToken, o
                     agent.registry.wake_all();
                 }
                 for uid in changed(&known, &now) {
-                    agent.registry.wake(uid);
+                    // mostly it is the worker's own doing, which it has seen
+                    let seen = agent.registry.get(uid).map(|cell| cell.observed().fingerprint());
+                    if seen.is_none() || seen.as_ref() != now.get(uid) {
+                        agent.registry.wake(uid);
+                    }
                 }
                 for uid in now.keys().filter(|uid| agent.registry.get(uid).is_none()) {
                     orphan(uid);

@@ -52,11 +52,18 @@ impl Cell {
     /// The API has a newer version of the pod.
     pub fn update(&self, pod: Arc<Pod>) {
         let ends = pod.metadata.deletion_timestamp.is_some().then(|| spec::grace_seconds(&pod));
-        self.lock().pod = pod;
+        let echo = {
+            let mut inner = self.lock();
+            let echo = is_echo(&inner.pod, &pod, inner.reported.as_deref());
+            inner.pod = pod;
+            echo
+        };
         if let Some(grace) = ends {
             self.end_within(grace);
         }
-        self.wake.notify_one();
+        if !echo {
+            self.wake.notify_one();
+        }
     }
 
     /// The API no longer has the pod.
@@ -118,6 +125,19 @@ impl Cell {
             None => inner.pod.clone(),
         }
     }
+}
+
+/// Nothing is new but that the API has the status we reported: no reason to look at the pod again.
+fn is_echo(old: &Pod, new: &Pod, reported: Option<&PodStatus>) -> bool {
+    let (was, is) = (&old.metadata, &new.metadata);
+    reported.is_some()
+        && new.status.as_ref() == reported
+        && old.spec == new.spec
+        && was.generation == is.generation
+        && was.deletion_timestamp == is.deletion_timestamp
+        && was.deletion_grace_period_seconds == is.deletion_grace_period_seconds
+        && was.labels == is.labels
+        && was.annotations == is.annotations
 }
 
 /// All pods of this node.
@@ -255,6 +275,26 @@ mod tests {
 
     fn pod(value: serde_json::Value) -> Arc<Pod> {
         Arc::new(serde_json::from_value(value).expect("pod"))
+    }
+
+    #[test]
+    fn an_echo_is_told_from_news() {
+        let with = |meta: serde_json::Value, phase: &str| {
+            let pod = json!({"metadata": meta, "spec": {"containers": []}, "status": {"phase": phase}});
+            serde_json::from_value::<Pod>(pod).expect("pod")
+        };
+        let reported = PodStatus { phase: Some("Running".into()), ..PodStatus::default() };
+        let old = with(json!({"resourceVersion": "1", "generation": 1}), "Pending");
+        for (meta, phase, want) in [
+            (json!({"resourceVersion": "2", "generation": 1}), "Running", true),
+            (json!({"resourceVersion": "2", "generation": 1}), "Failed", false),
+            (json!({"resourceVersion": "2", "generation": 2}), "Running", false),
+            (json!({"resourceVersion": "2", "generation": 1, "annotations": {"a": "b"}}), "Running", false),
+            (json!({"generation": 1, "deletionTimestamp": "2024-01-01T00:00:00Z"}), "Running", false),
+        ] {
+            assert_eq!(is_echo(&old, &with(meta.clone(), phase), Some(&reported)), want, "{meta} {phase}");
+        }
+        assert!(!is_echo(&old, &old, None));
     }
 
     #[test]

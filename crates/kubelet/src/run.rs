@@ -26,6 +26,7 @@ use crate::registry::{Cell, Registry};
 use crate::resources::NodeLimits;
 use crate::server::{self, Server};
 use crate::status_writer::StatusWriter;
+use crate::turns::Turns;
 use crate::volumes::{self, Volumes};
 use crate::worker::Worker;
 use crate::{Config, Error, env, log_rotation, orphans, spec};
@@ -131,6 +132,7 @@ fn build(
         allocatable,
         registry,
         runtime_name: Arc::new(OnceLock::new()),
+        turns: Turns::new(facts.cpus),
     })
 }
 

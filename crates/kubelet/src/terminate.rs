@@ -34,6 +34,7 @@ impl Worker {
             Ok(true) => {
                 self.reset_failures();
                 self.stage = Stage::Terminated;
+                self.fresh = true;
                 Next::Now
             }
             Ok(false) => self.retry("stop the pod", &"something of it still runs"),
@@ -78,7 +79,7 @@ impl Worker {
             stop_one(&agent, pod, instance, left, &message, fresh).await?;
         }
         for sandbox in observed.sandboxes.iter() {
-            agent.cri.sandbox_stop(&sandbox.id).await?;
+            agent.turns.take(agent.cri.sandbox_stop(&sandbox.id)).await?;
         }
         let observed = self.observe().await?;
         Ok(!observed.anything_alive())
@@ -89,9 +90,12 @@ impl Worker {
         let agent = self.agent.clone();
         let (pod, uid) = (self.cell.pod(), self.cell.uid.clone());
         agent.probes.remove_pod(&uid);
-        let observed = match self.observe().await {
-            Ok(observed) => observed,
-            Err(error) => return self.retry("look at the stopped pod in the runtime", &error),
+        let observed = match std::mem::take(&mut self.fresh) {
+            true => self.cell.observed(),
+            false => match self.observe().await {
+                Ok(observed) => observed,
+                Err(error) => return self.retry("look at the stopped pod in the runtime", &error),
+            },
         };
         if !self.cell.is_gone() {
             self.report(&pod, &observed);

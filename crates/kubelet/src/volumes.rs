@@ -10,6 +10,7 @@ mod host_path;
 mod mounts;
 mod objects;
 mod payload;
+mod release;
 mod sources;
 #[cfg(test)]
 mod testing;
@@ -35,6 +36,7 @@ use payload::Payload;
 use token::Tokens;
 
 pub use mounts::{MountedVolumes, Ready};
+pub use release::release_all;
 
 /// How often tokens are looked at; the shortest a token may live is ten minutes.
 const TOKEN_CHECK: Duration = Duration::from_secs(20);

@@ -54,6 +54,8 @@ pub(crate) struct Worker {
     previous: PodStatus,
     ended: HashMap<String, Instance>,
     admitted: bool,
+    /// The last observation was made just now, and nothing was done since.
+    pub(crate) fresh: bool,
     failures: u32,
     /// Steps taken in a row without a rest.
     rounds: u32,
@@ -78,6 +80,7 @@ impl Worker {
             stopping: HashSet::new(),
             previous,
             ended: HashMap::new(),
+            fresh: false,
             failures: 0,
             rounds: 0,
             told: HashSet::new(),

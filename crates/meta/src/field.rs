@@ -15,18 +15,31 @@ impl Path {
         Path(name.to_string())
     }
 
+    /// This path with the parts behind it. Validation makes a hundred paths for every error that it finds, so they are
+    /// put together without formatting.
+    fn with(&self, parts: [&str; 3]) -> Self {
+        let mut path = String::with_capacity(self.0.len() + parts.iter().map(|p| p.len()).sum::<usize>());
+        path.push_str(&self.0);
+        parts.iter().for_each(|part| path.push_str(part));
+        Path(path)
+    }
+
     /// A member; a dotted name adds several.
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Path(name.to_string()) } else { Path(format!("{}.{name}", self.0)) }
+        self.with([if self.0.is_empty() { "" } else { "." }, name, ""])
     }
 
     pub fn index(&self, index: usize) -> Self {
-        Path(format!("{}[{index}]", self.0))
+        const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+        match DIGITS.get(index) {
+            Some(digit) => self.with(["[", digit, "]"]),
+            None => self.with(["[", &index.to_string(), "]"]),
+        }
     }
 
     /// The entry of a map whose keys are data: labels, annotations, resources.
     pub fn key(&self, key: &str) -> Self {
-        Path(format!("{}[{key}]", self.0))
+        self.with(["[", key, "]"])
     }
 }
 
@@ -129,7 +142,7 @@ impl Error {
         Self::build(ErrorType::NotFound, path, Some(shown(&value.into())), "")
     }
 
-    /// `supported` is listed sorted, each quoted.
+    /// `supported` is listed as it is given, each quoted.
     pub fn not_supported(path: &Path, value: impl Into<Value>, supported: &[&str]) -> Self {
         let list = supported.iter().map(|s| format!("{s:?}")).collect::<Vec<_>>().join(", ");
         let detail = if supported.is_empty() { String::new() } else { format!("supported values: {list}") };

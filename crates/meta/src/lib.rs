@@ -16,6 +16,9 @@ mod test_schema;
 pub mod time;
 pub mod value;
 
+/// The Kubernetes release whose API and behaviour this is.
+pub const KUBERNETES_VERSION: &str = "v1.37.2";
+
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use json::{ParseError, parse, parse_noting_duplicates};
 pub use serde_json;

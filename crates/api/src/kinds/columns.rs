@@ -91,9 +91,23 @@ pub fn age(object: &Value, now: Timestamp) -> Cell {
 /// The time since `timestamp`, as kubectl prints it.
 pub fn since(timestamp: Option<&str>, now: Timestamp) -> String {
     match timestamp.and_then(time::parse) {
-        Some(then) => time::human_duration(now.duration_since(then)),
+        Some(then) => ago(then, now),
         None => "<unknown>".into(),
     }
+}
+
+/// Given as `now`, a row's ages are left open for whoever keeps the row: instead of each stands the millisecond since
+/// 1970 that it counts from, between [`AGE_OPEN`] and [`AGE_CLOSE`].
+pub const LATER: Timestamp = Timestamp::MAX;
+pub const AGE_OPEN: char = '\u{1}';
+pub const AGE_CLOSE: char = '\u{2}';
+
+/// The time since `then`, as kubectl prints it.
+pub fn ago(then: Timestamp, now: Timestamp) -> String {
+    if now == LATER {
+        return format!("{AGE_OPEN}{}{AGE_CLOSE}", then.as_millisecond());
+    }
+    time::human_duration(now.duration_since(then))
 }
 
 /// Whether the object asks for a text at `path`; empty counts as absent.

@@ -5,7 +5,7 @@ use meta::selector::LabelSelector;
 use meta::time::{self, Timestamp};
 use meta::Value;
 
-use super::columns::{AGE, Cell, Column, NAME, age, int, name, text};
+use super::columns::{AGE, Cell, Column, NAME, age, ago, int, name, text};
 use super::rules::{Check, Rule, check_at, check_immutable};
 use super::{Kind, fill, first_generation, keep_status_count_spec, pod_spec, workload};
 
@@ -63,7 +63,7 @@ fn row(job: &Value, now: Timestamp) -> Vec<Cell> {
     };
     let start = time::parse(text(job, &["status", "startTime"]));
     let end = time::parse(text(job, &["status", "completionTime"])).unwrap_or(now);
-    let duration = start.map_or(String::new(), |start| time::human_duration(end.duration_since(start)));
+    let duration = start.map_or(String::new(), |start| ago(start, end));
     let mut cells = vec![name(job), status(job).into(), completions.into(), duration.into(), age(job, now)];
     cells.extend(workload::wide_cells(job, &["spec", "template"]));
     cells

@@ -33,6 +33,13 @@ pub enum Check {
     Selector,
 }
 
+impl Check {
+    /// The check can find fault with a value that is not there.
+    fn minds_absence(self) -> bool {
+        matches!(self, Check::Required(_) | Check::RequiredOneOf(_) | Check::Selector)
+    }
+}
+
 pub type Rule = (&'static str, Check);
 
 /// Checks all rules in their order.
@@ -44,7 +51,7 @@ pub fn check(object: &Value, rules: &[Rule], errors: &mut Errors) {
 pub fn check_at(object: &Value, base: &Path, rules: &[Rule], errors: &mut Errors) {
     for (path, check) in rules {
         if !matches!(check, Check::Immutable) {
-            walk(object, base, path, &mut |value, at| apply(value, at, *check, errors));
+            walk(object, base, path, check.minds_absence(), &mut |value, at| apply(value, at, *check, errors));
         }
     }
 }
@@ -60,27 +67,28 @@ pub fn check_immutable(new: &Value, old: &Value, rules: &[Rule], errors: &mut Er
     }
 }
 
-fn walk(value: &Value, at: &Path, path: &str, visit: &mut dyn FnMut(&Value, &Path)) {
+/// Visits the values at `path`; absent ones only `with_absent`, so that no path is spelled out for them in vain.
+fn walk(value: &Value, at: &Path, path: &str, with_absent: bool, visit: &mut dyn FnMut(&Value, &Path)) {
     if path.is_empty() {
         return visit(value, at);
     }
     let (step, rest) = path.split_once('.').unwrap_or((path, ""));
     if let Some(name) = step.strip_suffix("[]") {
         for (i, item) in value.array_at(&[name]).iter().enumerate() {
-            walk(item, &at.child(name).index(i), rest, visit);
+            walk(item, &at.child(name).index(i), rest, with_absent, visit);
         }
     } else if let Some(name) = step.strip_suffix("{}") {
         if let Some(map) = value[name].as_object() {
             for (key, item) in map.iter() {
-                walk(item, &at.child(name).key(key), rest, visit);
+                walk(item, &at.child(name).key(key), rest, with_absent, visit);
             }
         }
     } else {
         let next = &value[step];
-        if next.is_null() && !rest.is_empty() {
+        if next.is_null() && !(rest.is_empty() && with_absent) {
             return;
         }
-        walk(next, &at.child(step), rest, visit);
+        walk(next, &at.child(step), rest, with_absent, visit);
     }
 }
 

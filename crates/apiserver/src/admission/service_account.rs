@@ -3,7 +3,7 @@
 //! Reads: service accounts. Changes: new pods. Invariant: a pod that names no account runs as `default`; a container that
 //! mounts something at the token's path itself keeps that.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -46,7 +46,7 @@ pub fn mutate<'a>(
                 "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
             ))
         })?;
-        apply(pod, &account.document());
+        apply(pod, &account.document_without_owners());
         Ok(())
     }
     .boxed()
@@ -132,11 +132,18 @@ fn mount(pod: &mut Value) {
 }
 
 fn token_volume(name: &str) -> Value {
-    json!({"name": name, "projected": {"defaultMode": 420, "sources": [
-        {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
-    ]}})
+    static SOURCES: LazyLock<Value> = LazyLock::new(|| {
+        json!([
+            {"serviceAccountToken": {"expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}},
+        ])
+    });
+    let mut volume = Value::object();
+    volume.set(&["name"], name);
+    volume.set(&["projected", "defaultMode"], 420);
+    volume.set(&["projected", "sources"], &*SOURCES);
+    volume
 }
 
 #[cfg(test)]

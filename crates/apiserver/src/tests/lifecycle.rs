@@ -222,3 +222,74 @@ async fn every_ga_resource_lists_and_watches_and_is_discovered() {
     let metrics = cluster.raw(Method::GET, "/metrics", "", "").await.text;
     assert!(metrics.contains("apiserver_request_total{code=\"200\""), "{metrics}");
 }
+
+/// `manager subresource fields` of each entry, sorted.
+fn owners(object: &Value) -> Vec<String> {
+    let entries = object.array_at(&["metadata", "managedFields"]).iter();
+    let text = |entry: &Value, member: &str| entry.str_at(&[member]).unwrap_or_default().to_string();
+    let mut all: Vec<String> = entries
+        .map(|e| {
+            let fields: Vec<&str> = e["fieldsV1"].as_object().expect("fields").keys().collect();
+            format!("{} {} {}", text(e, "manager"), text(e, "subresource"), fields.join(","))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn nobody_owns_what_their_endpoint_does_not_write() {
+    let cluster = Cluster::start().await;
+    let all = "/api/v1/namespaces/default/services";
+    let path = format!("{all}/s");
+    let mut service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}]}}});
+    let made = cluster.ok(Method::POST, &format!("{all}?fieldManager=maker"), service.clone()).await;
+    assert_eq!(owners(&made), ["maker  f:spec"]);
+    service.set(&["metadata", "labels", "a"], "b");
+    let changed = cluster.ok(Method::PUT, &format!("{path}?fieldManager=changer"), service.clone()).await;
+    assert_eq!(owners(&changed), ["changer  f:metadata", "maker  f:spec"]);
+    assert_eq!(changed["status"], made["status"]);
+    service.set(&["spec", "type"], "NodePort");
+    let status = cluster.ok(Method::PUT, &format!("{path}/status?fieldManager=keeper"), service).await;
+    assert_eq!(owners(&status), ["changer  f:metadata", "keeper status f:status", "maker  f:spec"]);
+    assert_eq!(status.str_at(&["spec", "type"]), Some("ClusterIP"));
+    let applied = "{apiVersion: v1, kind: Service, metadata: {name: s, labels: {c: d}}, spec: {sessionAffinity: None}, \
+                   status: {loadBalancer: {ingress: [{ip: 1.2.3.4}]}}}";
+    let mut seen = Vec::new();
+    for at in [format!("{path}?fieldManager=one"), format!("{path}/status?fieldManager=two")] {
+        let answer = cluster.raw(Method::PATCH, &at, "application/apply-patch+yaml", applied).await;
+        assert_eq!(answer.code, 200, "{}", answer.text);
+        seen = owners(&answer.body);
+    }
+    let want = [
+        "changer  f:metadata",
+        "keeper status f:status",
+        "maker  f:spec",
+        "one  f:metadata,f:spec",
+        "two status f:status",
+    ];
+    assert_eq!(seen, want);
+}
+
+#[tokio::test]
+async fn kinds_that_nothing_acts_on_come_with_a_warning() {
+    let cluster = Cluster::start().await;
+    let warnings = |answer: &super::Answer| -> Vec<String> {
+        answer.headers.get_all("warning").iter().map(|w| w.to_str().expect("text").to_string()).collect()
+    };
+    let quota = json!({"metadata": {"name": "q"}});
+    let made = cluster.call(Method::POST, "/api/v1/namespaces/default/resourcequotas", quota).await;
+    let want =
+        ["299 - \"knarr stores ResourceQuota objects but does not enforce them yet; see docs/compatibility.md\""];
+    assert_eq!(warnings(&made), want, "{}", made.text);
+    let applied = "{apiVersion: v1, kind: ResourceQuota, metadata: {name: r}}";
+    let path = "/api/v1/namespaces/default/resourcequotas/r?fieldManager=m";
+    for want in [&want[..], &[]] {
+        let answer = cluster.raw(Method::PATCH, path, "application/apply-patch+yaml", applied).await;
+        assert_eq!(warnings(&answer), want, "{}", answer.text);
+    }
+    let map =
+        cluster.call(Method::POST, "/api/v1/namespaces/default/configmaps", json!({"metadata": {"name": "a"}})).await;
+    assert_eq!(warnings(&map), Vec::<String>::new());
+}

@@ -332,3 +332,16 @@ async fn pods_need_an_account_and_a_known_priority() {
         )
     );
 }
+
+#[tokio::test]
+async fn openapi_is_json_only() {
+    let cluster = Cluster::start().await;
+    for (path, accept, code) in [
+        ("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", 406),
+        ("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf, application/json", 200),
+        ("/openapi/v3/api/v1", "application/com.github.proto-openapi.spec.v3.v1.0+protobuf", 406),
+        ("/openapi/v3", "*/*", 200),
+    ] {
+        assert_eq!(cluster.accepting(path, accept).await.code, code, "{path} {accept}");
+    }
+}

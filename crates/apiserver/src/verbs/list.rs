@@ -9,6 +9,7 @@ use meta::{Status, json};
 use store::{RangeRequest, StoreError, prefix_end};
 
 use crate::body::Response;
+use crate::cache::Snapshot;
 use crate::call::Call;
 use crate::feed::after;
 use crate::filter::Filter;
@@ -61,7 +62,7 @@ async fn page(call: &Call, options: &ListOptions, filter: &Filter) -> Result<Res
                 storage.fresh().await?;
                 Ok(Ok(from_cache(call, filter, &token.after, options.limit)))
             }
-            Some(revision) => match from_store(call, filter, revision, &token.after, options.limit).await {
+            Some(revision) => match page_at(call, filter, revision, &token.after, options.limit).await {
                 Err(StoreError::Compacted { .. }) => Ok(Err(Token { revision: None, after: token.after.clone() })),
                 other => other.map(Ok).map_err(|e| store_error(&e)),
             },
@@ -94,6 +95,28 @@ fn from_cache(call: &Call, filter: &Filter, after: &str, limit: usize) -> Page {
     }
     let all = filter.takes_all();
     let page = cache.snapshot(&filter.prefix, after, limit, all, |o| all || filter.matches(o));
+    page_of(page, all, applied)
+}
+
+async fn page_at(call: &Call, filter: &Filter, revision: u64, from: &str, limit: usize) -> Result<Page, StoreError> {
+    match unchanged(call, filter, revision, from, limit) {
+        Some(page) => Ok(page),
+        None => from_store(call, filter, revision, from, limit).await,
+    }
+}
+
+/// The page of a list at `revision`, if nothing has changed since: then the cache shows it without reading the store.
+fn unchanged(call: &Call, filter: &Filter, revision: u64, after: &str, limit: usize) -> Option<Page> {
+    let applied = call.shared.storage.feed.applied();
+    if filter.key.is_some() || applied < revision {
+        return None;
+    }
+    let all = filter.takes_all();
+    let page = call.served.cache.snapshot(&filter.prefix, after, limit, all, |o| all || filter.matches(o));
+    (page.since <= revision).then(|| Page { revision, ..page_of(page, all, applied) })
+}
+
+fn page_of(page: Snapshot, all: bool, applied: u64) -> Page {
     let next = if page.more { page.objects.last().map(|o| o.key.to_string()) } else { None };
     Page { next, remaining: all.then_some(page.remaining), revision: applied.max(page.rv), objects: page.objects }
 }

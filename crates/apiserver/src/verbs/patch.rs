@@ -169,6 +169,7 @@ async fn apply(
     }
     metadata::check_names(call, &call.target, &mut document)?;
     let subresource = endpoint.subresource();
+    managed::keep_own(&call.target, &mut document, subresource);
     for _ in 0..2 {
         let changed = write::update(call, endpoint, &options, |old| {
             let mut merged = managed::applied(&call.target, old, &document, &options, subresource)?;

@@ -71,11 +71,6 @@ impl Containerd {
         Ok(containerd)
     }
 
-    /// The containerd that runs for this cluster, if one does.
-    pub fn find(layout: &Layout) -> Option<Self> {
-        adopt(layout).map(|process| Containerd { layout: layout.clone(), process })
-    }
-
     async fn answering(&mut self) -> Result<()> {
         let socket = self.layout.containerd_socket();
         let answers = async {

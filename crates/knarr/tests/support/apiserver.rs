@@ -19,9 +19,13 @@ pub struct ApiServer {
 impl ApiServer {
     /// Starts one on a free port of loopback; returns when it answers.
     pub fn start() -> ApiServer {
+        ApiServer::start_with(&["--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"])
+    }
+
+    pub fn start_with(flags: &[&str]) -> ApiServer {
         let dir = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(binary());
-        command.args(["apiserver", "--port", "0", "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"]);
+        command.args(["apiserver", "--port", "0"]).args(flags);
         command.arg("--data-dir").arg(dir.path().join("data"));
         let (child, line) = start(&mut command, "The API server listens at ");
         let url = line.trim_end_matches(". Next:").to_string();
@@ -119,8 +123,11 @@ pub fn start(command: &mut Command, mark: &str) -> (Child, String) {
     panic!("{command:?} ended without saying {mark:?}");
 }
 
-/// Ends a process as a person would, and waits for it.
+/// Ends a process as a person would, unless it has ended, and waits for it.
 pub fn stop(child: &mut Child) {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
     let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     let _ = child.wait();
 }

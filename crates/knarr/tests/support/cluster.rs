@@ -48,11 +48,16 @@ impl Cluster {
     /// A cluster for a test that has its turn already.
     pub fn beside(name: &str) -> Cluster {
         assert!(is_root(), "the end-to-end tests need root: they run containers and change the network");
-        let dir = PathBuf::from(format!("/var/tmp/knarr-e2e-{name}-{}", std::process::id()));
+        let dir = Cluster::dir_for(name);
         std::fs::create_dir_all(&dir).expect("the test's directory");
         let cluster = Cluster { dir, _turn: None };
         cluster.start();
         cluster
+    }
+
+    /// Where the cluster of this name will lie, for a test that prepares something there.
+    pub fn dir_for(name: &str) -> PathBuf {
+        PathBuf::from(format!("/var/tmp/knarr-e2e-{name}-{}", std::process::id()))
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -78,6 +83,36 @@ impl Cluster {
             .stdin(Stdio::null())
             .output()
             .expect("knarr runs")
+    }
+
+    /// What the cluster's bridge, nft table, cgroup and run directory are named after.
+    pub fn id(&self) -> String {
+        let config = std::fs::read_to_string(self.data_dir().join("containerd/config.toml")).expect("its containerd");
+        let id = config.split("/run/knarr/").nth(1).and_then(|rest| rest.split('/').next()).expect("the run directory");
+        id.to_string()
+    }
+
+    /// What is left of a cluster that was stopped: processes, mounts, and what it put into the kernel.
+    pub fn leftovers(&self) -> Vec<String> {
+        let (id, data_dir) = (self.id(), self.data_dir().display().to_string());
+        let mut left =
+            processes(&data_dir).into_iter().map(|(pid, line)| format!("process {pid}: {line}")).collect::<Vec<_>>();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+        let ours = |line: &&str| {
+            [&format!(" {data_dir}/"), &format!(" /run/knarr/{id}/")].iter().any(|p| line.contains(p.as_str()))
+        };
+        left.extend(
+            mounts.lines().filter(ours).filter(|line| !line.contains("/store ")).map(|line| format!("mount: {line}")),
+        );
+        let tables = Command::new("nft").args(["list", "tables"]).output().expect("nft runs");
+        let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
+        left.extend(tables.lines().filter(|line| line.contains(&id)).map(|line| format!("nft: {line}")));
+        let mut dirs = vec![format!("/sys/class/net/knr{id}"), format!("/run/knarr/{id}")];
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            dirs.push(format!("{}/knarr-{id}", hierarchy.path().display()));
+        }
+        left.extend(dirs.into_iter().filter(|dir| Path::new(dir).exists()));
+        left
     }
 
     /// The process that runs the cluster.
@@ -163,6 +198,20 @@ impl Drop for Cluster {
 
 pub fn both(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Processes whose command line has `text` in it.
+pub fn processes(text: &str) -> Vec<(i32, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(text) {
+            found.push((pid, line));
+        }
+    }
+    found
 }
 
 pub fn is_root() -> bool {

@@ -3,7 +3,7 @@
 use meta::time::{self, Timestamp};
 use meta::Value;
 
-use crate::kinds::columns::{Cell, age, int, name, text, text_or};
+use crate::kinds::columns::{Cell, age, ago, int, name, text, text_or};
 
 /// What the container statuses add up to.
 struct Tally {
@@ -18,7 +18,7 @@ pub(super) fn row(pod: &Value, now: Timestamp) -> Vec<Cell> {
     let tally = tally(pod);
     let restarts = match tally.last_restart {
         Some(then) if tally.restarts != 0 => {
-            format!("{} ({} ago)", tally.restarts, time::human_duration(now.duration_since(then)))
+            format!("{} ({} ago)", tally.restarts, ago(then, now))
         }
         _ => tally.restarts.to_string(),
     };

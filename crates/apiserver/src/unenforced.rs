@@ -1,0 +1,104 @@
+//! Kinds that are kept but that nothing acts on in this version, and the warning that says so.
+//!
+//! Read whenever a client creates an object. Invariant: a kind stands here exactly as long as no part of Knarr does what
+//! its objects ask for; whoever writes that part takes the kind out.
+
+use meta::Value;
+
+const NOT_RUN: &str = "does not run them yet";
+const NO_PODS: &str = "does not make their pods yet";
+const NOT_ENFORCED: &str = "does not enforce them yet";
+const NO_STORAGE: &str = "does not provision, bind or attach storage yet";
+const NOT_CALLED: &str = "does not evaluate them yet: they admit, refuse and change nothing";
+const NO_RBAC: &str = "does not enforce them yet: every authenticated user may do everything";
+const NO_CERTIFICATES: &str = "does not approve or sign them yet";
+const NO_DEVICES: &str = "does not allocate devices yet";
+
+/// Group, kind, and what Knarr does not do.
+const KINDS: &[(&str, &str, &str)] = &[
+    ("", "LimitRange", NOT_ENFORCED),
+    ("", "PersistentVolume", NO_STORAGE),
+    ("", "PersistentVolumeClaim", NO_STORAGE),
+    ("", "ReplicationController", NO_PODS),
+    ("", "ResourceQuota", NOT_ENFORCED),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", NOT_CALLED),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", NOT_CALLED),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", NOT_CALLED),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", NOT_CALLED),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", NOT_CALLED),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", NOT_CALLED),
+    ("apiextensions.k8s.io", "CustomResourceDefinition", "does not serve custom resources yet"),
+    ("apiregistration.k8s.io", "APIService", "does not forward requests to other API servers yet"),
+    ("apps", "DaemonSet", NO_PODS),
+    ("apps", "StatefulSet", NO_PODS),
+    ("autoscaling", "HorizontalPodAutoscaler", "does not scale anything by them yet"),
+    ("batch", "CronJob", NOT_RUN),
+    ("batch", "Job", NOT_RUN),
+    ("certificates.k8s.io", "CertificateSigningRequest", NO_CERTIFICATES),
+    ("certificates.k8s.io", "PodCertificateRequest", NO_CERTIFICATES),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", NOT_ENFORCED),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", NOT_ENFORCED),
+    ("networking.k8s.io", "NetworkPolicy", "does not enforce them yet: no traffic is blocked"),
+    ("networking.k8s.io", "ServiceCIDR", "does not give out their addresses yet"),
+    ("rbac.authorization.k8s.io", "ClusterRole", NO_RBAC),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding", NO_RBAC),
+    ("rbac.authorization.k8s.io", "Role", NO_RBAC),
+    ("rbac.authorization.k8s.io", "RoleBinding", NO_RBAC),
+    ("resource.k8s.io", "DeviceClass", NO_DEVICES),
+    ("resource.k8s.io", "ResourceClaim", NO_DEVICES),
+    ("resource.k8s.io", "ResourceClaimTemplate", NO_DEVICES),
+    ("resource.k8s.io", "ResourceSlice", NO_DEVICES),
+    ("storage.k8s.io", "CSIDriver", NO_STORAGE),
+    ("storage.k8s.io", "StorageClass", NO_STORAGE),
+    ("storage.k8s.io", "VolumeAttachment", NO_STORAGE),
+    ("storage.k8s.io", "VolumeAttributesClass", NO_STORAGE),
+];
+
+/// What a client that creates this object (in its stored version) has to know.
+pub fn warning(group: &str, kind: &str, document: &Value) -> Option<String> {
+    if (group, kind) == ("", "Service") {
+        let balanced = document.str_at(&["spec", "type"]) == Some("LoadBalancer");
+        let text = "knarr gives services of type LoadBalancer no external address yet; see docs/compatibility.md";
+        return balanced.then(|| text.to_string());
+    }
+    let (.., lacks) = KINDS.iter().find(|(g, k, _)| (*g, *k) == (group, kind))?;
+    Some(format!("knarr stores {kind} objects but {lacks}; see docs/compatibility.md"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    #[test]
+    fn every_kind_is_served() {
+        let unknown: Vec<_> = KINDS
+            .iter()
+            .filter(|(group, kind, _)| !api::resource::all().iter().any(|r| r.group == *group && r.kind == *kind))
+            .collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
+    #[test]
+    fn who_is_warned() {
+        let service = |ty: &str| json!({"spec": {"type": ty}});
+        for (group, kind, document, want) in [
+            (
+                "batch",
+                "Job",
+                json!({}),
+                Some("knarr stores Job objects but does not run them yet; see docs/compatibility.md"),
+            ),
+            (
+                "",
+                "Service",
+                service("LoadBalancer"),
+                Some("knarr gives services of type LoadBalancer no external address yet; see docs/compatibility.md"),
+            ),
+            ("", "Service", service("NodePort"), None),
+            ("apps", "Deployment", json!({}), None),
+        ] {
+            assert_eq!(warning(group, kind, &document).as_deref(), want, "{kind}");
+        }
+    }
+}
