@@ -1,12 +1,14 @@
-/* The process that holds a pod's namespaces open: it does nothing, for as long as it is let.
+/* The process that holds a pod's namespaces open: it does nothing until SIGTERM or SIGINT, which end it.
  *
- * Freestanding and static, about a kilobyte: it is the only file of the sandbox image. As the first process of a PID
- * namespace it gets no signal that it has no handler for, so SIGTERM leaves it alone and the runtime ends it with
- * SIGKILL. Ignoring SIGCHLD makes the kernel reap what is left to it when containers share the PID namespace. */
+ * Freestanding and static, about a kilobyte: it is the only file of the sandbox image. The first process of a PID namespace
+ * gets no signal that it neither handles nor blocks, so both are blocked and waited for. Ignoring SIGCHLD makes the kernel
+ * reap what is left to it when containers share the PID namespace. */
 
 #if defined(__x86_64__)
 #define SYS_rt_sigaction 13
-#define SYS_ppoll 271
+#define SYS_rt_sigprocmask 14
+#define SYS_rt_sigtimedwait 128
+#define SYS_exit_group 231
 static long call(long n, long a, long b, long c, long d, long e) {
     long r;
     register long r10 __asm__("r10") = d;
@@ -16,7 +18,9 @@ static long call(long n, long a, long b, long c, long d, long e) {
 }
 #elif defined(__aarch64__)
 #define SYS_rt_sigaction 134
-#define SYS_ppoll 73
+#define SYS_rt_sigprocmask 135
+#define SYS_rt_sigtimedwait 137
+#define SYS_exit_group 94
 static long call(long n, long a, long b, long c, long d, long e) {
     register long x8 __asm__("x8") = n;
     register long x0 __asm__("x0") = a;
@@ -31,8 +35,11 @@ static long call(long n, long a, long b, long c, long d, long e) {
 #error "the pause process is written for x86_64 and aarch64"
 #endif
 
+#define SIGINT 2
+#define SIGTERM 15
 #define SIGCHLD 17
 #define SIG_IGN 1
+#define SIG_BLOCK 0
 
 struct action {
     unsigned long handler, flags, restorer, mask;
@@ -41,6 +48,9 @@ struct action {
 __attribute__((noreturn)) void _start(void) {
     struct action ignore = {SIG_IGN, 0, 0, 0};
     call(SYS_rt_sigaction, SIGCHLD, (long)&ignore, 0, 8, 0);
+    unsigned long ends = 1UL << (SIGINT - 1) | 1UL << (SIGTERM - 1);
+    call(SYS_rt_sigprocmask, SIG_BLOCK, (long)&ends, 0, 8, 0);
     for (;;)
-        call(SYS_ppoll, 0, 0, 0, 0, 0); /* no descriptors, no time limit: sleeps until a signal comes */
+        if (call(SYS_rt_sigtimedwait, (long)&ends, 0, 0, 8, 0) > 0)
+            call(SYS_exit_group, 0, 0, 0, 0, 0);
 }

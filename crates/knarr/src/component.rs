@@ -12,6 +12,7 @@ use crate::flags::{ApiAccess, Apiserver, ControllerManager, Dns, Kubelet, Proxy,
 use crate::host;
 use crate::layout::Layout;
 use crate::lock::Lock;
+use crate::progress::Progress;
 use crate::up::{ServerOptions, admin_kubeconfig, serve};
 
 pub async fn apiserver(flags: &Apiserver) -> Result<()> {
@@ -44,7 +45,7 @@ async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationT
     let url = format!("https://{}", SocketAddr::new(reachable, port));
     let path = flags.kubeconfig.clone().unwrap_or_else(|| layout.admin_kubeconfig());
     pki::files::write_private(&path, &admin_kubeconfig(&pki, &url)?)?;
-    println!("The API server listens at {url}. Next:\n  export KUBECONFIG={}", path.display());
+    Progress::begin().line(&format!("The API server listens at {url}. Next:\n  export KUBECONFIG={}", path.display()));
     shutdown.cancelled().await;
     server.shutdown().await;
     Ok(())
@@ -160,7 +161,7 @@ pub async fn dns(flags: &Dns) -> Result<()> {
         ..dns::Config::default()
     };
     let server = dns::Server::bind(config).await?;
-    println!("The DNS server answers at {}", server.addr());
+    Progress::begin().line(&format!("The DNS server answers at {}", server.addr()));
     let c = connect(&flags.api).await?;
     server.run(c.client, c.informers, c.shutdown).await?;
     Ok(())

@@ -6,8 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use tokio::io::unix::AsyncFd;
+use sys::process::Process;
 
 use crate::flags::Down;
 use crate::layout::Layout;
@@ -31,7 +30,8 @@ pub async fn run(flags: &Down) -> Result<()> {
     // Held until the end, so that no `knarr up` begins meanwhile.
     let _lock = Lock::take(&layout.lock_file())?;
 
-    if layout.containerd_dir().exists() {
+    // Without its run directory there was no `up` since the last `down` or reboot, so nothing runs.
+    if layout.containerd_dir().exists() && layout.run_dir().exists() {
         let began = Instant::now();
         // One that runs is taken over, also one that does not answer yet; one that was killed is started again, since its
         // containers run on without it.
@@ -49,14 +49,13 @@ pub async fn run(flags: &Down) -> Result<()> {
 }
 
 async fn stop_process(pid: i32) -> Result<()> {
-    let pid = Pid::from_raw(pid).context("the lock file names no process")?;
-    let exit = AsyncFd::new(pidfd_open(pid, PidfdFlags::NONBLOCK).context("cannot watch Knarr's process")?)?;
-    kill_process(pid, Signal::TERM).context("cannot stop Knarr")?;
-    if tokio::time::timeout(STOP_LIMIT, exit.readable()).await.is_err() {
+    let process = Process::open(pid).context("cannot watch Knarr's process")?;
+    process.terminate().context("cannot stop Knarr")?;
+    if tokio::time::timeout(STOP_LIMIT, process.ended()).await.is_err() {
         tracing::warn!("Knarr does not end by itself; killing it");
-        kill_process(pid, Signal::KILL)?;
-        if tokio::time::timeout(STOP_LIMIT, exit.readable()).await.is_err() {
-            bail!("process {} does not end", pid.as_raw_nonzero());
+        process.kill().context("cannot kill Knarr")?;
+        if tokio::time::timeout(STOP_LIMIT, process.ended()).await.is_err() {
+            bail!("process {pid} does not end");
         }
     }
     Ok(())

@@ -217,7 +217,7 @@ pub struct ServerOptions {
 
 /// Opens the store and serves it.
 pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result<Server> {
-    let store = store::open(&layout.store_dir(), store::Options::default())
+    let store = store::open(layout.store_dir(), store::Options::default())
         .with_context(|| format!("cannot open the store in {}", layout.store_dir().display()))?;
     let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     let key = pki.service_account_key_pem.as_str();

@@ -404,9 +404,12 @@ impl Walk {
             assert!(written.len() < 200, "the disk never fills");
         };
         println!("    full after {} ConfigMaps: {}", written.len(), refused.trim());
-        assert!(refused.contains("no space left in ") && refused.contains("free some"), "{refused}");
+        assert!(
+            refused.contains("no space left for the store in ") && refused.contains("free disk space there"),
+            "{refused}"
+        );
         let again = self.cluster.kubectl_fails(&["create", "configmap", "small", "--from-literal=a=1"]);
-        assert!(again.contains("no space left in "), "{again}");
+        assert!(again.contains("no space left for the store in "), "{again}");
 
         self.check(&written);
         assert_eq!(self.kubectl(&["exec", "stays", "--", "echo", "alive"]), "alive");

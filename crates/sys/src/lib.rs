@@ -5,4 +5,5 @@ pub mod beneath;
 pub mod disk;
 pub mod mount;
 pub mod nft;
+pub mod process;
 pub mod sysctl;

@@ -12,8 +12,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use tokio::io::unix::AsyncFd;
+use sys::process::Process;
 use tokio_util::sync::CancellationToken;
 
 use crate::layout::Layout;
@@ -31,27 +30,24 @@ const CNI_BIN_DIRS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 pub struct Containerd {
     layout: Layout,
-    process: Process,
+    running: Running,
 }
 
 /// A process that may or may not be our child.
-struct Process {
-    pid: Pid,
-    exit: AsyncFd<std::os::fd::OwnedFd>,
+struct Running {
+    process: Process,
     /// Kept so that a child of ours is reaped.
     child: Option<tokio::process::Child>,
 }
 
-impl Process {
+impl Running {
     fn watch(pid: i32, child: Option<tokio::process::Child>) -> Result<Self> {
-        let pid = Pid::from_raw(pid).context("containerd has no process ID")?;
-        let exit = AsyncFd::new(pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
-        Ok(Process { pid, exit, child })
+        Ok(Running { process: Process::open(pid).context("containerd ended at once")?, child })
     }
 
     /// Returns when the process has ended.
     async fn ended(&mut self) {
-        let _ = self.exit.readable().await;
+        self.process.ended().await;
         if let Some(child) = &mut self.child {
             let _ = child.wait().await;
         }
@@ -61,12 +57,14 @@ impl Process {
 impl Containerd {
     /// Takes over a running containerd of this cluster, or starts one; returns when it answers.
     pub async fn start(layout: &Layout) -> Result<Self> {
-        write_config(layout)?;
-        let process = match adopt(layout) {
-            Some(process) => process,
-            None => spawn(layout)?,
+        let running = match adopt(layout) {
+            Some(running) => running,
+            None => {
+                write_config(layout)?;
+                spawn(layout)?
+            }
         };
-        let mut containerd = Containerd { layout: layout.clone(), process };
+        let mut containerd = Containerd { layout: layout.clone(), running };
         containerd.answering().await?;
         Ok(containerd)
     }
@@ -81,7 +79,7 @@ impl Containerd {
         let log = log_file(&self.layout);
         tokio::select! {
             _ = answers => Ok(()),
-            _ = self.process.ended() => bail!("containerd ended at once: {} says why", log.display()),
+            _ = self.running.ended() => bail!("containerd ended at once: {} says why", log.display()),
             _ = tokio::time::sleep(START_LIMIT) => {
                 bail!("containerd does not answer after {} s: see {}", START_LIMIT.as_secs(), log.display())
             }
@@ -94,7 +92,7 @@ impl Containerd {
         loop {
             tokio::select! {
                 _ = shutdown.cancelled() => return,
-                _ = self.process.ended() => {}
+                _ = self.running.ended() => {}
             }
             tracing::warn!("containerd ended; starting it again");
             loop {
@@ -119,10 +117,10 @@ impl Containerd {
 
     /// Ends containerd; its containers, if any are left, go on.
     pub async fn stop(mut self) -> Result<()> {
-        kill_process(self.process.pid, Signal::TERM).context("cannot stop containerd")?;
-        if tokio::time::timeout(Duration::from_secs(10), self.process.ended()).await.is_err() {
-            kill_process(self.process.pid, Signal::KILL).context("cannot kill containerd")?;
-            self.process.ended().await;
+        self.running.process.terminate().context("cannot stop containerd")?;
+        if tokio::time::timeout(Duration::from_secs(10), self.running.ended()).await.is_err() {
+            self.running.process.kill().context("cannot kill containerd")?;
+            self.running.ended().await;
         }
         let _ = fs::remove_file(pid_file(&self.layout));
         Ok(())
@@ -142,15 +140,15 @@ fn log_file(layout: &Layout) -> PathBuf {
 }
 
 /// The process of the PID file, when it is a containerd with this cluster's configuration.
-fn adopt(layout: &Layout) -> Option<Process> {
+fn adopt(layout: &Layout) -> Option<Running> {
     let pid: i32 = fs::read_to_string(pid_file(layout)).ok()?.trim().parse().ok()?;
     let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let config = config_file(layout);
     let ours = command.split(|b| *b == 0).any(|argument| argument == config.as_os_str().as_encoded_bytes());
-    if ours { Process::watch(pid, None).ok() } else { None }
+    if ours { Running::watch(pid, None).ok() } else { None }
 }
 
-fn spawn(layout: &Layout) -> Result<Process> {
+fn spawn(layout: &Layout) -> Result<Running> {
     let log = log_file(layout);
     fs::create_dir_all(layout.data_dir.join("logs"))?;
     if fs::metadata(&log).is_ok_and(|m| m.len() > LOG_MAX_BYTES) {
@@ -168,7 +166,7 @@ fn spawn(layout: &Layout) -> Result<Process> {
         .context("cannot run containerd: install it (`apt-get install containerd`)")?;
     let pid = child.id().context("containerd ended at once")? as i32;
     pki::files::write_private(&pid_file(layout), &pid.to_string())?;
-    Process::watch(pid, Some(child))
+    Running::watch(pid, Some(child))
 }
 
 fn write_config(layout: &Layout) -> Result<()> {
@@ -180,7 +178,10 @@ fn write_config(layout: &Layout) -> Result<()> {
         .find(|dir| PathBuf::from(dir).join("bridge").exists())
         .context("no CNI plugins found: install them (`apt-get install containernetworking-plugins`)")?;
     let host = Host { restrict_oom: !may_lower_oom_score(), apparmor: has_apparmor() };
-    fs::write(config_file(layout), render_config(layout, cni_bin, &host))?;
+    // Never half a file: a containerd that reads an empty one takes the machine's default socket.
+    let fresh = dir.join("config.toml.new");
+    fs::write(&fresh, render_config(layout, cni_bin, &host))?;
+    fs::rename(fresh, config_file(layout))?;
     Ok(())
 }
 

@@ -114,9 +114,9 @@ fn with_input(command: &mut Command, stdin: &str) -> Output {
 /// Starts a process and waits for the line of its output that begins with `mark`; answers the rest of that line.
 pub fn start(command: &mut Command, mark: &str) -> (Child, String) {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary runs");
-    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    for line in lines {
-        if let Some(rest) = line.expect("read").strip_prefix(mark) {
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    while let Some(Ok(line)) = lines.next() {
+        if let Some(rest) = line.strip_prefix(mark) {
             return (child, rest.to_string());
         }
     }
