@@ -33,6 +33,7 @@ impl Progress {
     pub fn done(&self, part: &str, detail: &str, took: Duration) {
         let (green, plain) = if self.colour { ("\x1b[32m", "\x1b[0m") } else { ("", "") };
         let seconds = took.as_secs_f64();
-        self.line(&format!("  {green}✓{plain} {part:<22} {seconds:>6.2} s  {detail}").trim_end());
+        let line = format!("  {green}✓{plain} {part:<22} {seconds:>6.2} s  {detail}");
+        self.line(line.trim_end());
     }
 }
