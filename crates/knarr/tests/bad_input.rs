@@ -65,6 +65,14 @@ fn steady(text: &str, uid: &str) -> String {
             out = format!("{before}{mark}N{}", after.trim_start_matches(|c: char| c.is_ascii_digit()));
         }
     }
+    // The patched document, in the message and once more in the cause.
+    for (open, close) in [("patch: Invalid value: \"{", "}\": json: "), ("\"Invalid value: \\\"{", "}\\\": json: ")] {
+        if let Some((before, rest)) = out.clone().split_once(open)
+            && let Some((_, after)) = rest.split_once(close)
+        {
+            out = format!("{before}{open}DOCUMENT{close}{after}");
+        }
+    }
     out
 }
 
@@ -180,7 +188,7 @@ const TYPED: &[(&[&str], &str, &str)] = &[
         "The Pod \"p\" is invalid: \n* spec.containers[0].image: Required value\n* spec.containers[1].name: Required value",
     ),
     (
-        &["create", "--validate=ignore", "-f", "-"],
+        &["create", "-f", "-"],
         "apiVersion: v1\nkind: Nothing\nmetadata: {name: thing}\n",
         "error: resource mapping not found for name: \"thing\" namespace: \"\" from \"STDIN\": no matches for kind \"Nothing\" in version \"v1\"\nensure CRDs are installed first",
     ),

@@ -44,7 +44,7 @@ fn two_clusters_side_by_side() {
     let _turn = Turn::take();
     let one = Cluster::beside("one");
     let two = Cluster::beside("two");
-    let registry = Registry::start(&one.dir);
+    let registry = Registry::start();
     let image = format!("{}/guestbook-web:1", registry.address);
     for (cluster, name) in [(&one, "one"), (&two, "two")] {
         let applied = cluster.apply(&site(name, &image));

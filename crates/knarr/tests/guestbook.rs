@@ -22,7 +22,7 @@ const LATER: Duration = Duration::from_secs(90);
 #[test]
 fn guestbook() {
     let cluster = Cluster::up("guestbook");
-    let registry = Registry::start(&cluster.dir);
+    let registry = Registry::start();
     let manifests = registry.manifests(&cluster.dir);
     let walk = Walk { cluster, registry, manifests };
     let steps: [(&str, fn(&Walk)); 12] = [

@@ -120,6 +120,7 @@ pub fn start(command: &mut Command, mark: &str) -> (Child, String) {
             return (child, rest.to_string());
         }
     }
+    let _ = child.wait();
     panic!("{command:?} ended without saying {mark:?}");
 }
 

@@ -1,5 +1,7 @@
 //! The guestbook's images in a registry of the test's own, made by the example's own script.
 
+#![allow(dead_code)] // each test uses its part of this
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,9 +14,11 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub fn start(dir: &Path) -> Registry {
+    /// Its state lies outside any cluster's directory, so that it can be ended whichever goes first.
+    pub fn start() -> Registry {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let registry = Registry { address: format!("localhost:{port}"), state: dir.join("registry") };
+        let state = PathBuf::from(format!("/var/tmp/knarr-e2e-registry-{}", std::process::id()));
+        let registry = Registry { address: format!("localhost:{port}"), state };
         let output = registry.script(&[]);
         assert!(output.status.success(), "build.sh failed:\n{}", both(&output));
         registry
