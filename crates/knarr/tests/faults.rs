@@ -198,7 +198,8 @@ impl Walk {
         assert_eq!(self.status("exits", "lastState.terminated.reason"), "Error");
         assert_eq!(self.cluster.get(&["pod", "exits"], "{.status.phase}"), "Running");
         assert_eq!(self.kubectl(&["logs", "exits", "--previous"]), "so it ends");
-        assert!(self.kubectl(&["get", "pod", "exits"]).contains("CrashLoopBackOff"));
+        let listed = || self.kubectl(&["get", "pod", "exits"]).contains("CrashLoopBackOff").then_some(());
+        eventually("the list says it too", LATER, listed);
     }
 
     fn missing_command(&self) {

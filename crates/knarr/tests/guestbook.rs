@@ -25,7 +25,7 @@ fn guestbook() {
     let registry = Registry::start();
     let manifests = registry.manifests(&cluster.dir);
     let walk = Walk { cluster, registry, manifests };
-    let steps: [(&str, fn(&Walk)); 12] = [
+    let steps: [(&str, Step); 12] = [
         ("apply", Walk::apply),
         ("reach by DNS name and by NodePort", Walk::reach),
         ("look", Walk::look),
@@ -46,6 +46,8 @@ fn guestbook() {
         println!("    {:.1} s", began.elapsed().as_secs_f64());
     }
 }
+
+type Step = fn(&Walk);
 
 struct Walk {
     cluster: Cluster,
