@@ -1,5 +1,5 @@
 //! Measures pure scheduling cycles: fake nodes, a queue full of pods, no API server.
-//! `cargo run --release -p scheduler --example bench [nodes] [pods] [basic|spread|affinity|anti]`
+//! `cargo run --release -p scheduler --example scheduler-bench [nodes] [pods] [basic|spread|affinity|anti]`
 //! Prints pods per second; asserts only that every pod found a node.
 
 use std::sync::Arc;

@@ -1,5 +1,5 @@
 //! Prints what the store does on this disk: durable writes by number of clients, reads, reopening.
-//! `cargo run --release -p store --example bench [SECONDS [DIR]]`; writes below DIR (a temporary directory) and removes it.
+//! `cargo run --release -p store --example store-bench [SECONDS [DIR]]`; writes below DIR (a temporary directory) and removes it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
