@@ -7,6 +7,7 @@
 
 mod docs;
 mod paths;
+pub mod protobuf;
 mod schemas;
 mod write;
 

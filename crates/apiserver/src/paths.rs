@@ -18,6 +18,9 @@ use crate::{health, metrics, reply};
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
 
+/// What OpenAPI version 2 is called in protobuf.
+const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// Answers a path.
 pub async fn answer(
     shared: &Shared,
@@ -48,7 +51,7 @@ pub async fn answer(
         ["api", version] => plain(headers, discovery::resource_list(resources, "", version)),
         ["apis", group] => plain(headers, discovery::group(resources, group)),
         ["apis", group, version] => plain(headers, discovery::resource_list(resources, group, version)),
-        // Who takes protobuf only gets 406, and falls back or goes on without.
+        ["openapi", "v2"] if wants_protobuf(headers) => protobuf_v2(),
         ["openapi", ..] if !takes_json(headers) => Err(Status::not_acceptable(&[reply::JSON])),
         ["openapi", "v2"] => Ok(reply::json(200, openapi::v2(resources, &docs()))),
         ["openapi", "v3"] => Ok(reply::json(200, openapi::v3_index(resources))),
@@ -80,6 +83,24 @@ fn plain(headers: &HeaderMap, value: Option<Value>) -> Result<Response, Status> 
 
 fn takes_json(headers: &HeaderMap) -> bool {
     Accept::parse(headers).is_ok_and(|accept| accept.format == Format::Json)
+}
+
+/// Compat: kubectl takes version 2 in nothing else, and its media type has an `@` or, in older ones, a dot.
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let all = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    all.flat_map(|v| v.split(',')).any(|clause| {
+        let media_type = clause.split(';').next().unwrap_or_default().trim();
+        media_type == OPENAPI_PROTOBUF || media_type == OPENAPI_PROTOBUF.replace("v2.v1", "v2@v1")
+    })
+}
+
+fn protobuf_v2() -> Result<Response, Status> {
+    let document = openapi::v2(resource::all(), &docs());
+    let document =
+        meta::parse(&document).map_err(|e| Status::internal(format!("the OpenAPI document is damaged: {e}")))?;
+    let mut response = reply::json(200, openapi::protobuf::v2(&document));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPENAPI_PROTOBUF));
+    Ok(response)
 }
 
 fn wants_aggregated(headers: &HeaderMap) -> bool {

@@ -172,4 +172,5 @@ fn the_command_line_teaches() {
         assert!(!output.status.success(), "{arguments:?}");
         assert!(both(&output).contains(said), "{arguments:?} says {}", both(&output));
     }
+    assert!(!cluster::is_root() || run(&["down", "--data-dir", &none]).status.success(), "what refused to start goes");
 }

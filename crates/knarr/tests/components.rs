@@ -222,10 +222,19 @@ fn ask_udp(server: &str, query: &[u8]) -> Option<Vec<u8>> {
     Some(answer[..length].to_vec())
 }
 
+/// Gone at the end, whatever the test finds.
+struct Table(String);
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        let _ = Command::new("nft").args(["delete", "table", "inet", &self.0]).stderr(Stdio::null()).status();
+    }
+}
+
 fn proxy_writes_its_table(walk: &Walk) {
-    let table = format!("knarr-test-{}", std::process::id());
-    let rules = || both(&Command::new("nft").args(["list", "table", "inet", &table]).output().expect("nft runs"));
-    let proxy = walk.run("proxy", &["--table", &table]);
+    let Table(table) = &Table(format!("knarr-test-{}", std::process::id()));
+    let rules = || both(&Command::new("nft").args(["list", "table", "inet", table]).output().expect("nft runs"));
+    let proxy = walk.run("proxy", &["--table", table]);
     eventually("rules for the API server", SOON, || rules().contains(API_IP).then_some(()));
     walk.apply(
         "apiVersion: v1\nkind: Service\nmetadata: {name: other}\nspec: {clusterIP: 10.126.0.99, ports: [{port: 80}]}\n",
@@ -246,11 +255,11 @@ fn proxy_writes_its_table(walk: &Walk) {
     eventually("no rules for a deleted service", SOON, || (!rules().contains("10.126.0.99")).then_some(()));
     proxy.end();
     assert!(rules().contains(API_IP), "rules stay while the proxy is away");
-    let cleaned = walk.command("proxy", &["--table", &table, "--cleanup"]).output().expect("knarr runs");
+    let cleaned = walk.command("proxy", &["--table", table, "--cleanup"]).output().expect("knarr runs");
     assert!(cleaned.status.success(), "{}", both(&cleaned));
     assert!(rules().contains("No such file"), "{}", rules());
     assert!(
-        walk.command("proxy", &["--table", &table, "--cleanup"]).status().expect("knarr runs").success(),
+        walk.command("proxy", &["--table", table, "--cleanup"]).status().expect("knarr runs").success(),
         "cleaned twice"
     );
 }

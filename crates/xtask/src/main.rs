@@ -66,7 +66,8 @@ fn test(filter: &[String]) -> Result<()> {
         cargo(&["fmt", "--all", "--check"])?;
         cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     }
-    let mut arguments = vec!["test", "--workspace"];
+    // Everything is run, so that one failure does not hide another.
+    let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(filter.iter().map(String::as_str));
     cargo(&arguments)
 }

@@ -334,10 +334,10 @@ async fn pods_need_an_account_and_a_known_priority() {
 }
 
 #[tokio::test]
-async fn openapi_is_json_only() {
+async fn openapi_by_media_type() {
     let cluster = Cluster::start().await;
     for (path, accept, code) in [
-        ("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", 406),
+        ("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", 200),
         ("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf, application/json", 200),
         ("/openapi/v3/api/v1", "application/com.github.proto-openapi.spec.v3.v1.0+protobuf", 406),
         ("/openapi/v3", "*/*", 200),
