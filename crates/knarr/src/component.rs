@@ -48,8 +48,6 @@ async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationT
     Progress::begin().line(&format!("The API server listens at {url}. Next:\n  export KUBECONFIG={}", path.display()));
     shutdown.cancelled().await;
     server.shutdown().await;
-    // Made with the layout; nothing is in it when no node runs here.
-    let _ = std::fs::remove_dir(layout.run_dir());
     Ok(())
 }
 
