@@ -26,12 +26,7 @@ impl Embedded {
     pub fn check(&self) -> Result<CheckReport, StoreError> {
         // No files change while this is locked, no writes happen while the commit thread is held.
         let _files = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let (held_sender, held) = mpsc::sync_channel(1);
-        let (_release_on_drop, release) = mpsc::sync_channel(0);
-        // On a closed store nothing moves anyway.
-        if self.shared.queue.push(Request::Hold { held: held_sender, release }).is_ok() {
-            held.recv().map_err(|_| StoreError::Closed)?;
-        }
+        let _release_on_drop = self.hold_writes()?;
         while self.shared.write().drop_garbage(usize::MAX) {}
         let index = self.shared.read();
         let mut problems = index.problems();
@@ -46,6 +41,17 @@ impl Embedded {
         let more = problems.len().saturating_sub(5);
         problems.truncate(5);
         Err(StoreError::corrupt(format!("{} (and {more} more)", problems.join("; "))))
+    }
+
+    /// Waits for the writes that are on their way; the next ones wait until the answer is dropped.
+    pub(crate) fn hold_writes(&self) -> Result<mpsc::SyncSender<()>, StoreError> {
+        let (held_sender, held) = mpsc::sync_channel(1);
+        let (release_on_drop, release) = mpsc::sync_channel(0);
+        // On a closed store nothing moves anyway.
+        if self.shared.queue.push(Request::Hold { held: held_sender, release }).is_ok() {
+            held.recv().map_err(|_| StoreError::Closed)?;
+        }
+        Ok(release_on_drop)
     }
 
     fn read_all(&self, index: &Index, problems: &mut Vec<String>) -> CheckReport {
