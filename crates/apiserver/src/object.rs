@@ -87,6 +87,11 @@ impl Object {
         &self.value
     }
 
+    /// Whether the stored bytes hold these: cheap beside parsing, where a member is rare.
+    pub fn holds(&self, text: &str) -> bool {
+        memchr::memmem::find(&self.value, text.as_bytes()).is_some()
+    }
+
     /// Appends the object as it is sent.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let at = self.splice as usize;

@@ -11,6 +11,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use store::StoreError;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -52,56 +54,60 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start(config: Config) -> Result<Server, Error> {
-        let shutdown = CancellationToken::new();
-        let (registry, caches) = Registry::built_in();
-        let feed = Feed::start(config.store.clone(), caches, config.limits.fresh, shutdown.clone()).await?;
-        let listener = match config.listen {
-            Some(address) => {
-                Some(TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?)
+    pub fn start(config: Config) -> BoxFuture<'static, Result<Server, Error>> {
+        // Boxed, so that it is compiled here and not in the binary.
+        async move {
+            let shutdown = CancellationToken::new();
+            let (registry, caches) = Registry::built_in();
+            let feed = Feed::start(config.store.clone(), caches, config.limits.fresh, shutdown.clone()).await?;
+            let listener = match config.listen {
+                Some(address) => {
+                    Some(TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?)
+                }
+                None => None,
+            };
+            let tls = match &config.tls {
+                Some(identity) => {
+                    let tls = pki::tls::server(identity, config.client_ca_pem.as_deref())?;
+                    Some(TlsAcceptor::from(Arc::new(tls)))
+                }
+                None => None,
+            };
+            let address = OnceLock::new();
+            if let Some(Ok(bound)) = listener.as_ref().map(TcpListener::local_addr) {
+                let _ = address.set(bound);
             }
-            None => None,
-        };
-        let tls = match &config.tls {
-            Some(identity) => {
-                let tls = pki::tls::server(identity, config.client_ca_pem.as_deref())?;
-                Some(TlsAcceptor::from(Arc::new(tls)))
+            let services = Arc::new(Services::new(config.service_cidr, config.node_ports.clone()));
+            let shared = Arc::new(Shared {
+                storage: Storage { store: config.store.clone(), feed },
+                flow: Flow::new(&config.limits),
+                leases: Leases::new(config.limits.event_ttl),
+                authorizer: Box::new(AllowAuthenticated),
+                metrics: Metrics::default(),
+                registry,
+                services,
+                shutdown: shutdown.clone(),
+                ready: AtomicBool::new(false),
+                address,
+                config,
+            });
+            bootstrap::repair(&shared);
+            let mut tasks = Vec::new();
+            if let Some(listener) = listener {
+                tasks.push(tokio::spawn(serve::serve(shared.clone(), listener, tls, shutdown.clone())));
             }
-            None => None,
-        };
-        let address = OnceLock::new();
-        if let Some(Ok(bound)) = listener.as_ref().map(TcpListener::local_addr) {
-            let _ = address.set(bound);
+            let server = Server { shared: shared.clone(), tasks };
+            if let Err(status) = bootstrap::create_defaults(&shared).await {
+                server.shutdown().await;
+                return Err(Error::Bootstrap(status));
+            }
+            shared.ready.store(true, Ordering::Release);
+            let mut server = server;
+            server.tasks.push(tokio::spawn(compaction::keep(shared.config.store.clone(), shutdown)));
+            server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
+            Ok(server)
         }
-        let services = Arc::new(Services::new(config.service_cidr, config.node_ports.clone()));
-        let shared = Arc::new(Shared {
-            storage: Storage { store: config.store.clone(), feed },
-            flow: Flow::new(&config.limits),
-            leases: Leases::new(config.limits.event_ttl),
-            authorizer: Box::new(AllowAuthenticated),
-            metrics: Metrics::default(),
-            registry,
-            services,
-            shutdown: shutdown.clone(),
-            ready: AtomicBool::new(false),
-            address,
-            config,
-        });
-        bootstrap::repair(&shared);
-        let mut tasks = Vec::new();
-        if let Some(listener) = listener {
-            tasks.push(tokio::spawn(serve::serve(shared.clone(), listener, tls, shutdown.clone())));
-        }
-        let server = Server { shared: shared.clone(), tasks };
-        if let Err(status) = bootstrap::create_defaults(&shared).await {
-            server.shutdown().await;
-            return Err(Error::Bootstrap(status));
-        }
-        shared.ready.store(true, Ordering::Release);
-        let mut server = server;
-        server.tasks.push(tokio::spawn(compaction::keep(shared.config.store.clone(), shutdown)));
-        server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
-        Ok(server)
+        .boxed()
     }
 
     /// The bound address; `None` when the server only serves this process.
@@ -120,11 +126,15 @@ impl Server {
     }
 
     /// Ends watches and streams, lets requests finish, and stops listening. The store stays open: it is the caller's.
-    pub async fn shutdown(self) {
-        self.shared.shutdown.cancel();
-        for task in self.tasks {
-            let _ = task.await;
+    pub fn shutdown(self) -> BoxFuture<'static, ()> {
+        // Boxed, so that it is compiled here and not in the binary.
+        async move {
+            self.shared.shutdown.cancel();
+            for task in self.tasks {
+                let _ = task.await;
+            }
         }
+        .boxed()
     }
 }
 

@@ -26,19 +26,20 @@ pub struct Skim {
     pub deleting: bool,
 }
 
-/// `None` when the bytes are no JSON object with a `metadata` object.
+/// `None` when the bytes do not begin as a JSON object with a `metadata` object. What follows it is not looked at: the
+/// bytes were written by a server, and the store keeps their checksum.
 pub fn skim(json: &[u8]) -> Option<Skim> {
     let mut out = Skim::default();
-    let mut found = false;
+    let mut found = None;
     members(json, space(json, 0), |key, at| {
         if key == b"metadata" && json.get(at) == Some(&b'{') {
-            found = true;
-            out.end = metadata(json, at, &mut out)?;
-            return Some(Some(out.end));
+            found = metadata(json, at, &mut out);
+            return None;
         }
         Some(None)
-    })?;
-    found.then_some(out)
+    });
+    out.end = found?;
+    (json[out.end..].trim_ascii_end().last() == Some(&b'}')).then_some(out)
 }
 
 /// Answers the offset after the metadata.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use client::Informers;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use kube::Client;
 use tokio::task::JoinSet;
@@ -40,33 +41,37 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Runs the enabled controllers until shutdown. Leader election is the caller's.
-pub async fn run(
+pub fn run(
     config: Config,
     client: Client,
     informers: Informers,
     shutdown: CancellationToken,
-) -> Result<(), Error> {
-    check(&config)?;
-    let config = Arc::new(config);
-    let mut running = JoinSet::new();
-    for (name, start) in CONTROLLERS.iter().filter(|(name, _)| config.enabled(name)) {
-        running.spawn(start(Ctx {
-            name,
-            config: config.clone(),
-            client: client.clone(),
-            informers: informers.clone(),
-            shutdown: shutdown.clone(),
-        }));
-    }
-    shutdown.cancelled().await;
-    while let Some(ended) = running.join_next().await {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            tracing::error!(%error, "a controller panicked");
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that it is compiled here and not in the binary.
+    async move {
+        check(&config)?;
+        let config = Arc::new(config);
+        let mut running = JoinSet::new();
+        for (name, start) in CONTROLLERS.iter().filter(|(name, _)| config.enabled(name)) {
+            running.spawn(start(Ctx {
+                name,
+                config: config.clone(),
+                client: client.clone(),
+                informers: informers.clone(),
+                shutdown: shutdown.clone(),
+            }));
         }
+        shutdown.cancelled().await;
+        while let Some(ended) = running.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a controller panicked");
+            }
+        }
+        Ok(())
     }
-    Ok(())
+    .boxed()
 }
 
 fn check(config: &Config) -> Result<(), Error> {

@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use hickory_server::proto::rr::Name;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
@@ -87,26 +89,31 @@ pub struct Server {
 }
 
 /// Binds and serves until `shutdown`.
-pub async fn run(
+pub fn run(
     config: Config,
     client: kube::Client,
     informers: client::Informers,
     shutdown: CancellationToken,
-) -> Result<(), Error> {
-    Server::bind(config).await?.run(client, informers, shutdown).await
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that it is compiled here and not in the binary.
+    async move { Server::bind(config).await?.run(client, informers, shutdown).await }.boxed()
 }
 
 impl Server {
     /// Takes the ports.
-    pub async fn bind(config: Config) -> Result<Server, Error> {
-        let domain = parse_domain(&config.cluster_domain)?;
-        let mut sockets = Vec::new();
-        for address in &config.listen {
-            sockets.push(bind_both(*address).await.map_err(|source| Error::Listen { address: *address, source })?);
+    pub fn bind(config: Config) -> BoxFuture<'static, Result<Server, Error>> {
+        // Boxed, so that it is compiled here and not in the binary.
+        async move {
+            let domain = parse_domain(&config.cluster_domain)?;
+            let mut sockets = Vec::new();
+            for address in &config.listen {
+                sockets.push(bind_both(*address).await.map_err(|source| Error::Listen { address: *address, source })?);
+            }
+            let first = sockets.first().map(|(address, _, _)| *address).ok_or(Error::NoAddress)?;
+            let (ready, _) = watch::channel(false);
+            Ok(Server { config, domain, first, sockets, ready })
         }
-        let first = sockets.first().map(|(address, _, _)| *address).ok_or(Error::NoAddress)?;
-        let (ready, _) = watch::channel(false);
-        Ok(Server { config, domain, first, sockets, ready })
+        .boxed()
     }
 
     /// The first address it listens on, with the real port.
@@ -122,39 +129,43 @@ impl Server {
     /// Serves until `shutdown`. Before the informers are in sync, cluster names get SERVFAIL: wait rather than deny.
     ///
     /// All that DNS reads comes by the informers; the client belongs to the signature that all components share.
-    pub async fn run(
+    pub fn run(
         self,
         _client: kube::Client,
         informers: client::Informers,
         shutdown: CancellationToken,
-    ) -> Result<(), Error> {
-        let Server { config, domain, sockets, ready, .. } = self;
-        let zone = InformerZone::new(&informers);
-        let settings = answer::Settings { domain, ttl_s: config.ttl_s, service_ips: config.service_ips };
-        let own: Vec<SocketAddr> = sockets.iter().map(|(address, _, _)| *address).collect();
-        let upstreams = if config.upstreams.is_empty() {
-            Upstreams::file(config.resolv_conf, own)
-        } else {
-            Upstreams::fixed(config.upstreams)
-        };
-        let forwarder = Forwarder::new(upstreams, config.cache_entries);
-        let handler = Handler::new(settings, Arc::new(zone.clone()), forwarder, ready.subscribe());
-        let mut server = hickory_server::Server::new(handler);
-        for (address, udp, tcp) in sockets {
-            tracing::info!(%address, "dns listens");
-            server.register_socket(udp);
-            server.register_listener(tcp, TCP_IDLE, TCP_ANSWERS);
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        // Boxed, so that it is compiled here and not in the binary.
+        async move {
+            let Server { config, domain, sockets, ready, .. } = self;
+            let zone = InformerZone::new(&informers);
+            let settings = answer::Settings { domain, ttl_s: config.ttl_s, service_ips: config.service_ips };
+            let own: Vec<SocketAddr> = sockets.iter().map(|(address, _, _)| *address).collect();
+            let upstreams = if config.upstreams.is_empty() {
+                Upstreams::file(config.resolv_conf, own)
+            } else {
+                Upstreams::fixed(config.upstreams)
+            };
+            let forwarder = Forwarder::new(upstreams, config.cache_entries);
+            let handler = Handler::new(settings, Arc::new(zone.clone()), forwarder, ready.subscribe());
+            let mut server = hickory_server::Server::new(handler);
+            for (address, udp, tcp) in sockets {
+                tracing::info!(%address, "dns listens");
+                server.register_socket(udp);
+                server.register_listener(tcp, TCP_IDLE, TCP_ANSWERS);
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                ended = server.block_until_done() => return ended.map_err(|error| Error::Stopped(error.to_string())),
+                () = async {
+                    zone.synced().await;
+                    ready.send_replace(true);
+                    std::future::pending::<()>().await;
+                } => {}
+            }
+            server.shutdown_gracefully().await.map_err(|error| Error::Stopped(error.to_string()))
         }
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            ended = server.block_until_done() => return ended.map_err(|error| Error::Stopped(error.to_string())),
-            () = async {
-                zone.synced().await;
-                ready.send_replace(true);
-                std::future::pending::<()>().await;
-            } => {}
-        }
-        server.shutdown_gracefully().await.map_err(|error| Error::Stopped(error.to_string()))
+        .boxed()
     }
 }
 

@@ -12,6 +12,10 @@ mod up;
 
 use std::process::ExitCode;
 
+/// A request makes and drops a few hundred small pieces of memory: with libc's allocator that is a quarter of its time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::Parser;
 use flags::{Cli, Command};
 

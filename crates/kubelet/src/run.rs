@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use client::Event;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,54 +39,58 @@ const IMAGE_GC: Duration = Duration::from_secs(300);
 const LOG_CHECK: Duration = Duration::from_secs(10);
 
 /// Runs the kubelet until `shutdown`. Pods go on without it.
-pub async fn run(
+pub fn run(
     config: Config,
     client: kube::Client,
     informers: client::Informers,
     shutdown: CancellationToken,
-) -> Result<(), Error> {
-    for dir in [&config.data_dir, &config.pod_logs_dir, &config.data_dir.join("pods")] {
-        std::fs::create_dir_all(dir).map_err(|source| Error::Directory { path: dir.clone(), source })?;
-    }
-    let server = Server::bind(server::Settings {
-        listen: config.listen,
-        cert_pem: config.server_cert_pem.clone(),
-        key_pem: config.server_key_pem.clone(),
-        client_ca_pem: config.client_ca_pem.clone(),
-        node_name: config.node_name.clone(),
-        data_dir: config.data_dir.clone(),
-    })
-    .await?;
-    let port = server.address().port();
-    let facts = node_facts::read(&config.data_dir);
-    let tasks = TaskTracker::new();
-    let agent = build(config, &facts, client.clone(), informers.clone(), &shutdown);
-    tracing::info!(node = %agent.config.node_name, port, runtime = %agent.config.cri_endpoint, "starting");
-    agent.events.node("Normal", "Starting", "Starting kubelet.");
-    if let Err(error) = agent.cgroups.ensure_base(facts.cpus * 1000, facts.memory_bytes) {
-        return Err(Error::Cgroups { root: agent.config.cgroup_root.clone(), source: error });
-    }
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that it is compiled here and not in the binary.
+    async move {
+        for dir in [&config.data_dir, &config.pod_logs_dir, &config.data_dir.join("pods")] {
+            std::fs::create_dir_all(dir).map_err(|source| Error::Directory { path: dir.clone(), source })?;
+        }
+        let server = Server::bind(server::Settings {
+            listen: config.listen,
+            cert_pem: config.server_cert_pem.clone(),
+            key_pem: config.server_key_pem.clone(),
+            client_ca_pem: config.client_ca_pem.clone(),
+            node_name: config.node_name.clone(),
+            data_dir: config.data_dir.clone(),
+        })
+        .await?;
+        let port = server.address().port();
+        let facts = node_facts::read(&config.data_dir);
+        let tasks = TaskTracker::new();
+        let agent = build(config, &facts, client.clone(), informers.clone(), &shutdown);
+        tracing::info!(node = %agent.config.node_name, port, runtime = %agent.config.cri_endpoint, "starting");
+        agent.events.node("Normal", "Starting", "Starting kubelet.");
+        if let Err(error) = agent.cgroups.ensure_base(facts.cpus * 1000, facts.memory_bytes) {
+            return Err(Error::Cgroups { root: agent.config.cgroup_root.clone(), source: error });
+        }
 
-    let heard = Heard::new();
-    let keeper = NodeKeeper::new(agent.clone(), facts, port, heard.clone());
-    tasks.spawn(keeper.run(shutdown.clone()));
-    tasks.spawn(node::renew_lease(agent.clone(), shutdown.clone()));
-    tasks.spawn(server.run(agent.cri.clone(), client, agent.registry.clone(), shutdown.clone()));
+        let heard = Heard::new();
+        let keeper = NodeKeeper::new(agent.clone(), facts, port, heard.clone());
+        tasks.spawn(keeper.run(shutdown.clone()));
+        tasks.spawn(node::renew_lease(agent.clone(), shutdown.clone()));
+        tasks.spawn(server.run(agent.cri.clone(), client, agent.registry.clone(), shutdown.clone()));
 
-    let pods = informers.filtered::<Pod>(None, Some(&format!("spec.nodeName={}", agent.config.node_name)));
-    {
-        let (agent, tasks, shutdown) = (agent.clone(), tasks.clone(), shutdown.clone());
-        pods.on_event(move |event| take(&agent, &tasks, &shutdown, event));
+        let pods = informers.filtered::<Pod>(None, Some(&format!("spec.nodeName={}", agent.config.node_name)));
+        {
+            let (agent, tasks, shutdown) = (agent.clone(), tasks.clone(), shutdown.clone());
+            pods.on_event(move |event| take(&agent, &tasks, &shutdown, event));
+        }
+        tokio::select! { () = pods.synced() => {}, () = shutdown.cancelled() => {} }
+
+        tasks.spawn(watch_runtime(agent.clone(), heard, tasks.clone(), shutdown.clone()));
+        tasks.spawn(pleg::listen(agent.clone(), shutdown.clone()));
+        tasks.spawn(housekeeping(agent, shutdown.clone()));
+        shutdown.cancelled().await;
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
     }
-    tokio::select! { () = pods.synced() => {}, () = shutdown.cancelled() => {} }
-
-    tasks.spawn(watch_runtime(agent.clone(), heard, tasks.clone(), shutdown.clone()));
-    tasks.spawn(pleg::listen(agent.clone(), shutdown.clone()));
-    tasks.spawn(housekeeping(agent, shutdown.clone()));
-    shutdown.cancelled().await;
-    tasks.close();
-    tasks.wait().await;
-    Ok(())
+    .boxed()
 }
 
 fn build(
@@ -215,6 +221,7 @@ async fn housekeeping(agent: Arc<Agent>, shutdown: CancellationToken) {
 
 /// Stops and removes everything of this kubelet in its runtime, then its cgroups: for a cluster that is taken down. The
 /// kubelet must not run meanwhile. Objects in the API stay; a kubelet that starts again makes the pods anew.
-pub async fn stop_all_pods(config: &Config) -> Result<(), Error> {
-    crate::stop::all(config).await
+pub fn stop_all_pods(config: &Config) -> BoxFuture<'_, Result<(), Error>> {
+    // Boxed, so that it is compiled here and not in the binary.
+    async move { crate::stop::all(config).await }.boxed()
 }

@@ -203,12 +203,25 @@ impl Serialize for Value {
     }
 }
 
+thread_local! {
+    /// Where documents are written before their length is known.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+/// More than this is not kept between documents.
+const SCRATCH_BYTES: usize = 256 * 1024;
+
 impl Value {
-    /// Canonical JSON: keys sorted, no white space.
+    /// Canonical JSON: keys sorted, no white space. The vector has no room to spare: it may be kept for long.
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
-        self.write_to(&mut out);
-        out
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            self.write_to(scratch);
+            let exact = scratch.as_slice().to_vec();
+            if scratch.capacity() > SCRATCH_BYTES {
+                *scratch = Vec::new();
+            }
+            exact
+        })
     }
 
     /// Appends the canonical JSON to `out`.
@@ -257,28 +270,42 @@ fn write_display(out: &mut Vec<u8>, v: &dyn fmt::Display) {
 /// Appends `text` as a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut from = 0;
-    for (i, &b) in bytes.iter().enumerate() {
-        let escape: &[u8] = match b {
-            b'"' => b"\\\"",
-            b'\\' => b"\\\\",
-            b'\n' => b"\\n",
-            b'\r' => b"\\r",
-            b'\t' => b"\\t",
-            0..=0x1f => b"",
-            _ => continue,
-        };
-        out.extend_from_slice(&bytes[from..i]);
-        if escape.is_empty() {
-            out.extend_from_slice(format!("\\u{b:04x}").as_bytes());
-        } else {
-            out.extend_from_slice(escape);
+    let mut rest = text.as_bytes();
+    loop {
+        let plain = plain_bytes(rest);
+        out.extend_from_slice(&rest[..plain]);
+        let Some(&byte) = rest.get(plain) else { break };
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => out.extend_from_slice(format!("\\u{control:04x}").as_bytes()),
         }
-        from = i + 1;
+        rest = &rest[plain + 1..];
     }
-    out.extend_from_slice(&bytes[from..]);
     out.push(b'"');
+}
+
+/// How many bytes at the start need no escape; eight are looked at in one step.
+fn plain_bytes(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // The high bit of each byte that is below `n`, exact for the lowest such byte; bytes above 0x7f never are.
+    let below = |word: u64, n: u64| word.wrapping_sub(ONES * n) & !word & HIGH;
+    let mut at = 0;
+    while let Some(chunk) = bytes[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let special =
+            below(word, 0x20) | below(word ^ (ONES * u64::from(b'"')), 1) | below(word ^ (ONES * u64::from(b'\\')), 1);
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let special = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\';
+    at + bytes[at..].iter().position(special).unwrap_or(bytes.len() - at)
 }
 
 #[cfg(test)]
@@ -294,6 +321,18 @@ mod tests {
             ("\"<>&\"", "\"<>&\""),
         ] {
             assert_eq!(parse(input.as_bytes()).expect(input).to_string(), output);
+        }
+    }
+
+    #[test]
+    fn escapes_are_found_wherever_they_stand() {
+        for special in ['"', '\\', '\n', '\u{1}', '\u{1f}', ' ', '\u{7f}', 'é', '😀'] {
+            for at in 0..20 {
+                let text = format!("{}{special}{}", "a".repeat(at), "b".repeat(20 - at));
+                let mut out = Vec::new();
+                write_string(&mut out, &text);
+                assert_eq!(serde_json::from_slice::<String>(&out).expect("a JSON string"), text);
+            }
         }
     }
 

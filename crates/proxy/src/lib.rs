@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::{Informer, Informers};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use sys::nft::{Nft, NftError};
@@ -153,48 +155,52 @@ fn service_key(slice: &EndpointSlice) -> Option<String> {
 }
 
 /// Keeps the rules in step with the API until shutdown. The rules stay in force afterwards; see `cleanup`.
-pub async fn run(
+pub fn run(
     config: Config,
     _client: kube::Client,
     informers: Informers,
     shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let (interval, check, table) = (config.min_sync_interval, config.check_interval, config.table.clone());
-    let mut engine = engine(config).await?;
-    let services: Informer<Service> = informers.of();
-    let slices: Informer<EndpointSlice> = informers.of();
-    slices.add_index(BY_SERVICE, |slice| service_key(slice).into_iter().collect());
-    let dirty = Dirty::default();
-    let marks = dirty.clone();
-    services.on_event(move |event| {
-        let meta = &event.object().metadata;
-        marks.mark(format!(
-            "{}/{}",
-            meta.namespace.as_deref().unwrap_or_default(),
-            meta.name.as_deref().unwrap_or_default()
-        ));
-    });
-    let marks = dirty.clone();
-    slices.on_event(move |event| {
-        if let client::Event::Modified { old, .. } = event
-            && let Some(key) = service_key(old)
-        {
-            marks.mark(key);
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that it is compiled here and not in the binary.
+    async move {
+        let (interval, check, table) = (config.min_sync_interval, config.check_interval, config.table.clone());
+        let mut engine = engine(config).await?;
+        let services: Informer<Service> = informers.of();
+        let slices: Informer<EndpointSlice> = informers.of();
+        slices.add_index(BY_SERVICE, |slice| service_key(slice).into_iter().collect());
+        let dirty = Dirty::default();
+        let marks = dirty.clone();
+        services.on_event(move |event| {
+            let meta = &event.object().metadata;
+            marks.mark(format!(
+                "{}/{}",
+                meta.namespace.as_deref().unwrap_or_default(),
+                meta.name.as_deref().unwrap_or_default()
+            ));
+        });
+        let marks = dirty.clone();
+        slices.on_event(move |event| {
+            if let client::Event::Modified { old, .. } = event
+                && let Some(key) = service_key(old)
+            {
+                marks.mark(key);
+            }
+            if let Some(key) = service_key(event.object()) {
+                marks.mark(key);
+            }
+        });
+        tokio::select! {
+            () = async { services.synced().await; slices.synced().await } => {}
+            () = shutdown.cancelled() => return Ok(()),
         }
-        if let Some(key) = service_key(event.object()) {
-            marks.mark(key);
+        let follow = follow(&mut engine, &dirty, &services, &slices, interval, check, &table);
+        tokio::select! {
+            () = follow => {}
+            () = shutdown.cancelled() => {}
         }
-    });
-    tokio::select! {
-        () = async { services.synced().await; slices.synced().await } => {}
-        () = shutdown.cancelled() => return Ok(()),
+        Ok(())
     }
-    let follow = follow(&mut engine, &dirty, &services, &slices, interval, check, &table);
-    tokio::select! {
-        () = follow => {}
-        () = shutdown.cancelled() => {}
-    }
-    Ok(())
+    .boxed()
 }
 
 async fn follow(

@@ -25,6 +25,8 @@ pub mod topology;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -119,32 +121,36 @@ impl Shared {
 }
 
 /// Schedules pods until shutdown.
-pub async fn run(
+pub fn run(
     config: Config,
     client: kube::Client,
     informers: client::Informers,
     shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let scheduler = Scheduler::new(vec![config.profile()?], config.percentage_of_nodes_to_score, config.backoff);
-    let shared = Shared { state: Arc::new(Mutex::new(scheduler)), bell: Arc::new(Notify::new()) };
-    let synced = feed::connect(&shared, &informers);
-    tokio::select! {
-        () = synced => {}
-        () = shutdown.cancelled() => return Ok(()),
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that it is compiled here and not in the binary.
+    async move {
+        let scheduler = Scheduler::new(vec![config.profile()?], config.percentage_of_nodes_to_score, config.backoff);
+        let shared = Shared { state: Arc::new(Mutex::new(scheduler)), bell: Arc::new(Notify::new()) };
+        let synced = feed::connect(&shared, &informers);
+        tokio::select! {
+            () = synced => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        let actor = act::Actor {
+            shared: shared.clone(),
+            recorder: client::Recorder::new(client.clone(), &config.scheduler_name, &config.host),
+            client,
+        };
+        let tasks = TaskTracker::new();
+        tokio::select! {
+            () = schedule(&shared, &actor, &tasks) => {}
+            () = shutdown.cancelled() => {}
+        }
+        tasks.close();
+        tasks.wait().await;
+        Ok(())
     }
-    let actor = act::Actor {
-        shared: shared.clone(),
-        recorder: client::Recorder::new(client.clone(), &config.scheduler_name, &config.host),
-        client,
-    };
-    let tasks = TaskTracker::new();
-    tokio::select! {
-        () = schedule(&shared, &actor, &tasks) => {}
-        () = shutdown.cancelled() => {}
-    }
-    tasks.close();
-    tasks.wait().await;
-    Ok(())
+    .boxed()
 }
 
 async fn schedule(shared: &Shared, actor: &act::Actor, tasks: &TaskTracker) {

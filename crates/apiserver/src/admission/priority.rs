@@ -12,7 +12,7 @@ use super::{Operation, Review};
 const GROUP: &str = "scheduling.k8s.io";
 const CLASSES: &str = "priorityclasses";
 /// How a default class is stored.
-const MARK: &[u8] = b"\"globalDefault\":true";
+const MARK: &str = "\"globalDefault\":true";
 /// Classes with higher values belong to the system.
 pub const HIGHEST_USER_VALUE: i64 = 1_000_000_000;
 
@@ -87,7 +87,7 @@ fn default_class(review: &Review<'_>) -> Option<Value> {
     let served = review.shared.registry.stored(GROUP, CLASSES)?;
     let all = served.cache.snapshot("", "", 0, false, |_| true).objects;
     // Every new pod comes by here: only a class that can be the default is parsed.
-    let marked = all.iter().filter(|o| o.stored().windows(MARK.len()).any(|w| w == MARK));
+    let marked = all.iter().filter(|o| o.holds(MARK));
     let defaults = marked.map(|o| o.document()).filter(|c| c.bool_at(&["globalDefault"]) == Some(true));
     defaults.min_by_key(|c| c.int_at(&["value"]).unwrap_or(0))
 }

@@ -18,6 +18,8 @@ const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// Compat: an hour and seven seconds, so that the kubelet can tell this token from others (upstream's constant).
 const TOKEN_SECONDS: i64 = 3607;
+/// Members of an account that a pod is made by.
+const SAID: [&str; 2] = ["\"imagePullSecrets\"", "\"automountServiceAccountToken\""];
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The account of a new namespace may be on its way: upstream looks ten times, 100 ms apart.
 const LOOK_FOR: Duration = Duration::from_secs(1);
@@ -46,7 +48,9 @@ pub fn mutate<'a>(
                 "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
             ))
         })?;
-        apply(pod, &account.document_without_owners());
+        // Every new pod comes by here: most accounts say nothing that it needs.
+        let says = SAID.iter().any(|member| account.holds(member));
+        apply(pod, &if says { account.document_without_owners() } else { Value::Null });
         Ok(())
     }
     .boxed()

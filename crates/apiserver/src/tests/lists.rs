@@ -154,38 +154,3 @@ async fn rows_are_the_same_when_they_are_kept() {
         assert_eq!(row["object"][member].as_str(), Some("\u{1}5\u{2}"));
     }
 }
-
-/// Prints how long lists of many pods take; says nothing of how long they may.
-#[tokio::test]
-#[ignore = "a measurement: cargo test -p apiserver measure -- --ignored --nocapture"]
-async fn measure_lists_of_many_pods() {
-    let cluster = Cluster::start().await;
-    let path = "/api/v1/namespaces/default/pods";
-    let started = std::time::Instant::now();
-    for i in 0..2000 {
-        cluster.pod(&format!("p{i}")).await;
-    }
-    println!("{:>9.1} ms  2000 creates, one after the other", started.elapsed().as_secs_f64() * 1e3);
-    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
-    let partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
-    for (what, query, accept) in [
-        ("whole", "", "application/json"),
-        ("table, first", "", table),
-        ("table, again", "", table),
-        ("metadata", "", partial),
-        ("a label", "?labelSelector=a%3Db", "application/json"),
-        ("page of 100", "?limit=100", "application/json"),
-    ] {
-        let mut request = cluster.request(Method::GET, &format!("{path}{query}"), "", "");
-        request.headers_mut().insert(http::header::ACCEPT, accept.parse().expect("header"));
-        let started = std::time::Instant::now();
-        let body = http_body_util::BodyExt::collect(cluster.send(request).await.into_body()).await.expect("a body");
-        let bytes = body.to_bytes().len();
-        println!("{:>9.1} ms  {what}, {bytes} bytes", started.elapsed().as_secs_f64() * 1e3);
-    }
-    let token = cluster.get(&format!("{path}?limit=100")).await;
-    let token = token.str_at(&["metadata", "continue"]).expect("a token").to_string();
-    let started = std::time::Instant::now();
-    cluster.get(&format!("{path}?limit=100&continue={token}")).await;
-    println!("{:>9.1} ms  second page of 100", started.elapsed().as_secs_f64() * 1e3);
-}
