@@ -7,6 +7,7 @@ pub mod gvk;
 pub mod json;
 pub mod names;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

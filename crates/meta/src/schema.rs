@@ -58,7 +58,7 @@ pub enum Kind {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
-    /// Rows `first..first+len` of `fields` in declared order; the flattened ones, sorted by name, are
+    /// Rows `first..first+len` of `fields` in the order of their protobuf numbers; the flattened ones, sorted by name, are
     /// `flat_first..flat_first+flat_len` of `flat`.
     Struct {
         first: u32,
@@ -306,13 +306,23 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    /// The fields as they are declared (inline structs as one field), in Go's order. Protobuf goes by these.
-    pub fn declared_fields(self) -> impl ExactSizeIterator<Item = FieldRef<'s>> {
-        let range = match self.row().shape {
-            Shape::Struct { first, len, .. } => first as usize..first as usize + len as usize,
-            _ => 0..0,
-        };
-        self.schema.fields[range].iter().map(|row| FieldRef { schema: self.schema, row })
+    fn declared(self) -> &'s [Field] {
+        match self.row().shape {
+            Shape::Struct { first, len, .. } => &self.schema.fields[first as usize..first as usize + len as usize],
+            _ => &[],
+        }
+    }
+
+    /// The fields as they are declared (inline structs as one field), in the order of their protobuf numbers.
+    pub fn declared_fields(self) -> impl DoubleEndedIterator<Item = FieldRef<'s>> + ExactSizeIterator {
+        self.declared().iter().map(move |row| FieldRef { schema: self.schema, row })
+    }
+
+    /// The declared field of this protobuf number.
+    pub fn field_numbered(self, number: u64) -> Option<FieldRef<'s>> {
+        let rows = self.declared();
+        let at = rows.binary_search_by_key(&number, |f| f.number.into()).ok().filter(|_| number > 0)?;
+        Some(FieldRef { schema: self.schema, row: &rows[at] })
     }
 
     /// The field of this JSON name, inline structs flattened.

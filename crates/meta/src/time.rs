@@ -56,9 +56,104 @@ pub fn human_seconds(seconds: i64) -> String {
     human_duration(jiff::SignedDuration::from_secs(seconds))
 }
 
+/// Go's units of durations in nanoseconds, the longest first.
+const GO_UNITS: [(&str, u64); 8] = [
+    ("h", 3_600_000_000_000),
+    ("ms", 1_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("us", 1_000),
+    ("\u{b5}s", 1_000),
+    ("\u{3bc}s", 1_000),
+    ("ns", 1),
+];
+
+/// A duration as Go prints it: `1h2m3.5s`.
+pub fn go_duration(nanos: i64) -> String {
+    if nanos == 0 {
+        return "0s".into();
+    }
+    let sign = if nanos < 0 { "-" } else { "" };
+    let all = nanos.unsigned_abs();
+    let small = |unit: u64, name: &str| format!("{sign}{}{name}", all as f64 / unit as f64);
+    match all {
+        n if n < 1_000 => return format!("{sign}{n}ns"),
+        n if n < 1_000_000 => return small(1_000, "µs"),
+        n if n < 1_000_000_000 => return small(1_000_000, "ms"),
+        _ => {}
+    }
+    let (hours, minutes) = (all / 3_600_000_000_000, all / 60_000_000_000 % 60);
+    let seconds = (all % 60_000_000_000) as f64 / 1e9;
+    match (hours, minutes) {
+        (0, 0) => format!("{sign}{seconds}s"),
+        (0, m) => format!("{sign}{m}m{seconds}s"),
+        (h, m) => format!("{sign}{h}h{m}m{seconds}s"),
+    }
+}
+
+/// Reads `0`, or signed decimal numbers each with a unit, as nanoseconds.
+pub fn parse_go_duration(text: &str) -> Option<i64> {
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest == "0" {
+        return Some(0);
+    }
+    let mut all: u64 = 0;
+    let mut any = false;
+    while !rest.is_empty() {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let (number, after) = rest.split_at(digits);
+        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+        if part.contains('.') || (whole.is_empty() && part.is_empty()) {
+            return None;
+        }
+        let (unit, nanos) = GO_UNITS.iter().find(|(unit, _)| after.starts_with(unit))?;
+        rest = &after[unit.len()..];
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        // More digits than these are less than a nanosecond.
+        let part = &part[..part.len().min(15)];
+        let fraction = part.parse::<u128>().unwrap_or(0) * u128::from(*nanos) / 10u128.pow(part.len() as u32);
+        all = all.checked_add(whole.checked_mul(*nanos)?)?.checked_add(u64::try_from(fraction).ok()?)?;
+        any = true;
+    }
+    let limit = i64::MAX as u64;
+    match text.starts_with('-') {
+        _ if !any => None,
+        true if all <= limit + 1 => Some((all as i64).wrapping_neg()),
+        false if all <= limit => Some(all as i64),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_as_go_has_them() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (17, "17ns"),
+            (1_500, "1.5µs"),
+            (1_500_000, "1.5ms"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (-2_500_000_000, "-2.5s"),
+            (i64::MAX, "2562047h47m16.854775807s"),
+        ] {
+            assert_eq!(parse_go_duration(text), Some(nanos), "{text}");
+            if nanos < 1 << 50 {
+                assert_eq!(go_duration(nanos), text);
+            }
+        }
+        for (text, nanos) in
+            [("1.5h", 5_400_000_000_000), ("+.5s", 500_000_000), ("0", 0), ("1h1us", 3_600_000_001_000)]
+        {
+            assert_eq!(parse_go_duration(text), Some(nanos), "{text}");
+        }
+        for text in ["", "-", "1", "s", ".s", "1..s", "1x", "3000000h", "1 s"] {
+            assert_eq!(parse_go_duration(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn written_as_the_api_does() {

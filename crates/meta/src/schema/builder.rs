@@ -123,6 +123,7 @@ impl Builder {
             let default = self.span(spec.default);
             self.fields.push(Field { name, ty: spec.ty, flags: spec.flags, number: spec.number, merge_key, default });
         }
+        self.fields[first as usize..].sort_by_key(|f| f.number);
         let len = fields.len() as u16;
         self.define(id, Shape::Struct { first, len, flat_first: 0, flat_len: 0 });
     }

@@ -405,32 +405,11 @@ fn read_duration(value: &Value) -> Result<(), DecodeError> {
     let Value::String(text) = value else {
         return Err(inner_mismatch(value, false, "string"));
     };
-    if is_go_duration(text) { Ok(()) } else { Err(DecodeError(format!("time: invalid duration {text:?}"))) }
-}
-
-/// `0`, or signed decimal numbers each with a unit.
-fn is_go_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if rest == "0" {
-        return true;
+    if time::parse_go_duration(text).is_some() {
+        Ok(())
+    } else {
+        Err(DecodeError(format!("time: invalid duration {text:?}")))
     }
-    if rest.is_empty() {
-        return false;
-    }
-    while !rest.is_empty() {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        if digits == 0 || rest[..digits].matches('.').count() > 1 || &rest[..digits] == "." {
-            return false;
-        }
-        rest = &rest[digits..];
-        let unit = ["ns", "us", "\u{b5}s", "\u{3bc}s", "ms", "s", "m", "h"].into_iter().find(|u| {
-            rest.strip_prefix(u)
-                .is_some_and(|after| after.is_empty() || after.starts_with(|c: char| c.is_ascii_digit() || c == '.'))
-        });
-        let Some(unit) = unit else { return false };
-        rest = &rest[unit.len()..];
-    }
-    true
 }
 
 fn read_quantity(value: &mut Value) -> Result<(), DecodeError> {

@@ -1,0 +1,194 @@
+//! The protobuf codec against upstream's own fixtures: every kind in JSON, YAML and protobuf (k8s.io/api, `testdata`).
+//!
+//! The fixtures are those of the module that the schema was generated from; `go mod download` brings them, and checks
+//! them against `go.sum`. Without Go, or without them, this test fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use api::resource::{all_with_previews, root_type};
+use expect_test::expect;
+use meta::Value;
+use meta::protobuf;
+use meta::schema::TypeRef;
+
+fn find(api_version: &str, kind: &str) -> Option<TypeRef<'static>> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    root_type(group, version, kind)
+}
+
+fn testdata() -> PathBuf {
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/schema-gen");
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", "k8s.io/api"])
+        .current_dir(module)
+        .env("GOWORK", "off")
+        .output()
+        .expect("go is installed: it brings upstream's fixtures");
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).expect("go answers in JSON");
+    let dir = answer["Dir"].as_str().unwrap_or_else(|| panic!("go cannot get k8s.io/api: {answer}"));
+    Path::new(dir).join("testdata")
+}
+
+/// What is in the folder, by the names of files.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let paths = entries.map(|e| e.expect("an entry").path());
+    paths
+        .map(|p| (p.file_name().expect("a name").to_string_lossy().into_owned(), std::fs::read(p).expect("read")))
+        .collect()
+}
+
+fn enveloped(document: &Value) -> Vec<u8> {
+    let (api_version, kind) =
+        (document.str_at(&["apiVersion"]).expect("a version"), document.str_at(&["kind"]).expect("a kind"));
+    let message = protobuf::encode(find(api_version, kind).expect("a type"), document);
+    let (open, close) = protobuf::unknown(api_version, kind, message.len());
+    [&open, &message[..], close].concat()
+}
+
+/// As upstream's decoder leaves it; `None` when something in it is not known.
+fn pruned(mut document: Value) -> Option<Value> {
+    let text = |document: &Value, member: &str| document.str_at(&[member]).unwrap_or_default().to_string();
+    let (api_version, kind) = (text(&document, "apiVersion"), text(&document, "kind"));
+    let notes = find(&api_version, &kind).expect("a type").prune(&mut document).expect("fits");
+    document.set(&["apiVersion"], api_version);
+    document.set(&["kind"], kind);
+    notes.is_empty().then_some(document)
+}
+
+#[test]
+fn every_kind_in_every_format() {
+    let found = files(&testdata().join("HEAD"));
+    let (mut wrong, mut unknown, mut held) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for (name, body) in found.iter().filter_map(|(name, body)| Some((name.strip_suffix(".pb")?, body))) {
+        let json = meta::parse(&found[&format!("{name}.json")]).expect("JSON");
+        let yaml: Value =
+            serde_saphyr::from_str(&String::from_utf8_lossy(&found[&format!("{name}.yaml")])).expect("YAML");
+        let decoded = match protobuf::normal(body, &find) {
+            Ok(decoded) => decoded,
+            Err(protobuf::Error::Unregistered { api_version, kind }) => {
+                unknown.push(format!("{api_version} {kind}"));
+                continue;
+            }
+            Err(error) => {
+                wrong.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        held.insert(name);
+        for (what, holds) in [
+            ("JSON is not canonical", pruned(json.clone()).is_some_and(|p| p == json)),
+            ("YAML is not the JSON", yaml == json),
+            ("protobuf is not read as the JSON", decoded == json),
+            ("protobuf is not written as it was", enveloped(&json) == *body),
+        ] {
+            if !holds {
+                wrong.push(format!("{name}: {what}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Kinds that upstream never serves by default any more, or does not serve at all.
+    expect![[r#"
+        admission.k8s.io/v1 AdmissionReview
+        admission.k8s.io/v1beta1 AdmissionReview
+        apidiscovery.k8s.io/v2 APIGroupDiscovery
+        apidiscovery.k8s.io/v2beta1 APIGroupDiscovery
+        apps/v1beta1 ControllerRevision
+        apps/v1beta1 Deployment
+        apps/v1beta1 DeploymentRollback
+        apps/v1beta1 Scale
+        apps/v1beta1 StatefulSet
+        apps/v1beta2 ControllerRevision
+        apps/v1beta2 DaemonSet
+        apps/v1beta2 Deployment
+        apps/v1beta2 ReplicaSet
+        apps/v1beta2 Scale
+        apps/v1beta2 StatefulSet
+        authentication.k8s.io/v1beta1 SelfSubjectReview
+        authentication.k8s.io/v1beta1 TokenReview
+        authorization.k8s.io/v1beta1 LocalSubjectAccessReview
+        authorization.k8s.io/v1beta1 SelfSubjectAccessReview
+        authorization.k8s.io/v1beta1 SelfSubjectRulesReview
+        authorization.k8s.io/v1beta1 SubjectAccessReview
+        batch/v1beta1 CronJob
+        certificates.k8s.io/v1alpha1 ClusterTrustBundle
+ 
+        discovery.k8s.io/v1beta1 EndpointSlice
+        events.k8s.io/v1beta1 Event
+        extensions/v1beta1 DaemonSet
+        extensions/v1beta1 Deployment
+        extensions/v1beta1 DeploymentRollback
+        extensions/v1beta1 Ingress
+        extensions/v1beta1 NetworkPolicy
+        extensions/v1beta1 ReplicaSet
+        extensions/v1beta1 Scale
+        flowcontrol.apiserver.k8s.io/v1beta1 FlowSchema
+        flowcontrol.apiserver.k8s.io/v1beta1 PriorityLevelConfiguration
+        flowcontrol.apiserver.k8s.io/v1beta2 FlowSchema
+        flowcontrol.apiserver.k8s.io/v1beta2 PriorityLevelConfiguration
+        flowcontrol.apiserver.k8s.io/v1beta3 FlowSchema
+        flowcontrol.apiserver.k8s.io/v1beta3 PriorityLevelConfiguration
+        imagepolicy.k8s.io/v1alpha1 ImageReview
+        networking.k8s.io/v1beta1 IPAddress
+        networking.k8s.io/v1beta1 Ingress
+        networking.k8s.io/v1beta1 IngressClass
+        networking.k8s.io/v1beta1 ServiceCIDR
+        node.k8s.io/v1alpha1 RuntimeClass
+        node.k8s.io/v1beta1 RuntimeClass
+        policy/v1beta1 Eviction
+        policy/v1beta1 PodDisruptionBudget
+        rbac.authorization.k8s.io/v1alpha1 ClusterRole
+        rbac.authorization.k8s.io/v1alpha1 ClusterRoleBinding
+        rbac.authorization.k8s.io/v1alpha1 Role
+        rbac.authorization.k8s.io/v1alpha1 RoleBinding
+        rbac.authorization.k8s.io/v1beta1 ClusterRole
+        rbac.authorization.k8s.io/v1beta1 ClusterRoleBinding
+        rbac.authorization.k8s.io/v1beta1 Role
+        rbac.authorization.k8s.io/v1beta1 RoleBinding
+        storage.k8s.io/v1alpha1 CSIStorageCapacity
+        storage.k8s.io/v1alpha1 VolumeAttachment
+        storage.k8s.io/v1alpha1 VolumeAttributesClass
+        storage.k8s.io/v1beta1 CSIDriver
+        storage.k8s.io/v1beta1 CSINode
+        storage.k8s.io/v1beta1 CSIStorageCapacity
+        storage.k8s.io/v1beta1 StorageClass
+        storage.k8s.io/v1beta1 VolumeAttachment
+        storage.k8s.io/v1beta1 VolumeAttributesClass"#]]
+    .assert_eq(&unknown.join("\n"));
+    let missing: BTreeSet<String> = all_with_previews()
+        .iter()
+        .map(|r| format!("{}.{}.{}", if r.group.is_empty() { "core" } else { &r.group }, r.version, r.kind))
+        .filter(|name| !held.contains(name.as_str()))
+        .collect();
+    expect![[r#"
+        apiextensions.k8s.io.v1.CustomResourceDefinition
+        apiregistration.k8s.io.v1.APIService"#]]
+    .assert_eq(&missing.into_iter().collect::<Vec<_>>().join("\n"));
+}
+
+/// What older releases stored is read as its JSON is, and written as upstream's newest writes it.
+#[test]
+fn older_releases() {
+    let mut checked = 0;
+    let mut wrong = Vec::new();
+    for release in ["v1.33.0", "v1.34.0", "v1.35.0", "v1.36.0"] {
+        let found = files(&testdata().join(release));
+        for (name, body) in found.iter().filter_map(|(name, body)| Some((name.strip_suffix(".pb")?, body))) {
+            let Ok(decoded) = protobuf::normal(body, &find) else { continue };
+            let Some(json) = found.get(&format!("{name}.json")) else { continue };
+            let after = |ending: &str| found.get(&format!("{name}.after_roundtrip.{ending}"));
+            let json = meta::parse(after("json").unwrap_or(json)).expect("JSON");
+            checked += 1;
+            if pruned(json.clone()) != Some(decoded.clone()) {
+                wrong.push(format!("{release} {name}: is not read as the JSON"));
+            }
+            if enveloped(&decoded) != *after("pb").unwrap_or(body) {
+                wrong.push(format!("{release} {name}: is not written as upstream does"));
+            }
+        }
+    }
+    assert!(wrong.is_empty() && checked > 300, "of {checked}:\n{}", wrong.join("\n"));
+}
