@@ -1,18 +1,29 @@
-//! What form of answer the client takes: the `Accept` header.
+//! What form of answer the client takes: the `Accept` and `Accept-Encoding` headers.
 //!
-//! Invariant: the first form that the client names and the server has is taken; none is 406.
+//! Invariant: of the forms that the server has, the one that the client likes best is taken (the first, of several with
+//! the same `q`, and wildcards last); none is 406.
 
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING};
-use meta::Status;
+use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+use meta::{Status, protobuf};
 
-/// The encodings that the server writes, in the order upstream lists them.
-pub const MEDIA_TYPES: [&str; 2] = ["application/json", "application/yaml"];
+/// The encodings that the server reads and writes, in the order upstream lists them.
+pub const MEDIA_TYPES: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+const STREAM_TYPES: [&str; 2] = ["application/json;stream=watch", PROTOBUF_STREAM];
+/// The content type of watches in protobuf.
+pub const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,
     Yaml,
+    Protobuf,
+}
+
+impl Format {
+    pub fn media_type(self) -> &'static str {
+        MEDIA_TYPES[self as usize]
+    }
 }
 
 /// The shape of the answer.
@@ -31,42 +42,108 @@ pub struct Accept {
     pub gzip: bool,
 }
 
+/// What there is to choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// All forms: built-in kinds, Status.
+    Everything,
+    /// Custom resources, which have no protobuf form but that of their metadata.
+    Custom,
+    /// The same as streams of events, for which there is no YAML.
+    Watch,
+    WatchCustom,
+}
+
+impl Offer {
+    pub fn of(is_custom: bool, is_watch: bool) -> Offer {
+        match (is_custom, is_watch) {
+            (false, false) => Offer::Everything,
+            (true, false) => Offer::Custom,
+            (false, true) => Offer::Watch,
+            (true, true) => Offer::WatchCustom,
+        }
+    }
+
+    fn has(self, format: Format, shape: Shape) -> bool {
+        let is_watch = matches!(self, Offer::Watch | Offer::WatchCustom);
+        match (format, shape) {
+            (Format::Json, _) => true,
+            (Format::Yaml, _) => !is_watch,
+            // Compat: a Table has no protobuf form (apimachinery's types.go).
+            (Format::Protobuf, Shape::Table) => false,
+            (Format::Protobuf, Shape::Metadata) => true,
+            (Format::Protobuf, Shape::Object) => matches!(self, Offer::Everything | Offer::Watch),
+        }
+    }
+
+    fn media_types(self) -> &'static [&'static str] {
+        match self {
+            Offer::Everything => &MEDIA_TYPES,
+            Offer::Custom => &MEDIA_TYPES[..2],
+            Offer::Watch => &STREAM_TYPES,
+            Offer::WatchCustom => &STREAM_TYPES[..1],
+        }
+    }
+}
+
 impl Accept {
     /// Plain JSON.
     pub const JSON: Accept = Accept { format: Format::Json, shape: Shape::Object, gzip: false };
 
-    pub fn parse(headers: &HeaderMap) -> Result<Accept, Status> {
-        let gzip = headers
-            .get(ACCEPT_ENCODING)
-            .and_then(|v| v.to_str().ok())
-            .is_some_and(|v| v.split(',').any(|e| e.trim().starts_with("gzip")));
+    pub fn parse(headers: &HeaderMap, offer: Offer) -> Result<Accept, Status> {
+        let gzip = clauses(headers, ACCEPT_ENCODING).any(|(name, q, _)| name == "gzip" && q > 0);
         let mut any = false;
-        for header in headers.get_all(ACCEPT) {
-            let Ok(text) = header.to_str() else { continue };
-            for clause in text.split(',').map(str::trim).filter(|c| !c.is_empty()) {
-                any = true;
-                if let Some((format, shape)) = clause_form(clause) {
-                    return Ok(Accept { format, shape, gzip });
-                }
+        let mut best: Option<((u16, bool, bool), Format, Shape)> = None;
+        for (media_type, q, parameters) in clauses(headers, ACCEPT) {
+            any = true;
+            let rank = (q, !media_type.starts_with("*/"), !media_type.ends_with("/*"));
+            if let Some((format, shape)) = form(media_type, parameters, offer)
+                && q > 0
+                && best.is_none_or(|(other, ..)| rank > other)
+            {
+                best = Some((rank, format, shape));
             }
         }
-        if any { Err(Status::not_acceptable(&MEDIA_TYPES)) } else { Ok(Accept { gzip, ..Accept::JSON }) }
+        match best {
+            Some((_, format, shape)) => Ok(Accept { format, shape, gzip }),
+            None if any => Err(Status::not_acceptable(offer.media_types())),
+            None => Ok(Accept { gzip, ..Accept::JSON }),
+        }
+    }
+
+    /// The format of an error to a client that sent these headers.
+    pub fn of_errors(headers: &HeaderMap) -> Format {
+        Accept::parse(headers, Offer::Everything).map_or(Format::Json, |accept| accept.format)
     }
 }
 
-fn clause_form(clause: &str) -> Option<(Format, Shape)> {
-    let mut parts = clause.split(';').map(str::trim);
-    let format = match parts.next()? {
+/// What a header lists: the value, its `q` in thousandths, and its parameters.
+fn clauses(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (&str, u16, &str)> {
+    let texts = headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok());
+    texts.flat_map(|text| text.split(',')).map(str::trim).filter(|clause| !clause.is_empty()).map(|clause| {
+        let (value, parameters) = clause.split_once(';').unwrap_or((clause, ""));
+        let q = pairs(parameters).find(|(key, _)| *key == "q").and_then(|(_, q)| q.parse::<f32>().ok()).unwrap_or(1.0);
+        (value.trim(), (q.clamp(0.0, 1.0) * 1000.0) as u16, parameters)
+    })
+}
+
+fn pairs(parameters: &str) -> impl Iterator<Item = (&str, &str)> {
+    parameters.split(';').filter_map(|part| part.split_once('=')).map(|(key, value)| (key.trim(), value.trim()))
+}
+
+fn form(media_type: &str, parameters: &str, offer: Offer) -> Option<(Format, Shape)> {
+    let format = match media_type {
         "application/json" | "*/*" | "application/*" => Format::Json,
         "application/yaml" => Format::Yaml,
+        protobuf::MEDIA_TYPE => Format::Protobuf,
         _ => return None,
     };
     let (mut kind, mut version, mut group) = ("", "", "");
-    for part in parts {
-        match part.split_once('=') {
-            Some(("as", v)) => kind = v,
-            Some(("v", v)) => version = v,
-            Some(("g", v)) => group = v,
+    for (key, value) in pairs(parameters) {
+        match key {
+            "as" => kind = value,
+            "v" => version = value,
+            "g" => group = value,
             _ => {}
         }
     }
@@ -77,36 +154,88 @@ fn clause_form(clause: &str) -> Option<(Format, Shape)> {
         "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata,
         _ => return None,
     };
-    Some((format, shape))
+    offer.has(format, shape).then_some((format, shape))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
+
+    fn choose(header: &'static str, offer: Offer) -> Result<(Format, Shape), String> {
+        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(header))]);
+        Accept::parse(&headers, offer).map(|a| (a.format, a.shape)).map_err(|s| s.message)
+    }
 
     #[test]
     fn headers() {
+        use Format::{Json, Protobuf, Yaml};
+        use Shape::{Metadata, Object, Table};
         for (header, want) in [
-            ("", Ok((Format::Json, Shape::Object))),
-            ("*/*", Ok((Format::Json, Shape::Object))),
+            ("", (Json, Object)),
+            ("*/*", (Json, Object)),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-                Ok((Format::Json, Shape::Table)),
+                (Json, Table),
+            ),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json", (Json, Metadata)),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", (Json, Object)),
+            ("application/vnd.kubernetes.protobuf, application/json", (Protobuf, Object)),
+            ("application/vnd.kubernetes.protobuf;q=0.5, application/json; q=0.9", (Json, Object)),
+            ("*/*, application/vnd.kubernetes.protobuf", (Protobuf, Object)),
+            ("application/*, text/html, application/yaml", (Yaml, Object)),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
+                (Protobuf, Metadata),
             ),
             (
-                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json",
-                Ok((Format::Json, Shape::Metadata)),
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json;as=Table;g=meta.k8s.io;v=v1",
+                (Json, Table),
             ),
-            ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", Ok((Format::Json, Shape::Object))),
-            ("application/vnd.kubernetes.protobuf, application/json", Ok((Format::Json, Shape::Object))),
-            ("application/yaml", Ok((Format::Yaml, Shape::Object))),
-            ("text/html", Err(406)),
+            ("application/yaml", (Yaml, Object)),
+            ("application/json;q=0, application/yaml;q=0.001", (Yaml, Object)),
         ] {
-            let mut headers = HeaderMap::new();
-            if !header.is_empty() {
-                headers.insert(ACCEPT, header.parse().expect("header"));
-            }
-            assert_eq!(Accept::parse(&headers).map(|a| (a.format, a.shape)).map_err(|s| s.code), want, "{header}");
+            assert_eq!(choose(header, Offer::Everything), Ok(want), "{header}");
+        }
+    }
+
+    #[test]
+    fn what_there_is_not() {
+        let protobuf = "application/vnd.kubernetes.protobuf";
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        let only = |types: &str| Err(format!("only the following media types are accepted: {types}"));
+        for (header, offer, want) in [
+            (
+                "text/html",
+                Offer::Everything,
+                only("application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1",
+                Offer::Everything,
+                only("application/json, application/yaml, application/vnd.kubernetes.protobuf"),
+            ),
+            (
+                "application/yaml",
+                Offer::Watch,
+                only("application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"),
+            ),
+            (protobuf, Offer::Watch, Ok((Format::Protobuf, Shape::Object))),
+            (protobuf, Offer::WatchCustom, only("application/json;stream=watch")),
+            (protobuf, Offer::Custom, only("application/json, application/yaml")),
+            (both, Offer::Custom, Ok((Format::Json, Shape::Object))),
+            (metadata, Offer::Custom, Ok((Format::Protobuf, Shape::Metadata))),
+        ] {
+            assert_eq!(choose(header, offer), want, "{header}");
+        }
+    }
+
+    #[test]
+    fn gzip() {
+        for (header, want) in [("gzip", true), ("br, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false)] {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(header))]);
+            assert_eq!(Accept::parse(&headers, Offer::Everything).map(|a| a.gzip), Ok(want), "{header}");
         }
     }
 }

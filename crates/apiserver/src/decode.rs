@@ -11,14 +11,11 @@ use meta::schema::TypeRef;
 use meta::schema::prune::DecodeError;
 use meta::{Status, Value};
 
+use crate::accept::MEDIA_TYPES;
 use crate::body::RequestBody;
 use crate::call::Call;
 use crate::options::Validation;
 use crate::protobuf;
-
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-/// Media types of documents, in upstream's order.
-const MEDIA_TYPES: [&str; 3] = ["application/json", "application/yaml", PROTOBUF];
 
 /// Reads the whole body, up to the limit.
 pub async fn bytes(mut body: RequestBody, limit_bytes: usize) -> Result<Bytes, Status> {
@@ -57,7 +54,7 @@ pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), P
         "" | "application/json" => meta::parse_noting_duplicates(body)
             .map_err(|e| ParseFailure::Text(format!("couldn't get version/kind; json parse error: {e}"))),
         "application/yaml" => yaml(body).map_err(ParseFailure::Text),
-        PROTOBUF => protobuf::decode(body).map(|v| (v, Vec::new())).map_err(ParseFailure::Text),
+        meta::protobuf::MEDIA_TYPE => protobuf::decode(body).map(|v| (v, Vec::new())).map_err(ParseFailure::Text),
         _ => Err(ParseFailure::Status(Status::unsupported_media_type(&MEDIA_TYPES))),
     }
 }
@@ -101,6 +98,9 @@ pub fn typed(
     kind: &str,
     ty: Option<TypeRef<'static>>,
 ) -> Result<Value, Status> {
+    if call.served.info.type_name.is_empty() && media_type(&call.headers) == meta::protobuf::MEDIA_TYPE {
+        return Err(Status::unsupported_media_type(&MEDIA_TYPES[..2]));
+    }
     let (mut value, duplicates) = parse(&call.headers, body).map_err(|failure| match failure {
         ParseFailure::Status(status) => status,
         ParseFailure::Text(text) => unrecognized(kind, &text, body),

@@ -1,12 +1,13 @@
 //! One change of one object, as watchers get it.
 //!
-//! Invariant: the line of an event is encoded at most once per event type, whatever the number of watchers.
+//! Invariant: an event is encoded at most once per event type and encoding, whatever the number of watchers.
 
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use crate::object::Object;
+use crate::registry::Served;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
@@ -35,11 +36,12 @@ pub struct Event {
     /// The last state under the revision of this event, for who must be told that the object is gone.
     gone: OnceLock<Arc<Object>>,
     lines: [OnceLock<Bytes>; 3],
+    frames: OnceLock<Box<[OnceLock<Bytes>; 3]>>,
 }
 
 impl Event {
     pub fn new(rv: u64, old: Option<Arc<Object>>, new: Option<Arc<Object>>) -> Event {
-        Event { rv, old, new, gone: OnceLock::new(), lines: Default::default() }
+        Event { rv, old, new, gone: OnceLock::new(), lines: Default::default(), frames: OnceLock::new() }
     }
 
     /// What a watcher that sees only matching objects is told: a change into its sight is an addition, a change out
@@ -76,6 +78,16 @@ impl Event {
             .clone()
     }
 
+    /// The frame of a watch stream in protobuf. Only for watchers of the stored version, of which there is one.
+    pub fn frame(&self, kind: EventType, served: &Served) -> Bytes {
+        self.frames.get_or_init(Box::default)[kind as usize]
+            .get_or_init(|| match self.object(kind) {
+                Some(object) => frame(kind, &served.api_version, &served.kind, object.message()),
+                None => Bytes::new(),
+            })
+            .clone()
+    }
+
     /// About how much memory the event keeps. The old state is the new one of an earlier event, as a rule.
     pub fn size_bytes(&self) -> usize {
         let kept = self.new.as_ref().or(self.old.as_ref());
@@ -97,4 +109,9 @@ pub fn open(out: &mut Vec<u8>, kind: EventType) {
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_str().as_bytes());
     out.extend_from_slice(b"\",\"object\":");
+}
+
+/// A frame of a watch stream with this message.
+pub fn frame(kind: EventType, api_version: &str, object_kind: &str, message: &[u8]) -> Bytes {
+    meta::protobuf::frame(kind.as_str(), api_version, object_kind, message).into()
 }

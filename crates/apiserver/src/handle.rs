@@ -11,9 +11,10 @@ use std::time::Instant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::HeaderMap;
+use http::header::ACCEPT;
 use meta::Status;
 
-use crate::accept::Accept;
+use crate::accept::{Accept, Offer};
 use crate::authz::{self, Ask};
 use crate::body::{Body, Request, Response};
 use crate::call::Call;
@@ -33,14 +34,17 @@ pub struct Connection {
 
 /// Answers one request.
 pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> BoxFuture<'static, Response> {
+    let accepts = request.headers().get(ACCEPT).cloned();
+    let format = move || Accept::of_errors(&HeaderMap::from_iter(accepts.map(|value| (ACCEPT, value))));
     // Boxed, so that who serves connections need not be compiled with all of it.
     async move {
         match AssertUnwindSafe(route(shared, connection, request)).catch_unwind().await {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => reply::status(&status),
+            Ok(Err(status)) => reply::status(&status, format()),
             Err(_) => {
                 tracing::error!("a request panicked; the server goes on");
-                reply::status(&Status::internal("the server has a bug that this request met; see its log"))
+                let status = Status::internal("the server has a bug that this request met; see its log");
+                reply::status(&status, format())
             }
         }
     }
@@ -103,7 +107,8 @@ async fn resource(
         return unknown(&path);
     };
     check_name(&path)?;
-    let accept = Accept::parse(request.headers())?;
+    let offer = Offer::of(served.info.type_name.is_empty(), verb == Verb::Watch);
+    let accept = Accept::parse(request.headers(), offer)?;
     let started = Instant::now();
     let connects = connect::takes(verb, &path.resource, &path.subresource);
     // A stream's headers go on to the kubelet with the request.
@@ -134,7 +139,7 @@ async fn resource(
     record(&call, &answer, started);
     let mut response = match answer {
         Ok(response) => response,
-        Err(status) => reply::status(&status),
+        Err(status) => reply::status(&status, call.accept.format),
     };
     reply::add_warnings(&mut response, call.take_warnings());
     if verb == Verb::Watch && response.status().is_success() {

@@ -11,6 +11,7 @@ use compact_str::CompactString;
 use meta::Value;
 use meta::time::Timestamp;
 
+use crate::protobuf;
 use crate::row::{Cells, holds_marks};
 use crate::skim::skim;
 
@@ -38,11 +39,14 @@ pub struct Object {
     fields: OnceLock<Fields>,
     /// `None` inside when they are not to be kept.
     cells: OnceLock<Option<Box<Cells>>>,
+    /// The object in protobuf, as it is sent; made at first use.
+    message: OnceLock<Bytes>,
 }
 
 impl Object {
     /// Reads a stored value; `None` when it is no object with metadata.
     pub fn read(key: &str, value: Bytes, rv: u64) -> Option<Object> {
+        let value = protobuf::stored(value)?;
         let found = skim(&value)?;
         Some(Object {
             key: key.into(),
@@ -59,6 +63,7 @@ impl Object {
             value,
             fields: OnceLock::new(),
             cells: OnceLock::new(),
+            message: OnceLock::new(),
         })
     }
 
@@ -79,6 +84,7 @@ impl Object {
             bare: self.bare,
             fields: self.fields.clone(),
             cells: OnceLock::new(),
+            message: OnceLock::new(),
         }
     }
 
@@ -133,6 +139,11 @@ impl Object {
         json.extend_from_slice(b"null");
         json.extend_from_slice(&self.value[managed.end..]);
         meta::parse(&json).unwrap_or_else(|_| Value::object())
+    }
+
+    /// The object as a protobuf message without an envelope; of a custom resource, only its metadata.
+    pub fn message(&self) -> &Bytes {
+        self.message.get_or_init(|| protobuf::object(&self.document()))
     }
 
     /// How many bytes `write_to` appends.

@@ -8,7 +8,7 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NO
 use http::{HeaderMap, Method, StatusCode};
 use meta::{Status, Value, json};
 
-use crate::accept::{Accept, Format};
+use crate::accept::{Accept, Format, Offer};
 use crate::body::{Body, Response};
 use crate::request::Query;
 use crate::shared::Shared;
@@ -76,13 +76,14 @@ fn address(shared: &Shared) -> String {
 
 fn plain(headers: &HeaderMap, value: Option<Value>) -> Result<Response, Status> {
     match value {
-        Some(value) => Ok(reply::plain(&Accept::parse(headers)?, &value)),
+        Some(value) => Ok(reply::plain(&Accept::parse(headers, Offer::Everything)?, &value)),
         None => Ok(not_found()),
     }
 }
 
 fn takes_json(headers: &HeaderMap) -> bool {
-    Accept::parse(headers).is_ok_and(|accept| accept.format == Format::Json)
+    // The documents are JSON and nothing else, as such watches are.
+    Accept::parse(headers, Offer::WatchCustom).is_ok_and(|accept| accept.format == Format::Json)
 }
 
 /// Compat: kubectl takes version 2 in nothing else, and its media type has an `@` or, in older ones, a dot.

@@ -18,12 +18,13 @@ use crate::call::Call;
 use crate::listing::Token;
 use crate::object::Object;
 use crate::options::WriteOptions;
-use crate::view::{ListPieces, View};
-use crate::yaml;
+use crate::view::{ListPieces, View, metadata_only};
+use crate::{protobuf, yaml};
 
 /// Answers smaller than this are never compressed, as upstream.
 const GZIP_FROM_BYTES: usize = 128 * 1024;
 pub const JSON: &str = "application/json";
+const PROTOBUF: &str = meta::protobuf::MEDIA_TYPE;
 
 fn response(code: u16, content_type: &'static str, body: Body) -> Response {
     let mut response = HttpResponse::new(body);
@@ -42,9 +43,10 @@ pub fn json(code: u16, bytes: impl Into<Bytes>) -> Response {
     response(code, JSON, Body::Full(bytes.into()))
 }
 
-/// An error.
-pub fn status(status: &Status) -> Response {
-    let mut response = response(status.code, JSON, Body::from(status.to_value().to_vec()));
+/// An error, in the format that the client takes.
+pub fn status(status: &Status, format: Format) -> Response {
+    let (content_type, bytes) = render(format, &status.to_value());
+    let mut response = response(status.code, content_type, Body::from(bytes));
     if let Some(details) = &status.details
         && details.retry_after_seconds > 0
     {
@@ -53,8 +55,21 @@ pub fn status(status: &Status) -> Response {
     response
 }
 
+/// A document's content type and bytes; JSON where it has no other form.
+fn render(format: Format, value: &Value) -> (&'static str, Vec<u8>) {
+    let bytes = match format {
+        Format::Json => None,
+        Format::Yaml => Some(yaml::write(value).into_bytes()),
+        Format::Protobuf => protobuf::body(value),
+    };
+    match bytes {
+        Some(bytes) => (format.media_type(), bytes),
+        None => (JSON, value.to_vec()),
+    }
+}
+
 /// The end of a list whose revision is gone, with a token that goes on with what is there now.
-pub fn expired_list(token: &Token) -> Response {
+pub fn expired_list(call: &Call, token: &Token) -> Response {
     let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
                    list without the continue parameter, or use the continue token in this response to retrieve the \
                    remainder of the results. Continuing with the provided token results in an inconsistent list - \
@@ -62,7 +77,8 @@ pub fn expired_list(token: &Token) -> Response {
                    now may show up in the list.";
     let mut value = Status::expired(message).to_value();
     value.set(&["metadata", "continue"], token.encode());
-    response(410, JSON, Body::from(value.to_vec()))
+    let (content_type, bytes) = render(call.accept.format, &value);
+    response(410, content_type, Body::from(bytes))
 }
 
 /// A success without an object, as deletions answer.
@@ -75,9 +91,13 @@ pub fn success(details: Value) -> Value {
 /// A stored object in the form the client asked for.
 pub fn object(call: &Call, code: u16, object: &Object) -> Response {
     let view = View::new(&call.served, &call.accept, &call.query);
+    if call.accept.format == Format::Protobuf {
+        let [api_version, kind, _] = view.kinds(&call.served);
+        return full(call, code, PROTOBUF, protobuf::enveloped(api_version, kind, &view.message(object)));
+    }
     let mut out = Vec::with_capacity(object.len_bytes() + 512);
     view.write_single(object, true, &mut out);
-    finish(call, code, out)
+    in_text(call, code, out)
 }
 
 /// A new object; that of a dry run has no version.
@@ -92,30 +112,28 @@ pub fn created(call: &Call, made: &Object, options: &WriteOptions) -> Response {
 
 /// A document that is not stored under its own key: the result of a dry run, a Scale, a review.
 pub fn document(call: &Call, code: u16, document: &Value) -> Response {
-    let mut out = Vec::with_capacity(1024);
-    match View::new(&call.served, &call.accept, &call.query) {
+    let (content_type, bytes) = match View::new(&call.served, &call.accept, &call.query) {
         View::Metadata if document["metadata"].as_object().is_some() => {
-            View::Metadata.write_document(document, &mut out);
+            render(call.accept.format, &metadata_only(document.clone()))
         }
-        _ => document.write_to(&mut out),
-    }
-    finish(call, code, out)
+        _ => render(call.accept.format, document),
+    };
+    full(call, code, content_type, bytes)
 }
 
-fn finish(call: &Call, code: u16, json: Vec<u8>) -> Response {
-    let mut response = match call.accept.format {
-        Format::Json => response(code, JSON, Body::Empty),
-        Format::Yaml => response(code, "application/yaml", Body::Empty),
-    };
-    let bytes = match call.accept.format {
-        Format::Json => json,
-        Format::Yaml => match meta::parse(&json) {
-            Ok(value) => yaml::write(&value).into_bytes(),
-            Err(_) => json,
-        },
-    };
-    *response.body_mut() = Body::from(bytes);
-    response
+/// JSON, or the same as YAML.
+fn in_text(call: &Call, code: u16, json: Vec<u8>) -> Response {
+    match (call.accept.format, meta::parse(&json)) {
+        (Format::Yaml, Ok(value)) => full(call, code, Format::Yaml.media_type(), yaml::write(&value).into_bytes()),
+        _ => full(call, code, JSON, json),
+    }
+}
+
+fn full(call: &Call, code: u16, content_type: &'static str, bytes: Vec<u8>) -> Response {
+    if bytes.len() >= GZIP_FROM_BYTES && call.accept.gzip && !call.is_near {
+        return gzipped(code, content_type, Whole(Some(bytes.into())));
+    }
+    response(code, content_type, Body::from(bytes))
 }
 
 /// A list, written while it is sent.
@@ -126,29 +144,51 @@ pub fn pieces(call: &Call, pieces: ListPieces) -> Response {
         while let Some(piece) = pieces.next() {
             all.extend_from_slice(&piece);
         }
-        return finish(call, 200, all);
+        return in_text(call, 200, all);
     }
-    let large = pieces.len_bytes().is_none_or(|len| len >= GZIP_FROM_BYTES as u64);
-    if large && call.accept.gzip && !call.is_near {
-        return gzipped(pieces);
-    }
-    response(200, JSON, Body::Pieces(Box::new(pieces)))
+    streamed(call, JSON, pieces)
 }
 
-fn gzipped(pieces: ListPieces) -> Response {
+/// A list in protobuf, written while it is sent.
+pub fn list_message(call: &Call, pieces: protobuf::ListMessage) -> Response {
+    streamed(call, PROTOBUF, pieces)
+}
+
+fn streamed(call: &Call, content_type: &'static str, pieces: impl Pieces + 'static) -> Response {
+    let large = pieces.len_bytes().is_none_or(|len| len >= GZIP_FROM_BYTES as u64);
+    if large && call.accept.gzip && !call.is_near {
+        return gzipped(200, content_type, pieces);
+    }
+    response(200, content_type, Body::Pieces(Box::new(pieces)))
+}
+
+/// Bytes that are there already.
+struct Whole(Option<Bytes>);
+
+impl Pieces for Whole {
+    fn next(&mut self) -> Option<Bytes> {
+        self.0.take()
+    }
+
+    fn len_bytes(&self) -> Option<u64> {
+        self.0.as_ref().map(|b| b.len() as u64)
+    }
+}
+
+fn gzipped(code: u16, content_type: &'static str, pieces: impl Pieces + 'static) -> Response {
     let gzip = Gzip { pieces, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) };
-    let mut response = response(200, JSON, Body::Pieces(Box::new(gzip)));
+    let mut response = response(code, content_type, Body::Pieces(Box::new(gzip)));
     response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     response
 }
 
-struct Gzip {
-    pieces: ListPieces,
+struct Gzip<P> {
+    pieces: P,
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
-impl Pieces for Gzip {
+impl<P: Pieces> Pieces for Gzip<P> {
     fn next(&mut self) -> Option<Bytes> {
         let mut encoder = self.encoder.take()?;
         loop {
@@ -188,8 +228,6 @@ pub fn add_warnings(response: &mut Response, warnings: Vec<String>) {
 
 /// A document to who is no `Call`, such as a path without a resource.
 pub fn plain(accept: &Accept, value: &Value) -> Response {
-    match accept.format {
-        Format::Json => json(200, value.to_vec()),
-        Format::Yaml => response(200, "application/yaml", Body::from(yaml::write(value))),
-    }
+    let (content_type, bytes) = render(accept.format, value);
+    response(200, content_type, Body::from(bytes))
 }

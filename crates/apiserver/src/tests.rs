@@ -3,6 +3,7 @@
 mod concurrency;
 mod lifecycle;
 mod lists;
+mod protobuf;
 mod refusals;
 mod services;
 mod tokens;
@@ -32,6 +33,7 @@ pub struct Answer {
     pub headers: http::HeaderMap,
     pub body: Value,
     pub text: String,
+    pub bytes: Bytes,
 }
 
 impl Cluster {
@@ -121,7 +123,13 @@ pub async fn collect(response: http::Response<Body>) -> Answer {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.expect("a body").to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    Answer { code: parts.status.as_u16(), headers: parts.headers, body: meta::parse(&bytes).unwrap_or_default(), text }
+    Answer {
+        code: parts.status.as_u16(),
+        headers: parts.headers,
+        body: meta::parse(&bytes).unwrap_or_default(),
+        text,
+        bytes,
+    }
 }
 
 /// Lines of a watch as they come.

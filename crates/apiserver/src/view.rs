@@ -12,6 +12,7 @@ use meta::{Value, json};
 use crate::accept::{Accept, Shape};
 use crate::body::{CHUNK_BYTES, Pieces};
 use crate::object::Object;
+use crate::protobuf;
 use crate::registry::Served;
 use crate::request::Query;
 
@@ -57,6 +58,24 @@ impl View {
         matches!(self, View::Whole)
     }
 
+    /// The apiVersion, kind and kind of lists of what this form shows.
+    pub fn kinds<'a>(&self, served: &'a Served) -> [&'a str; 3] {
+        match self {
+            View::Whole | View::Converted(_) => [&served.api_version, &served.kind, &served.list_kind],
+            View::Metadata => ["meta.k8s.io/v1", "PartialObjectMetadata", "PartialObjectMetadataList"],
+            View::Row { .. } => ["meta.k8s.io/v1", "Table", "Table"],
+        }
+    }
+
+    /// The object in this form as a protobuf message, which a table has none of.
+    pub fn message(&self, object: &Object) -> Bytes {
+        match self {
+            View::Converted(served) => protobuf::object(&served.read(object)),
+            View::Metadata => protobuf::metadata(object.message()),
+            View::Whole | View::Row { .. } => object.message().clone(),
+        }
+    }
+
     /// Appends the object in this form, as it stands in a list.
     pub fn write(&self, object: &Object, out: &mut Vec<u8>) {
         match self {
@@ -67,33 +86,17 @@ impl View {
         }
     }
 
-    /// Appends a document that is not stored (such as the result of a dry run).
-    pub fn write_document(&self, document: &Value, out: &mut Vec<u8>) {
-        match self {
-            View::Whole | View::Converted(_) => document.write_to(out),
-            View::Metadata => metadata_only(document.clone()).write_to(out),
-            View::Row { served, include, now } => row(served, document.clone(), *include, *now).write_to(out),
-        }
-    }
-
     /// What stands before and after the items of a list.
     fn frame(&self, served: &Served, metadata: &Value) -> (Vec<u8>, &'static [u8]) {
         let mut open = Vec::with_capacity(256);
-        match self {
-            View::Whole | View::Converted(_) => {
-                list_head(&mut open, &served.list_kind, &served.api_version, metadata);
-                open.extend_from_slice(b",\"items\":[");
-            }
-            View::Metadata => {
-                list_head(&mut open, "PartialObjectMetadataList", "meta.k8s.io/v1", metadata);
-                open.extend_from_slice(b",\"items\":[");
-            }
-            View::Row { served, .. } => {
-                list_head(&mut open, "Table", "meta.k8s.io/v1", metadata);
-                open.extend_from_slice(b",\"columnDefinitions\":");
-                columns(served).write_to(&mut open);
-                open.extend_from_slice(b",\"rows\":[");
-            }
+        let [api_version, _, kind] = self.kinds(served);
+        list_head(&mut open, kind, api_version, metadata);
+        if let View::Row { served, .. } = self {
+            open.extend_from_slice(b",\"columnDefinitions\":");
+            columns(served).write_to(&mut open);
+            open.extend_from_slice(b",\"rows\":[");
+        } else {
+            open.extend_from_slice(b",\"items\":[");
         }
         (open, b"]}")
     }
@@ -162,17 +165,6 @@ fn write_row(served: &Served, object: &Object, include: Include, now: Timestamp,
         Include::Object => object.write_to(out),
     }
     out.push(b'}');
-}
-
-fn row(served: &Served, document: Value, include: Include, now: Timestamp) -> Value {
-    let mut out = Value::object();
-    out.set(&["cells"], (served.rules.row)(&document, now));
-    match include {
-        Include::None => {}
-        Include::Metadata => out.set(&["object"], metadata_only(document)),
-        Include::Object => out.set(&["object"], document),
-    }
-    out
 }
 
 /// Writes a list piece by piece.

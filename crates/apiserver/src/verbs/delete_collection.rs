@@ -8,18 +8,16 @@ use crate::body::Response;
 use crate::call::Call;
 use crate::filter::Filter;
 use crate::listing::ListOptions;
-use crate::reply;
-use crate::verbs::delete;
-use crate::view::{ListPieces, View};
+use crate::verbs::{delete, list};
 
 pub async fn delete_collection(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let options = delete::options(call, body)?;
-    let list = ListOptions::parse(&call.query, false)?;
+    let wanted = ListOptions::parse(&call.query, false)?;
     let filter = Filter::parse(&call.target, &call.path, &call.query)?;
     let storage = &call.shared.storage;
     storage.fresh().await?;
     let applied = storage.feed.applied();
-    let found = call.target.cache.snapshot(&filter.prefix, "", list.limit, false, |o| filter.matches(o));
+    let found = call.target.cache.snapshot(&filter.prefix, "", wanted.limit, false, |o| filter.matches(o));
     for object in &found.objects {
         match delete::delete_key(call, &call.target, &object.key, &object.name, &options).await {
             Ok(_) => {}
@@ -28,6 +26,5 @@ pub async fn delete_collection(call: &Call, body: &[u8]) -> Result<Response, Sta
         }
     }
     let metadata = json!({"resourceVersion": applied.max(found.rv).to_string()});
-    let view = View::new(&call.served, &call.accept, &call.query);
-    Ok(reply::pieces(call, ListPieces::new(view, &call.served, &metadata, found.objects)))
+    Ok(list::answer(call, &metadata, found.objects).await)
 }

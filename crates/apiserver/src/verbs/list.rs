@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use meta::{Status, json};
+use meta::{Status, Value, json};
 use store::{RangeRequest, StoreError, prefix_end};
 
+use crate::accept::Format;
 use crate::body::Response;
 use crate::cache::Snapshot;
 use crate::call::Call;
@@ -15,12 +16,14 @@ use crate::feed::after;
 use crate::filter::Filter;
 use crate::listing::{ListOptions, Match, Token, Version};
 use crate::object::Object;
+use crate::protobuf::ListMessage;
 use crate::reply;
 use crate::storage::store_error;
 use crate::view::{ListPieces, View};
 
 /// Keys read at a time from the store.
 const PAGE_KEYS: usize = 500;
+const MESSAGES_AT_ONCE: usize = 64;
 
 /// One page of a list.
 struct Page {
@@ -36,7 +39,7 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
     let filter = Filter::parse(&call.served, &call.path, &call.query)?;
     let page = match page(call, &options, &filter).await? {
         Ok(page) => page,
-        Err(inconsistent) => return Ok(reply::expired_list(&inconsistent)),
+        Err(inconsistent) => return Ok(reply::expired_list(call, &inconsistent)),
     };
     let mut metadata = json!({"resourceVersion": page.revision.to_string()});
     if let Some(after) = page.next {
@@ -48,9 +51,25 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
             metadata.set(&["remainingItemCount"], remaining);
         }
     }
+    Ok(answer(call, &metadata, page.objects).await)
+}
+
+/// A list of these objects in the form the client asked for.
+pub async fn answer(call: &Call, metadata: &Value, objects: Vec<Arc<Object>>) -> Response {
     let view = View::new(&call.served, &call.accept, &call.query);
-    let pieces = ListPieces::new(view, &call.served, &metadata, page.objects);
-    Ok(reply::pieces(call, pieces))
+    if call.accept.format != Format::Protobuf {
+        return reply::pieces(call, ListPieces::new(view, &call.served, metadata, objects));
+    }
+    let mut items = Vec::with_capacity(objects.len());
+    for object in &objects {
+        // The first list encodes every object: it lets others work in between.
+        if items.len() % MESSAGES_AT_ONCE == MESSAGES_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
+        items.push(view.message(object));
+    }
+    let [api_version, _, kind] = view.kinds(&call.served);
+    reply::list_message(call, ListMessage::new(api_version, kind, metadata, items))
 }
 
 /// The inner error is a token that goes on inconsistently, for one whose revision is gone.

@@ -17,6 +17,7 @@ use store::{EventKind, StoreError, WatchRequest, prefix_end};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::{Format, PROTOBUF_STREAM};
 use crate::body::{Body, BoxError, Response};
 use crate::call::Call;
 use crate::event::{self, Event, EventType};
@@ -27,6 +28,7 @@ use crate::object::Object;
 use crate::registry::Served;
 use crate::storage::{Storage, store_error};
 use crate::view::View;
+use crate::{protobuf, reply};
 
 /// Events taken from the ring at a time.
 const BATCH: usize = 256;
@@ -42,26 +44,37 @@ pub async fn watch(call: &Call) -> Result<Response, Status> {
     let view = View::new(&call.served, &call.accept, &call.query);
     let watcher = match Watcher::start(call, &options, filter, view).await {
         // Compat: a start that history no longer reaches is an event of the stream, not an error of the request.
-        Err(status) if status.code == 410 => return Ok(stream_of(Body::from(error_line(&status)))),
+        Err(status) if status.code == 410 => return Ok(stream_of(call, Body::from(error_line(call, &status)))),
         started => started?,
     };
     let body = stream::unfold(watcher, |mut watcher| async move {
         watcher.next().await.map(|chunk| (Ok::<Bytes, BoxError>(chunk), watcher))
     });
-    Ok(stream_of(Body::stream(body)))
+    Ok(stream_of(call, Body::stream(body)))
 }
 
-fn error_line(status: &Status) -> Vec<u8> {
-    let mut line = json!({"type": "ERROR"});
-    line.set(&["object"], status.to_value());
+fn error_line(call: &Call, status: &Status) -> Vec<u8> {
+    document_line(call.accept.format, "ERROR", status.to_value())
+}
+
+/// An event with an object that is made for it.
+fn document_line(format: Format, kind: &str, object: Value) -> Vec<u8> {
+    if format == Format::Protobuf
+        && let Some(frame) = protobuf::frame(kind, &object)
+    {
+        return frame;
+    }
+    let mut line = json!({"type": kind});
+    line.set(&["object"], object);
     let mut out = line.to_vec();
     out.push(b'\n');
     out
 }
 
-fn stream_of(body: Body) -> Response {
+fn stream_of(call: &Call, body: Body) -> Response {
+    let content_type = if call.accept.format == Format::Protobuf { PROTOBUF_STREAM } else { reply::JSON };
     let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -72,6 +85,7 @@ struct Watcher {
     feed: Arc<Feed>,
     filter: Filter,
     view: View,
+    format: Format,
     /// Written before anything else: the initial objects or the history before the ring.
     first: std::vec::IntoIter<First>,
     /// After `first`, the bookmark that ends the initial events.
@@ -152,6 +166,7 @@ impl Watcher {
             feed: storage.feed.clone(),
             filter,
             view,
+            format: call.accept.format,
             first: first.into_iter(),
             mark_initial,
             cursor,
@@ -258,7 +273,7 @@ impl Watcher {
             // The shared line itself, without a copy.
             let event = &batch[0];
             let kind = event.seen_by(|o| self.filter.matches(o));
-            kind.map(|kind| event.line(kind))
+            kind.map(|kind| self.shared(event, kind))
         } else {
             let mut out = Vec::new();
             for event in &batch {
@@ -273,14 +288,27 @@ impl Watcher {
     fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
         let Some(kind) = event.seen_by(|o| self.filter.matches(o)) else { return };
         if self.view.is_whole() {
-            out.extend_from_slice(&event.line(kind));
+            out.extend_from_slice(&self.shared(event, kind));
         } else if let Some(object) = event.object(kind) {
             let object = object.clone();
             self.line(kind, &object, out);
         }
     }
 
+    /// The bytes that all watchers of whole objects in this format get.
+    fn shared(&self, event: &Event, kind: EventType) -> Bytes {
+        match self.format {
+            Format::Protobuf => event.frame(kind, &self.served),
+            _ => event.line(kind),
+        }
+    }
+
     fn line(&mut self, kind: EventType, object: &Object, out: &mut Vec<u8>) {
+        if self.format == Format::Protobuf {
+            let [api_version, object_kind, _] = self.view.kinds(&self.served);
+            out.extend_from_slice(&event::frame(kind, api_version, object_kind, &self.view.message(object)));
+            return;
+        }
         event::open(out, kind);
         self.view.write_single(object, !self.headers_sent, out);
         self.headers_sent = true;
@@ -292,21 +320,17 @@ impl Watcher {
         if initial_end {
             metadata.set(&["annotations", INITIAL_EVENTS_END], "true");
         }
-        let object = match self.view {
+        let mut object = match self.view {
             View::Row { .. } => {
                 json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null, "rows": []})
             }
-            View::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}),
-            _ => json!({"kind": self.served.kind.as_str(), "apiVersion": self.served.api_version.as_str()}),
+            _ => {
+                let [api_version, kind, _] = self.view.kinds(&self.served);
+                json!({"kind": kind, "apiVersion": api_version})
+            }
         };
-        let mut object = object;
         object.set(&["metadata"], metadata);
-        let mut line = Value::object();
-        line.set(&["type"], "BOOKMARK");
-        line.set(&["object"], object);
-        let mut out = line.to_vec();
-        out.push(b'\n');
-        out.into()
+        document_line(self.format, "BOOKMARK", object).into()
     }
 }
 
