@@ -13,6 +13,9 @@ use meta::Value;
 use meta::protobuf;
 use meta::schema::TypeRef;
 
+/// How often each body is damaged.
+const ROUNDS: usize = 10;
+
 fn find(api_version: &str, kind: &str) -> Option<TypeRef<'static>> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     root_type(group, version, kind)
@@ -191,4 +194,33 @@ fn older_releases() {
         }
     }
     assert!(wrong.is_empty() && checked > 300, "of {checked}:\n{}", wrong.join("\n"));
+}
+
+/// Real kinds with bytes that are wrong: lengths, tags, cuts.
+#[test]
+fn damaged_bodies_are_survived() {
+    // A sequence that looks random and is the same in every run (Knuth's constants).
+    let mut state = 37u64;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut survived = 0;
+    for body in files(&testdata().join("HEAD")).iter().filter(|(name, _)| name.ends_with(".pb")).map(|(_, body)| body) {
+        for _ in 0..ROUNDS {
+            let mut damaged = body.clone();
+            for _ in 0..1 + next(3) {
+                let at = next(damaged.len());
+                damaged[at] = [0, 0x7f, 0x80, 0xff, next(256) as u8][next(5)];
+            }
+            damaged.truncate(damaged.len() - next(4) * next(damaged.len()) / 4);
+            if let Ok(document) = protobuf::normal(&damaged, &find) {
+                // What was read can be written and read again.
+                let again = protobuf::normal(&enveloped(&document), &find).expect("what was written");
+                assert_eq!(again, document);
+                survived += 1;
+            }
+        }
+    }
+    assert!(survived > 0);
 }
