@@ -14,6 +14,7 @@ use meta::{Reason, Status, Value, json};
 use crate::accept::Accept;
 use crate::admission::priority::HIGHEST_USER_VALUE;
 use crate::call::Call;
+use crate::flow::defaults;
 use crate::options::WriteOptions;
 use crate::request::{Query, ResourcePath, Verb};
 use crate::shared::Shared;
@@ -55,7 +56,40 @@ pub async fn create_defaults(shared: &Arc<Shared>) -> Result<(), Status> {
         let class = json!({"metadata": {"name": name}, "value": value, "description": description});
         ensure(shared, "scheduling.k8s.io", "priorityclasses", "", name, class).await?;
     }
+    flow_control(shared).await?;
     kubernetes_service(shared).await
+}
+
+/// Flow schemas and priority levels: the mandatory ones are kept as they are meant, the suggested ones where their
+/// annotation asks for it.
+async fn flow_control(shared: &Arc<Shared>) -> Result<(), Status> {
+    const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+    let levels = defaults::mandatory_levels().into_iter().map(|l| (l, true));
+    let levels = levels.chain(defaults::suggested_levels().map(|l| (l, false)));
+    let schemas = defaults::mandatory_schemas().into_iter().map(|s| (s, true));
+    let schemas = schemas.chain(defaults::suggested_schemas().into_iter().map(|s| (s, false)));
+    let all = levels.map(|l| ("prioritylevelconfigurations", l)).chain(schemas.map(|s| ("flowschemas", s)));
+    for (resource, (mut wanted, mandatory)) in all {
+        let name = crate::metadata::name(&wanted).to_string();
+        ensure(shared, GROUP, resource, "", &name, wanted.clone()).await?;
+        let Some(existing) = shared.find(GROUP, resource, "", &name).await? else { continue };
+        let existing = existing.document();
+        let automatic = existing["metadata"]["annotations"][defaults::AUTO_UPDATE].as_str() == Some("true");
+        let call = own_call(shared, Verb::Update, GROUP, resource, "", &name)?;
+        if let Some(ty) = call.served.ty {
+            ty.prune(&mut wanted).map_err(|e| e.status(&call.served.info.version, &call.served.kind))?;
+        }
+        (call.served.rules.defaults)(&mut wanted);
+        if (mandatory || automatic) && existing["spec"] != wanted["spec"] {
+            let set = |old: &Value| {
+                let mut new = old.clone();
+                new.set(&["spec"], &wanted["spec"]);
+                Ok(new)
+            };
+            write::update(&call, Endpoint::Main, &WriteOptions::own(MANAGER), set).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Looks after the defaults until the server stops, then takes this server out of the endpoints.
@@ -72,7 +106,7 @@ pub async fn keep(shared: Arc<Shared>) {
 }
 
 /// A call of the server's own.
-fn own_call(
+pub fn own_call(
     shared: &Arc<Shared>,
     verb: Verb,
     group: &str,

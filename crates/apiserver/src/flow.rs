@@ -1,76 +1,346 @@
-//! How many at once: the place of priority and fairness in the request path.
+//! Priority and fairness: which requests go first, how many at once, and who waits.
 //!
-//! Today a bound on reads and one on writes under way, as upstream's `--max-requests-inflight`; watches and streams do
-//! not count. Invariant: a place taken is given back when its guard drops.
+//! Reads: flow schemas and priority levels, from the caches. A request is put into a level by the first schema that fits;
+//! there it takes seats, waits in one of the queues that its flow was dealt, or is refused. Source: KEP-1040 and the page
+//! "API Priority and Fairness". Invariants: seats taken are given back when their guard drops; the seats of all limited
+//! levels are never more than the server has; the limit that a level does not lend is always there for it.
 
-use std::sync::Arc;
+pub mod defaults;
+mod follow;
+mod level;
+mod schema;
+
+use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use meta::Status;
+use meta::{Status, Value};
+use tokio::sync::oneshot;
 
 use crate::config::Limits;
-use crate::request::Verb;
+use crate::user::User;
 
-#[derive(Debug)]
+pub use follow::{follow, settle};
+use level::Refusal;
+use level::{Entry, Levels};
+use schema::FlowSchema;
+
+/// What classification looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Digest<'a> {
+    pub user: &'a User,
+    pub verb: &'a str,
+    pub target: Target<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    Resource { group: &'a str, resource: &'a str, subresource: &'a str, namespace: &'a str },
+    Path(&'a str),
+}
+
 pub struct Flow {
-    reads: Arc<Lane>,
-    writes: Arc<Lane>,
+    inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
-struct Lane {
-    limit: usize,
-    used: AtomicUsize,
+struct Inner {
+    state: Mutex<State>,
+    /// Reads and writes under way.
+    inflight: [AtomicUsize; 2],
+    /// How long a request waits in a queue.
+    patience: Duration,
 }
 
-/// A place among the requests under way.
-#[derive(Debug)]
-pub struct Place(Arc<Lane>);
+struct State {
+    /// By precedence, then name.
+    schemas: Vec<FlowSchema>,
+    levels: Levels<oneshot::Sender<Seats>>,
+}
 
-impl Drop for Place {
+/// Seats among the requests under way; given back when dropped.
+pub struct Seats {
+    inner: Arc<Inner>,
+    /// `None` in an exempt level, and once given back.
+    entry: Option<Entry>,
+    began: Instant,
+    counted: Option<usize>,
+}
+
+impl Drop for Seats {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Release);
+        if let Some(kind) = self.counted {
+            self.inner.inflight[kind].fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(entry) = self.entry.take() {
+            let mut state = self.inner.lock();
+            state.levels.leave(&entry, self.began.elapsed());
+            self.inner.admit(&mut state);
+        }
+    }
+}
+
+/// How a request was classified: the answer says so in its headers.
+#[derive(Clone, Debug, Default)]
+pub struct Class {
+    pub schema_uid: Arc<str>,
+    pub level_uid: Arc<str>,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seats(self: &Arc<Self>, entry: Option<Entry>) -> Seats {
+        Seats { inner: self.clone(), entry: entry.filter(Entry::is_limited), began: Instant::now(), counted: None }
+    }
+
+    /// Hands out the seats that have become free.
+    fn admit(self: &Arc<Self>, state: &mut State) {
+        while let Some((entry, waiter)) = state.levels.next() {
+            let seats = self.seats(Some(entry));
+            // Who waited may have gone: the seats come back and go to the next. Not by their drop, which would lock again.
+            if let Err(mut seats) = waiter.send(seats) {
+                if let Some(entry) = seats.entry.take() {
+                    state.levels.leave(&entry, Duration::ZERO);
+                }
+            }
+        }
     }
 }
 
 impl Flow {
+    /// With the mandatory objects only, until `configure` is told of the stored ones.
     pub fn new(limits: &Limits) -> Flow {
-        let lane = |limit| Arc::new(Lane { limit, used: AtomicUsize::new(0) });
-        Flow { reads: lane(limits.reads), writes: lane(limits.writes) }
+        let seats = limits.reads + limits.writes;
+        let state = State { schemas: Vec::new(), levels: Levels::new(seats) };
+        // A quarter of the request's time, as upstream.
+        let flow = Flow {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                inflight: Default::default(),
+                patience: limits.request / 4,
+            }),
+        };
+        flow.configure(&[], &[]);
+        flow
     }
 
-    /// Takes a place; `None` for a request that needs none because it lasts.
-    pub fn enter(&self, verb: Option<Verb>) -> Result<Option<Place>, Status> {
-        let lane = match verb {
-            Some(Verb::Watch | Verb::Connect) => return Ok(None),
-            Some(verb) if verb.is_mutating() => &self.writes,
-            _ => &self.reads,
+    /// Takes these stored objects as the configuration. Mandatory ones that are missing are added.
+    pub fn configure(&self, schemas: &[Value], levels: &[Value]) {
+        let with_mandatory = |stored: &[Value], mandatory: &[Value]| {
+            let missing = |m: &&Value| !stored.iter().any(|s| crate::metadata::name(s) == crate::metadata::name(m));
+            let missing: Vec<Value> = mandatory.iter().filter(missing).cloned().collect();
+            stored.iter().cloned().chain(missing).collect::<Vec<_>>()
         };
-        if lane.used.fetch_add(1, Ordering::Acquire) >= lane.limit {
-            lane.used.fetch_sub(1, Ordering::Release);
-            return Err(Status::too_many_requests("too many requests, please try again later", 1));
+        let levels = with_mandatory(levels, &defaults::mandatory_levels());
+        let mut schemas: Vec<FlowSchema> =
+            with_mandatory(schemas, &defaults::mandatory_schemas()).iter().map(FlowSchema::read).collect();
+        schemas.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
+        let mut state = self.inner.lock();
+        state.levels.configure(&levels);
+        state.schemas = schemas;
+        self.inner.admit(&mut state);
+    }
+
+    /// How a request would be classified that takes no seats because it lasts.
+    pub fn classify(&self, digest: &Digest<'_>) -> Class {
+        self.inner.lock().find(digest).2
+    }
+
+    /// Takes `width` seats for a request, waiting for them when there are none. The class is told in any case.
+    pub async fn enter(&self, digest: &Digest<'_>, width: usize) -> (Class, Result<Seats, Status>) {
+        let (class, seats) = self.take(digest, width).await;
+        let seats = seats.map(|mut seats| {
+            let kind = usize::from(!matches!(digest.verb, "get" | "list" | "watch" | "head" | "options"));
+            self.inner.inflight[kind].fetch_add(1, Ordering::Relaxed);
+            seats.counted = Some(kind);
+            seats
+        });
+        (class, seats)
+    }
+
+    async fn take(&self, digest: &Digest<'_>, width: usize) -> (Class, Result<Seats, Status>) {
+        let (class, waiting) = {
+            let mut state = self.inner.lock();
+            let (level, flow, class) = state.find(digest);
+            let (sender, receiver) = oneshot::channel();
+            match state.levels.enter(&level, flow, width, sender) {
+                Ok(Some(entry)) => return (class, Ok(self.inner.seats(Some(entry)))),
+                Ok(None) => (class, receiver),
+                Err(refusal) => return (class, Err(refused(refusal))),
+            }
+        };
+        match tokio::time::timeout(self.inner.patience, waiting).await {
+            Ok(Ok(seats)) => (class, Ok(seats)),
+            _ => {
+                self.inner.lock().levels.forget(|sender| sender.is_closed());
+                (class, Err(refused(Refusal::TimeOut)))
+            }
         }
-        Ok(Some(Place(lane.clone())))
     }
 
     /// Reads and writes under way.
-    pub fn used(&self) -> (usize, usize) {
-        (self.reads.used.load(Ordering::Relaxed), self.writes.used.load(Ordering::Relaxed))
+    pub fn inflight(&self) -> (usize, usize) {
+        let [reads, writes] = &self.inner.inflight;
+        (reads.load(Ordering::Relaxed), writes.load(Ordering::Relaxed))
     }
+
+    /// Appends the metrics, under upstream's names.
+    pub fn write_metrics(&self, out: &mut String) -> std::fmt::Result {
+        let state = self.inner.lock();
+        let metrics: [(&str, &str, &str, fn(&level::Level<oneshot::Sender<Seats>>) -> usize); 4] = [
+            (
+                "current_executing_seats",
+                "gauge",
+                "Concurrency (number of seats) occupied by the currently executing \
+                requests in the API Priority and Fairness subsystem",
+                |l| l.in_use(),
+            ),
+            (
+                "current_inqueue_requests",
+                "gauge",
+                "Number of requests currently pending in queues of the API Priority \
+                and Fairness subsystem",
+                |l| l.waiting(),
+            ),
+            (
+                "nominal_limit_seats",
+                "gauge",
+                "Nominal number of execution seats configured for each priority level",
+                |l| l.nominal(),
+            ),
+            (
+                "dispatched_requests_total",
+                "counter",
+                "Number of requests executed by API Priority and Fairness \
+                subsystem",
+                |l| l.dispatched,
+            ),
+        ];
+        for (name, kind, help, read) in metrics {
+            writeln!(out, "# HELP apiserver_flowcontrol_{name} {help}\n# TYPE apiserver_flowcontrol_{name} {kind}")?;
+            for level in state.levels.iter() {
+                writeln!(out, "apiserver_flowcontrol_{name}{{priority_level=\"{}\"}} {}", level.name, read(level))?;
+            }
+        }
+        let name = "apiserver_flowcontrol_rejected_requests_total";
+        writeln!(out, "# HELP {name} Number of requests rejected by API Priority and Fairness subsystem")?;
+        writeln!(out, "# TYPE {name} counter")?;
+        for level in state.levels.iter() {
+            for refusal in [Refusal::QueueFull, Refusal::Limit, Refusal::TimeOut] {
+                let count = level.refused[refusal as usize];
+                let (level, reason) = (&level.name, refusal.reason());
+                writeln!(out, "{name}{{priority_level=\"{level}\",reason=\"{reason}\"}} {count}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// The level's name, the flow's number, the class.
+    fn find(&self, digest: &Digest<'_>) -> (Arc<str>, u64, Class) {
+        let fits = self.schemas.iter().find(|s| s.fits(digest) && self.levels.get(&s.level).is_some());
+        let Some(schema) = fits else {
+            // Nothing fits a request that is in neither of the system's two groups.
+            return (defaults::CATCH_ALL.into(), 0, Class::default());
+        };
+        let level_uid = self.levels.get(&schema.level).map(|l| l.uid.clone()).unwrap_or_default();
+        (schema.level.clone(), schema.flow(digest), Class { schema_uid: schema.uid.clone(), level_uid })
+    }
+}
+
+fn refused(_: Refusal) -> Status {
+    Status::too_many_requests("too many requests, please try again later", 1)
+}
+
+/// How many seats a list takes: one for every hundred objects that it may have to look at. Source: KEP-1040, "Width of
+/// LIST requests".
+pub fn list_width(objects: usize, limit: usize) -> usize {
+    const OBJECTS_PER_SEAT: usize = 100;
+    const MAX_SEATS: usize = 10;
+    let objects = if limit == 0 { objects } else { objects.min(limit) };
+    objects.div_ceil(OBJECTS_PER_SEAT).clamp(1, MAX_SEATS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meta::json;
+
+    fn flow(seats: usize, queuing: Value) -> Flow {
+        let limits = Limits { reads: seats, writes: 0, request: Duration::from_secs(60), ..Limits::default() };
+        let flow = Flow::new(&limits);
+        // The catch-all level has five shares, so nearly all seats are this one's.
+        let level = json!({"metadata": {"name": "l", "uid": "lu"}, "spec": {"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 10000, "lendablePercent": 0, "limitResponse": queuing}}});
+        let schema = json!({"metadata": {"name": "s", "uid": "su"}, "spec": {
+            "priorityLevelConfiguration": {"name": "l"}, "matchingPrecedence": 10, "distinguisherMethod": {"type": "ByUser"},
+            "rules": [{"subjects": [{"kind": "Group", "group": {"name": "system:authenticated"}}],
+                "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true, "namespaces": ["*"]}]}]}});
+        flow.configure(&[schema], &[level]);
+        flow
+    }
+
+    fn digest(user: &User) -> Digest<'_> {
+        let target = Target::Resource { group: "", resource: "pods", subresource: "", namespace: "a" };
+        Digest { user, verb: "get", target }
+    }
+
+    #[tokio::test]
+    async fn seats_are_bounded_and_given_back() {
+        let flow = flow(2, json!({"type": "Reject"}));
+        let user = User::new("u", ["g"]);
+        let (class, first) = flow.enter(&digest(&user), 1).await;
+        assert_eq!((&*class.schema_uid, &*class.level_uid), ("su", "lu"));
+        let second = flow.enter(&digest(&user), 1).await.1;
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(flow.enter(&digest(&user), 1).await.1.err().map(|s| s.code), Some(429));
+        drop(first);
+        assert!(flow.enter(&digest(&user), 1).await.1.is_ok());
+        let masters = User::loopback();
+        let all: Vec<Seats> = futures::future::join_all(
+            (0..5).map(|_| async { flow.enter(&digest(&masters), 1).await.1.expect("masters are exempt") }),
+        )
+        .await;
+        assert_eq!(all.len(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_and_give_up() {
+        let flow =
+            Arc::new(flow(1, json!({"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 2}})));
+        let user = User::new("u", ["g"]);
+        let held = flow.enter(&digest(&user), 1).await.1.expect("free");
+        let waiting =
+            |flow: Arc<Flow>, user: Arc<User>| tokio::spawn(async move { flow.enter(&digest(&user), 1).await.1 });
+        let (a, b) = (waiting(flow.clone(), user.clone()), waiting(flow.clone(), user.clone()));
+        tokio::task::yield_now().await;
+        assert!(flow.enter(&digest(&user), 1).await.1.is_err(), "the queue is full");
+        drop(held);
+        let first = a.await.expect("no panic");
+        assert!(first.is_ok());
+        // The second waits longer than anybody has to.
+        assert_eq!(b.await.expect("no panic").err().map(|s| s.code), Some(429));
+        drop(first);
+        assert!(flow.enter(&digest(&user), 1).await.1.is_ok());
+        let mut text = String::new();
+        flow.write_metrics(&mut text).expect("text");
+        for line in [
+            "apiserver_flowcontrol_rejected_requests_total{priority_level=\"l\",reason=\"queue-full\"} 1",
+            "apiserver_flowcontrol_rejected_requests_total{priority_level=\"l\",reason=\"time-out\"} 1",
+            "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"l\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
 
     #[test]
-    fn places_are_bounded_and_given_back() {
-        let flow = Flow::new(&Limits { reads: 1, writes: 1, ..Limits::default() });
-        let place = flow.enter(Some(Verb::Get)).expect("free");
-        assert_eq!(flow.enter(Some(Verb::List)).expect_err("full").code, 429);
-        assert!(flow.enter(Some(Verb::Watch)).expect("not counted").is_none());
-        assert!(flow.enter(Some(Verb::Create)).is_ok());
-        drop(place);
-        assert!(flow.enter(Some(Verb::Get)).is_ok());
+    fn widths() {
+        for (objects, limit, want) in [(0, 0, 1), (100, 0, 1), (101, 0, 2), (100_000, 0, 10), (100_000, 500, 5)] {
+            assert_eq!(list_width(objects, limit), want);
+        }
     }
 }

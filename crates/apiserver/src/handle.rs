@@ -10,14 +10,16 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::HeaderMap;
 use http::header::ACCEPT;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use meta::Status;
 
 use crate::accept::{Accept, Offer};
 use crate::authz::{self, Ask};
 use crate::body::{Body, Request, Response};
 use crate::call::Call;
+use crate::flow::{self, Class, Digest, Seats};
+use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
 use crate::shared::Shared;
 use crate::user::User;
@@ -38,7 +40,8 @@ pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> 
     let format = move || Accept::of_errors(&HeaderMap::from_iter(accepts.map(|value| (ACCEPT, value))));
     // Boxed, so that who serves connections need not be compiled with all of it.
     async move {
-        match AssertUnwindSafe(route(shared, connection, request)).catch_unwind().await {
+        let mut class = Class::default();
+        let response = match AssertUnwindSafe(route(shared, connection, request, &mut class)).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => reply::status(&status, format()),
             Err(_) => {
@@ -46,20 +49,27 @@ pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> 
                 let status = Status::internal("the server has a bug that this request met; see its log");
                 reply::status(&status, format())
             }
-        }
+        };
+        classified(response, &class)
     }
     .boxed()
 }
 
-async fn route(shared: Arc<Shared>, connection: Connection, request: Request) -> Result<Response, Status> {
+/// `class` says afterwards how the request was classified.
+async fn route(
+    shared: Arc<Shared>,
+    connection: Connection,
+    request: Request,
+    class: &mut Class,
+) -> Result<Response, Status> {
     let Some(target) = parse_path(request.uri().path()) else {
         return Err(Status::bad_request("the path holds an invalid percent encoding"));
     };
     let query = Query::parse(request.uri());
     let user = who(&shared, &connection, request.headers(), request.uri().path()).await?;
     match target {
-        Target::NonResource => non_resource(&shared, &user, &query, request).await,
-        Target::Resource(path) => resource(shared, connection, user, path, query, request).await,
+        Target::NonResource => non_resource(&shared, &user, &query, request, class).await,
+        Target::Resource(path) => resource(shared, connection, user, path, query, request, class).await,
     }
 }
 
@@ -71,21 +81,74 @@ async fn who(shared: &Shared, connection: &Connection, headers: &HeaderMap, path
     }
 }
 
-async fn non_resource(shared: &Shared, user: &User, query: &Query, request: Request) -> Result<Response, Status> {
+async fn non_resource(
+    shared: &Shared,
+    user: &User,
+    query: &Query,
+    request: Request,
+    class: &mut Class,
+) -> Result<Response, Status> {
     let (parts, _) = request.into_parts();
     let path = parts.uri.path();
     let ask = Ask::Path { method: parts.method.as_str(), path };
     if !shared.authorizer.decide(user, &ask).allowed {
         return Err(Status::forbidden(&meta::GroupResource::default(), "", authz::refusal(user, &ask)));
     }
-    let _place = enter(shared, None)?;
+    let verb = parts.method.as_str().to_ascii_lowercase();
+    let digest = Digest { user, verb: &verb, target: flow::Target::Path(path) };
+    let (found, seats) = shared.flow.enter(&digest, 1).await;
+    *class = found;
+    let _seats = seats.map_err(|status| rejected(shared, status))?;
     paths::answer(shared, &parts.method, path, query, &parts.headers).await
 }
 
-fn enter(shared: &Shared, verb: Option<Verb>) -> Result<Option<crate::flow::Place>, Status> {
-    shared.flow.enter(verb).inspect_err(|_| {
-        shared.metrics.rejected.fetch_add(1, Ordering::Relaxed);
-    })
+fn rejected(shared: &Shared, status: Status) -> Status {
+    shared.metrics.rejected.fetch_add(1, Ordering::Relaxed);
+    status
+}
+
+/// Says in the answer how the request was classified.
+fn classified(mut response: Response, class: &Class) -> Response {
+    for (name, uid) in
+        [("x-kubernetes-pf-flowschema-uid", &class.schema_uid), ("x-kubernetes-pf-prioritylevel-uid", &class.level_uid)]
+    {
+        if let Ok(uid) = HeaderValue::from_str(uid)
+            && !uid.is_empty()
+        {
+            response.headers_mut().insert(HeaderName::from_static(name), uid);
+        }
+    }
+    response
+}
+
+/// Takes seats for a request; one that lasts takes none.
+async fn enter(
+    shared: &Shared,
+    user: &User,
+    verb: Verb,
+    path: &ResourcePath,
+    query: &Query,
+    served: Option<&Served>,
+) -> (Class, Result<Option<Seats>, Status>) {
+    let target = flow::Target::Resource {
+        group: &path.group,
+        resource: &path.resource,
+        subresource: &path.subresource,
+        namespace: &path.namespace,
+    };
+    let digest = Digest { user, verb: verb.as_str(), target };
+    if matches!(verb, Verb::Watch | Verb::Connect) || path.subresource == "log" {
+        return (shared.flow.classify(&digest), Ok(None));
+    }
+    let width = match (verb, served) {
+        (Verb::List | Verb::DeleteCollection, Some(served)) => {
+            let limit = query.get("limit").parse().unwrap_or(0);
+            flow::list_width(served.cache.len(), limit)
+        }
+        _ => 1,
+    };
+    let (class, seats) = shared.flow.enter(&digest, width).await;
+    (class, seats.map(Some).map_err(|status| rejected(shared, status)))
 }
 
 async fn resource(
@@ -95,6 +158,7 @@ async fn resource(
     path: ResourcePath,
     query: Query,
     mut request: Request,
+    class: &mut Class,
 ) -> Result<Response, Status> {
     let verb = path.verb(request.method(), &query).ok_or_else(Status::method_not_allowed)?;
     let ask = Ask::Resource { verb, path: &path };
@@ -102,10 +166,11 @@ async fn resource(
         let gr = meta::GroupResource::new(&path.group, &path.resource);
         return Err(Status::forbidden(&gr, &path.name, authz::refusal(&user, &ask)));
     }
-    let place = enter(&shared, Some(verb))?;
-    let Some(served) = shared.registry.find(&path.group, &path.version, &path.resource) else {
-        return unknown(&path);
-    };
+    let served = shared.registry.find(&path.group, &path.version, &path.resource);
+    let (found, seats) = enter(&shared, &user, verb, &path, &query, served.as_deref()).await;
+    *class = found;
+    let seats = seats?;
+    let Some(served) = served else { return unknown(&path) };
     check_name(&path)?;
     let offer = Offer::of(served.info.type_name.is_empty(), verb == Verb::Watch);
     let accept = Accept::parse(request.headers(), offer)?;
@@ -123,7 +188,7 @@ async fn resource(
     let working = call.clone();
     let work = async move {
         let answer = timed(&working, body).await;
-        drop(place);
+        drop(seats);
         answer
     };
     // A write is not to stop half-way because its client went away.

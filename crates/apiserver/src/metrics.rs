@@ -129,7 +129,7 @@ fn write_all(out: &mut String, shared: &Shared, all: &[(Key, Arc<Series>)]) -> s
         writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {seconds}")?;
         writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {count}")?;
     }
-    let (reads, writes) = shared.flow.used();
+    let (reads, writes) = shared.flow.inflight();
     head(
         out,
         "apiserver_current_inflight_requests",
@@ -147,6 +147,7 @@ fn write_all(out: &mut String, shared: &Shared, all: &[(Key, Arc<Series>)]) -> s
         "Requests answered with 429 because too many were under way.",
     )?;
     writeln!(out, "apiserver_rejected_requests_total {}", shared.metrics.rejected.load(Ordering::Relaxed))?;
+    shared.flow.write_metrics(out)?;
     head(
         out,
         "apiserver_resource_objects",

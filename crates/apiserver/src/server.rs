@@ -24,7 +24,7 @@ use crate::authz::AllowAuthenticated;
 use crate::body::{Body, BoxError, boxed};
 use crate::config::Config;
 use crate::feed::Feed;
-use crate::flow::Flow;
+use crate::flow::{self, Flow};
 use crate::handle::{Connection, handle};
 use crate::leases::Leases;
 use crate::metrics::Metrics;
@@ -101,9 +101,14 @@ impl Server {
                 server.shutdown().await;
                 return Err(Error::Bootstrap(status));
             }
+            // Before anybody is served: afterwards these objects only change when somebody changes them.
+            if shared.storage.fresh().await.is_ok() {
+                flow::settle(&shared).await;
+            }
             shared.ready.store(true, Ordering::Release);
             let mut server = server;
             server.tasks.push(tokio::spawn(compaction::keep(shared.config.store.clone(), shutdown)));
+            server.tasks.push(tokio::spawn(flow::follow(shared.clone())));
             server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
             Ok(server)
         }

@@ -36,8 +36,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("batch", "Job", NOT_RUN),
     ("certificates.k8s.io", "CertificateSigningRequest", NO_CERTIFICATES),
     ("certificates.k8s.io", "PodCertificateRequest", NO_CERTIFICATES),
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema", NOT_ENFORCED),
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", NOT_ENFORCED),
     ("networking.k8s.io", "NetworkPolicy", "does not enforce them yet: no traffic is blocked"),
     ("networking.k8s.io", "ServiceCIDR", "does not give out their addresses yet"),
     ("rbac.authorization.k8s.io", "ClusterRole", NO_RBAC),
