@@ -88,10 +88,10 @@ impl Checker<'_> {
     fn select(&mut self, expr: &Expr, operand: &Expr, field: &CompactString, test: bool, optional: bool) -> Node {
         let pos = expr.pos;
         // `authorizer.requestResource` is one variable's name.
-        if let Some(name) = qualified(expr).filter(|name| !self.shadowed(name)) {
-            if let Some((kind, ty)) = self.name(&name) {
-                return Node { pos, ty, kind };
-            }
+        if let Some(name) = qualified(expr).filter(|name| !self.shadowed(name))
+            && let Some((kind, ty)) = self.name(&name)
+        {
+            return Node { pos, ty, kind };
         }
         let operand = self.expr(operand);
         let mut target = self.bound.resolve(&operand.ty, false);
@@ -143,13 +143,11 @@ impl Checker<'_> {
             return Node { pos, ty, kind: NodeKind::Const(Const::Null) };
         };
         if name == "_&&_" || name == "_||_" {
+            let told = self.faults.len();
             args.iter().for_each(|arg| self.expect(arg, &Type::Bool));
-            let sides: [Node; 2] = args.try_into().expect("the parser gives two");
-            return Node {
-                pos,
-                ty: Type::Bool,
-                kind: NodeKind::Logical { or: name == "_||_", sides: Box::new(sides) },
-            };
+            let ty = if self.faults.len() > told { Type::Error } else { Type::Bool };
+            let sides = Box::new(args.try_into().expect("the parser gives two"));
+            return Node { pos, ty, kind: NodeKind::Logical { or: name == "_||_", sides } };
         }
         let mut result: Option<Type> = None;
         for signature in signatures.iter().filter(|s| s.member == member && s.params.len() == args.len()) {
@@ -167,7 +165,6 @@ impl Checker<'_> {
         }
         let ty = match result {
             Some(ty) => ty,
-            None if args.iter().any(|arg| matches!(arg.ty, Type::Error)) => Type::Error,
             None => {
                 let shown: Vec<String> = args.iter().map(|arg| self.show(&arg.ty)).collect();
                 let applied = match shown.split_first() {

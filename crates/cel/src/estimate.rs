@@ -109,7 +109,8 @@ impl<'e> Estimator<'e> {
             NodeKind::Cond(parts) => {
                 let condition = self.node(&parts[0]).cost;
                 let (yes, no) = (self.node(&parts[1]), self.node(&parts[2]));
-                plain(condition.plus(yes.cost.or(no.cost)), yes.size.or(no.size))
+                let item = widest(items(&yes), items(&no));
+                Known { item, ..plain(condition.plus(yes.cost.or(no.cost)), yes.size.or(no.size)) }
             }
             NodeKind::List { items, .. } => {
                 let mut cost = Range::of(LIST);
@@ -136,7 +137,8 @@ impl<'e> Estimator<'e> {
                 let args: Vec<Known> = call.args.iter().map(|arg| self.node(arg)).collect();
                 let (cost, size) = of_call(call, &args);
                 let total = args.iter().fold(cost, |sum, arg| sum.plus(arg.cost));
-                plain(total, size.unwrap_or(scalar))
+                let item = (call.name == "_+_").then(|| widest(items(&args[0]), items(&args[1]))).flatten();
+                Known { item, ..plain(total, size.unwrap_or(scalar)) }
             }
             NodeKind::Fold(fold) => self.fold(fold),
         }
@@ -148,7 +150,7 @@ impl<'e> Estimator<'e> {
         let size = match decl {
             Some(decl) => bounds(decl),
             None if known.decl.is_some() => Range::of(0),
-            None => UNKNOWN,
+            None => known.item.unwrap_or(UNKNOWN),
         };
         Known { cost, size, decl, item: None }
     }
@@ -169,7 +171,8 @@ impl<'e> Estimator<'e> {
         let outside = self.locals.len();
         self.locals.resize(fold.slot, range);
         self.locals.extend([init, var(first), var(item)]);
-        let each = self.node(&fold.condition).cost.plus(self.node(&fold.step).cost);
+        let step = self.node(&fold.step);
+        let each = self.node(&fold.condition).cost.plus(step.cost);
         let result = self.node(&fold.result);
         self.locals.truncate(outside);
         let cost = range.cost.plus(init.cost).plus(range.size.times(each)).plus(result.cost);
@@ -180,7 +183,7 @@ impl<'e> Estimator<'e> {
             true => Range { min: if skips { 0 } else { range.size.min }, max: range.size.max },
             false => result.size,
         };
-        Known { cost, size, decl: None, item: None }
+        Known { cost, size, decl: None, item: step.item.filter(|_| grows) }
     }
 }
 
@@ -243,7 +246,10 @@ fn of_call(call: &Call, args: &[Known]) -> (Range, Option<Range>) {
             let length = size(0).times(each).plus(between.times(size(1)));
             (length.traversed(TRAVERSAL), Some(length))
         }
-        Rule::Copy => (Range::of(LIST + 1).plus(size(0)), (call.name == "reverse").then_some(size(0))),
+        Rule::Copy => {
+            let length = if call.name == "reverse" { size(0) } else { size(0).times(item_size(&args[0])) };
+            (Range::of(LIST + 1).plus(size(0)), Some(length))
+        }
         Rule::Slice => {
             let at = |i: usize| match call.args.get(i).map(|n| &n.kind) {
                 Some(NodeKind::Const(Const::Int(n))) => u64::try_from(*n).ok(),
@@ -280,8 +286,20 @@ fn of_call(call: &Call, args: &[Known]) -> (Range, Option<Range>) {
     }
 }
 
+/// The size of a list's elements.
+fn items(list: &Known) -> Option<Range> {
+    list.decl.and_then(element).map(bounds).or(list.item)
+}
+
 fn item_size(list: &Known) -> Range {
-    list.decl.and_then(element).map(bounds).or(list.item).unwrap_or(UNKNOWN)
+    items(list).unwrap_or(UNKNOWN)
+}
+
+fn widest(a: Option<Range>, b: Option<Range>) -> Option<Range> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.or(b)),
+        (a, b) => a.or(b),
+    }
 }
 
 /// Every element of the first argument once: one, and text by its length on top.

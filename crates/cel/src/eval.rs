@@ -201,7 +201,12 @@ impl<'a> Eval<'a, '_> {
             Err(error @ (EvalError::CostLimit | EvalError::Budget)) => return Err(error.clone()),
             _ => {}
         }
-        let right = self.node(&sides[1])?;
+        let right = match (self.node(&sides[1]), &left) {
+            (Ok(right), _) => right,
+            // of two faults the first is told
+            (Err(EvalError::Failed(_)), Err(first)) => return Err(first.clone()),
+            (Err(error), _) => return Err(error),
+        };
         match (left, right) {
             (_, Val::Bool(b)) if b == or => Ok(Val::Bool(or)),
             (Err(error), _) => Err(error),

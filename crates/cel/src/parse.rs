@@ -183,21 +183,12 @@ impl Parser {
             _ => return self.member(),
         };
         let mut count = 0;
-        while self.take(sign) {
-            count += 1;
-        }
-        // The sign belongs to a number that follows at once.
-        if sign == "-" && count % 2 == 1 {
-            let negative = match self.peek() {
-                Token::Const(Const::Int(i)) => Some(Const::Int(i.wrapping_neg())),
-                Token::Const(Const::Double(f)) => Some(Const::Double(-f)),
-                _ => None,
-            };
-            if let Some(value) = negative {
-                self.next();
-                let number = self.make(Expr::constant(pos, value))?;
-                return self.tail(number);
+        while *self.peek() == Token::Sign(sign) {
+            if sign == "-" && count == 0 && self.tokens.get(self.at + 1).is_some_and(|t| is_number(&t.token)) {
+                break;
             }
+            self.next();
+            count += 1;
         }
         let operand = self.member()?;
         if count % 2 == 0 {
@@ -282,6 +273,15 @@ impl Parser {
             Token::Const(Const::Int(i64::MIN)) => Err((pos, "invalid int literal".into())),
             Token::Const(value) => self.make(Expr::constant(pos, value)),
             Token::Ident(name) => self.name(pos, name),
+            // the sign of a number belongs to it: `!-3`
+            Token::Sign("-") if is_number(self.peek()) => {
+                let number = match self.next().token {
+                    Token::Const(Const::Int(i)) => Const::Int(i.wrapping_neg()),
+                    Token::Const(Const::Double(f)) => Const::Double(-f),
+                    _ => unreachable!("a number was seen"),
+                };
+                self.make(Expr::constant(pos, number))
+            }
             // `.name` is the name at the root, where all of ours are
             Token::Sign(".") => match self.peek().clone() {
                 Token::Ident(name) => {
@@ -392,6 +392,10 @@ impl Parser {
         })?;
         self.make(Expr::new(pos, Kind::Struct { name, fields }))
     }
+}
+
+fn is_number(token: &Token) -> bool {
+    matches!(token, Token::Const(Const::Int(_) | Const::Double(_)))
 }
 
 /// `a.b.c` as one name, when the expression is nothing else.

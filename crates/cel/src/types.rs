@@ -133,6 +133,14 @@ impl Bound {
         }
     }
 
+    /// The variable that a chain of variables ends in.
+    fn end(&self, var: u32) -> u32 {
+        match self.get(var) {
+            Some(Type::Var(next)) => self.end(*next),
+            _ => var,
+        }
+    }
+
     fn occurs(&self, var: u32, within: &Type) -> bool {
         match within {
             Type::Var(v) => *v == var || self.get(*v).is_some_and(|t| self.occurs(var, t)),
@@ -145,7 +153,7 @@ impl Bound {
     /// Whether a value of type `from` fits where `to` is asked for; binds variables on the way.
     pub fn assignable(&mut self, to: &Type, from: &Type) -> bool {
         match (to, from) {
-            (Type::Var(a), Type::Var(b)) if a == b => true,
+            (Type::Var(a), Type::Var(b)) if self.end(*a) == self.end(*b) => true,
             (Type::Var(v), other) | (other, Type::Var(v)) => match self.get(*v).cloned() {
                 Some(bound) => {
                     let fits = if matches!(to, Type::Var(_)) {

@@ -62,34 +62,31 @@ fn literals(node: &Node, mixed: bool, faults: &mut Vec<Fault>) {
 
 fn compile(node: &mut Node, faults: &mut Vec<Fault>) {
     let pos = node.pos;
-    match &mut node.kind {
-        NodeKind::Call(call) => {
-            let last = call.args.last();
-            let text = last.and_then(|arg| arg.const_str());
-            let at = last.map_or(pos, |arg| arg.pos);
-            match (call.name, text) {
-                ("duration", Some(text)) if library::time::read_duration(text).is_none() => {
-                    faults.push((at, "invalid duration argument".into()));
-                }
-                ("timestamp", Some(text)) if library::time::read_timestamp(text).is_none() => {
-                    faults.push((at, "invalid timestamp argument".into()));
-                }
-                ("matches" | "find" | "findAll", _) if call.args.len() >= 2 => {
-                    if let Some(pattern) = call.args[1].const_str() {
-                        match compile_regex(pattern) {
-                            Ok(regex) => call.regex = Some(Arc::new(regex)),
-                            Err(_) if call.name == "matches" => {
-                                faults.push((call.args[1].pos, "invalid matches argument".into()));
-                            }
-                            Err(message) => faults.push((call.args[1].pos, message)),
+    if let NodeKind::Call(call) = &mut node.kind {
+        let last = call.args.last();
+        let text = last.and_then(|arg| arg.const_str());
+        let at = last.map_or(pos, |arg| arg.pos);
+        match (call.name, text) {
+            ("duration", Some(text)) if library::time::read_duration(text).is_none() => {
+                faults.push((at, "invalid duration argument".into()));
+            }
+            ("timestamp", Some(text)) if library::time::read_timestamp(text).is_none() => {
+                faults.push((at, "invalid timestamp argument".into()));
+            }
+            ("matches" | "find" | "findAll", _) if call.args.len() >= 2 => {
+                if let Some(pattern) = call.args[1].const_str() {
+                    match compile_regex(pattern) {
+                        Ok(regex) => call.regex = Some(Arc::new(regex)),
+                        Err(_) if call.name == "matches" => {
+                            faults.push((call.args[1].pos, "invalid matches argument".into()));
                         }
+                        Err(message) => faults.push((call.args[1].pos, message)),
                     }
                 }
-                ("format", _) => format(call, pos, faults),
-                _ => {}
             }
+            ("format", _) => format(call, pos, faults),
+            _ => {}
         }
-        _ => {}
     }
     node.children_mut().into_iter().for_each(|child| compile(child, faults));
 }

@@ -25,9 +25,9 @@ pub fn clauses(text: &str) -> std::result::Result<Vec<Clause<'_>>, String> {
     let mut rest = text;
     while let Some(at) = rest.find('%') {
         let (before, mut after) = (&rest[..at], &rest[at + 1..]);
-        if after.starts_with('%') {
+        if let Some(tail) = after.strip_prefix('%') {
             found.push(Clause { text: &rest[..at + 1], verb: None, precision: None });
-            rest = &after[1..];
+            rest = tail;
             continue;
         }
         let mut precision = None;
