@@ -22,7 +22,7 @@ pub const STRUCT: u64 = 40;
 pub const TRAVERSAL: f64 = 0.1;
 /// Steps that upstream's costs do not count (comparing deep values, lists and texts that functions make), bounded on
 /// their own: what shares parts can be exponentially larger than what was paid for.
-pub const WORK_MAX: u64 = 4_000_000;
+pub const WORK_MAX: u64 = 2_000_000;
 /// Steps for an element of a new list.
 pub const WORK_ELEMENT: u64 = 4;
 /// Bytes of new text for one step.

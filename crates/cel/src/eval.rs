@@ -293,7 +293,6 @@ impl<'a> Eval<'a, '_> {
 
     fn steps(&mut self, fold: &'a Fold, pairs: impl Iterator<Item = (Val<'a>, Val<'a>)>) -> Result<()> {
         for (first, second) in pairs {
-            self.budget.work(1)?;
             self.locals.truncate(fold.slot + 1);
             self.locals.push(first);
             if fold.two {

@@ -222,10 +222,8 @@ fn a_costly_rule_stops_at_once() {
     ] {
         let program = env.compile(expr, Expect::Any).unwrap_or_else(|e| panic!("{expr}: {e}"));
         let bindings = Bindings::new().document("self", &list);
-        let begun = std::time::Instant::now();
         let value = program.run(&bindings, &mut Budget::default()).and_then(|v| v.to_value());
         assert_eq!(value, Err(EvalError::CostLimit), "{expr}");
-        assert!(begun.elapsed().as_secs() < 10, "{expr}: {:?}", begun.elapsed()); // milliseconds; a bound, no measurement
     }
 }
 
