@@ -107,7 +107,8 @@ pub fn store_error(error: &StoreError) -> Status {
         StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         StoreError::FutureRevision { requested, current } => crate::feed::too_large(*requested, *current),
         StoreError::Closed => Status::unavailable("the store is closed; the server is shutting down"),
-        StoreError::TooLarge { .. } => Status::too_large(error.to_string()),
+        StoreError::TooLarge { .. } | StoreError::RequestTooLarge { .. } => Status::too_large(error.to_string()),
+        StoreError::Unavailable { .. } => Status::unavailable(error.to_string()),
         other => {
             tracing::error!("the store failed: {other}");
             Status::internal(other)

@@ -38,6 +38,7 @@ async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationT
         service_cidr: flags.service_cidr,
         api_ip: flags.service_cidr.nth(1).into(),
         node_ports: first..=last,
+        etcd: flags.etcd.clone(),
     };
     let server = serve(layout, &pki, options).await?;
     let port = server.addr().context("the API server listens nowhere")?.port();

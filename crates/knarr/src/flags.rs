@@ -58,6 +58,7 @@ pub enum Command {
   knarr up                                    everything in the foreground
   knarr up --detach                           in the background; 0 once the node is Ready and DNS answers
   knarr up --data-dir /srv/k8s --kubeconfig ~/.kube/config
+  knarr up --etcd-servers https://10.0.0.1:2379 --etcd-cafile ca.crt --etcd-certfile client.crt --etcd-keyfile client.key
   knarr up --data-dir /tmp/two --api-port 0 --kubelet-port 0   beside another cluster: 0 takes any free port
 
 Needs root, and from the system: containerd, runc, CNI plugins, nftables.")]
@@ -104,6 +105,29 @@ pub struct Up {
     /// Seconds until a cluster that is not ready is given up
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     pub timeout: u64,
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
+}
+
+/// Where objects are kept, other than in the data directory.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Store")]
+pub struct EtcdFlags {
+    /// Keep objects in this etcd (3.4 or later): URLs of its members [default: Knarr's own store in the data directory]
+    #[arg(long, value_name = "URL,URL", value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// Authority of etcd's certificates (PEM)
+    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Certificate to show to etcd (PEM)
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile", requires = "etcd_cafile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Key of the certificate to show to etcd (PEM)
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// Where in etcd the objects are
+    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    pub etcd_prefix: String,
 }
 
 #[derive(Args)]
@@ -120,8 +144,11 @@ pub struct Down {
 #[command(after_help = "Examples:
   knarr apiserver --data-dir /tmp/api --port 0 --service-cidr 10.96.0.0/16
   kubectl --kubeconfig /tmp/api/admin.kubeconfig get namespaces
+  knarr apiserver --etcd-servers https://10.0.0.1:2379,https://10.0.0.2:2379 \\
+    --etcd-cafile ca.crt --etcd-certfile client.crt --etcd-keyfile client.key     several of these make one cluster
 
-Keys and certificates are made in DIR/pki, laid out as kubeadm does; put your own there before to use them.")]
+Keys and certificates are made in DIR/pki, laid out as kubeadm does; put your own there before to use them. API servers of
+one etcd need the same ones: copy DIR/pki of the first to the others.")]
 pub struct Apiserver {
     /// Where the store, keys and certificates are held
     #[arg(long, default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
@@ -147,6 +174,8 @@ pub struct Apiserver {
     /// A further name or address for the certificate; may be given several times
     #[arg(long, value_name = "NAME")]
     pub tls_san: Vec<String>,
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
 }
 
 #[derive(Args)]

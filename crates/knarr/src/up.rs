@@ -11,7 +11,7 @@ mod network;
 mod pause;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use pki::{CertificateRequest, Pki, Usage};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::flags::Up;
+use crate::flags::{EtcdFlags, Up};
 use crate::host;
 use crate::layout::Layout;
 use crate::lock::Lock;
@@ -196,6 +196,7 @@ async fn start_server(plan: &Plan, pki: &Pki, progress: &Progress) -> Result<Ser
         service_cidr: plan.settings.service_cidr,
         api_ip: plan.settings.api_ip().into(),
         node_ports: first..=last,
+        etcd: plan.flags.etcd.clone(),
     };
     let server = serve(&plan.layout, pki, options).await?;
     let port = server.addr().map_or(0, |a| a.port());
@@ -213,12 +214,12 @@ pub struct ServerOptions {
     pub service_cidr: crate::settings::Cidr,
     pub api_ip: IpAddr,
     pub node_ports: std::ops::RangeInclusive<u16>,
+    pub etcd: EtcdFlags,
 }
 
 /// Opens the store and serves it.
 pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result<Server> {
-    let store = store::open(layout.store_dir(), store::Options::default())
-        .with_context(|| format!("cannot open the store in {}", layout.store_dir().display()))?;
+    let store = open_store(layout, &options.etcd)?;
     let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     let key = pki.service_account_key_pem.as_str();
     let tokens = apiserver::config::Tokens {
@@ -255,6 +256,29 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
         ..apiserver::Config::new(store)
     };
     Ok(Server::start(config).await?)
+}
+
+fn open_store(layout: &Layout, flags: &EtcdFlags) -> Result<Arc<dyn store::Store>> {
+    if flags.etcd_servers.is_empty() {
+        let dir = layout.store_dir();
+        let store = store::open(&dir, store::Options::default());
+        return Ok(store.with_context(|| format!("cannot open the store in {}", dir.display()))?);
+    }
+    let read =
+        |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {} for etcd", path.display()));
+    let identity = match (&flags.etcd_certfile, &flags.etcd_keyfile) {
+        (Some(certificate), Some(key)) => {
+            Some(pki::Issued { certificate_pem: read(certificate)?, key_pem: read(key)? })
+        }
+        _ => None,
+    };
+    let trust = |ca: &PathBuf| anyhow::Ok(Arc::new(pki::tls::client(&read(ca)?, identity.as_ref())?));
+    Ok(store::Etcd::new(store::EtcdOptions {
+        servers: flags.etcd_servers.clone(),
+        tls: flags.etcd_cafile.as_ref().map(trust).transpose()?,
+        prefix: flags.etcd_prefix.clone(),
+        ..store::EtcdOptions::default()
+    })?)
 }
 
 /// The admin's kubeconfig, for this machine: by loopback, so that it works whatever the network does.

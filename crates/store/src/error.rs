@@ -34,6 +34,20 @@ pub enum StoreError {
     WatchLagged { events: usize },
     #[error("the store in {dir} is in use by {owner}; stop that process or choose another directory")]
     Locked { dir: String, owner: String },
+    /// No member of etcd can be reached or has a leader. A write was not done.
+    #[error("etcd cannot be used: {cause}; try again, and look after etcd if it stays so (nothing was written)")]
+    Unavailable { cause: String },
+    /// The answer to a write was lost.
+    #[error("etcd did not answer: {cause}; the write may have happened or not: read again before you write again")]
+    Unknown { cause: String },
+    #[error(
+        "etcd's database has reached its quota; compact and defragment it, then run `etcdctl alarm disarm` (reads still work)"
+    )]
+    Quota,
+    #[error("the transaction holds {bytes} bytes, more than etcd takes; split it, or raise etcd's --max-request-bytes")]
+    RequestTooLarge { bytes: usize },
+    #[error("etcd refused: {cause}; see to what it says, and to the user and certificate that it is shown")]
+    Refused { cause: String },
 }
 
 impl StoreError {

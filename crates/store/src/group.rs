@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::StoreError;
 use crate::format::{FrameBuilder, PutRecord, own_key};
 use crate::index::{Event, Found, Index, LeaseKeys, ValueRef, Version};
-use crate::request::{Compare, KeyRange, Op, Relation, Target, Txn};
+use crate::request::{Compare, KeyRange, Op, Target, Txn};
 use crate::segment::{DiskValue, Segment};
 
 /// What requests may not exceed.
@@ -124,12 +124,7 @@ impl Group {
                 found.load(false)?.value.cmp(want)
             }
         };
-        Ok(match compare.relation {
-            Relation::Equal => order.is_eq(),
-            Relation::NotEqual => order.is_ne(),
-            Relation::Greater => order.is_gt(),
-            Relation::Less => order.is_lt(),
-        })
+        Ok(compare.relation.holds(order))
     }
 
     /// Everything that could make a step fail, before the first is done.

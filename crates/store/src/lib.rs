@@ -1,5 +1,6 @@
 //! Versioned keys and values, durable: revisions, transactions, ranges at a revision, watches, compaction, leases. Bytes only.
-//! [`open`] gives the embedded store in a directory, [`memory`] the same engine without a log. A write is answered when it is synced.
+//! [`open`] gives the embedded store in a directory, [`memory`] the same engine without a log, [`Etcd`] a cluster of etcd. A write is
+//! answered when it is synced.
 //! Invariant: an acknowledged write is found again after any crash; a reader sees all of a revision or none.
 
 mod check;
@@ -9,6 +10,7 @@ mod commit;
 mod disk;
 mod embedded;
 mod error;
+mod etcd;
 mod format;
 mod group;
 mod housekeeping;
@@ -28,6 +30,7 @@ pub use check::CheckReport;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use embedded::{Embedded, Options, Stats, memory, memory_with, open};
 pub use error::StoreError;
+pub use etcd::{Etcd, EtcdOptions};
 pub use request::{
     Compare, EventKind, KeyValue, Lease, Op, OpResult, RangeRequest, RangeResponse, Relation, Target, Txn, TxnResponse,
     WatchBatch, WatchEvent, WatchRequest, prefix_end,

@@ -83,6 +83,17 @@ pub enum Relation {
     Less,
 }
 
+impl Relation {
+    pub(crate) fn holds(self, order: std::cmp::Ordering) -> bool {
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::NotEqual => order.is_ne(),
+            Self::Greater => order.is_gt(),
+            Self::Less => order.is_lt(),
+        }
+    }
+}
+
 impl Compare {
     pub fn mod_revision(key: impl Into<Bytes>, revision: u64) -> Self {
         Self::equal(key, Target::ModRevision(revision))

@@ -32,11 +32,13 @@ pub(crate) struct Hub {
 }
 
 #[derive(Debug)]
-struct Watcher {
+pub(crate) struct Watcher {
     range: KeyRange,
     bounds: Bounds,
     queue: Mutex<Queue>,
     notify: Notify,
+    /// Of a watch whose events come from elsewhere: who fetches them is to look here, for a request or the end of the watch.
+    source: Option<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,16 @@ struct Queue {
 }
 
 impl Watcher {
+    pub(crate) fn source(&self) -> &Notify {
+        self.source.as_ref().unwrap_or(&self.notify)
+    }
+
+    /// The watch answers with how far it is, after what is queued.
+    pub(crate) fn say_progress(&self) {
+        self.lock().progress_wanted = true;
+        self.notify.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +122,29 @@ impl Hub {
         prev_kv: bool,
         bounds: Bounds,
     ) -> Result<(Watch, u64), StoreError> {
-        let watcher = Arc::new(Watcher { range, bounds, queue: Mutex::default(), notify: Notify::new() });
+        self.add(range, prev_kv, bounds, None)
+    }
+
+    /// A watch that somebody fetches the events for.
+    pub(crate) fn register_remote(
+        self: &Arc<Self>,
+        range: KeyRange,
+        prev_kv: bool,
+        bounds: Bounds,
+    ) -> Result<(Watch, Arc<Watcher>), StoreError> {
+        let (watch, _) = self.add(range, prev_kv, bounds, Some(Notify::new()))?;
+        let watcher = watch.watcher.clone();
+        Ok((watch, watcher))
+    }
+
+    fn add(
+        self: &Arc<Self>,
+        range: KeyRange,
+        prev_kv: bool,
+        bounds: Bounds,
+        source: Option<Notify>,
+    ) -> Result<(Watch, u64), StoreError> {
+        let watcher = Arc::new(Watcher { range, bounds, queue: Mutex::default(), notify: Notify::new(), source });
         let mut watchers = self.lock();
         if self.closed.load(Ordering::Acquire) {
             return Err(StoreError::Closed);
@@ -131,15 +165,18 @@ impl Hub {
     }
 
     pub(crate) fn close(&self) {
+        self.end(&StoreError::Closed);
+    }
+
+    pub(crate) fn end(&self, error: &StoreError) {
         let mut watchers = self.lock();
         self.closed.store(true, Ordering::Release);
         for watcher in watchers.drain(..) {
-            watcher.lock().ended.get_or_insert(StoreError::Closed);
+            watcher.lock().ended.get_or_insert_with(|| error.clone());
             watcher.notify.notify_one();
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn watchers(&self) -> usize {
         self.lock().len()
     }
@@ -154,8 +191,10 @@ pub struct ProgressRequester {
 impl ProgressRequester {
     /// The watch will answer with the revision that it has then reached, after all events up to there.
     pub fn request(&self) {
-        self.watcher.lock().progress_wanted = true;
-        self.watcher.notify.notify_one();
+        match &self.watcher.source {
+            Some(source) => source.notify_one(),
+            None => self.watcher.say_progress(),
+        }
     }
 }
 
@@ -312,5 +351,9 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let mut watchers = self.hub.lock();
         watchers.retain(|w| !Arc::ptr_eq(w, &self.watcher));
+        drop(watchers);
+        if let Some(source) = &self.watcher.source {
+            source.notify_one();
+        }
     }
 }

@@ -9,8 +9,18 @@ pub const RUN: &[&str] =
     &["containerd", "runc", "containernetworking-plugins", "nftables", "iptables", "conntrack", "iproute2"];
 
 /// What the tests need beside that: images, a registry, clients.
-pub const TEST: &[&str] =
-    &["umoci", "skopeo", "docker-registry", "busybox-static", "curl", "socat", "python3-minimal", "procps", "mount"];
+pub const TEST: &[&str] = &[
+    "umoci",
+    "skopeo",
+    "docker-registry",
+    "busybox-static",
+    "curl",
+    "socat",
+    "python3-minimal",
+    "procps",
+    "mount",
+    "etcd-server",
+];
 
 /// Installs those of `packages` that are missing. Needs root and apt only when something is missing.
 pub fn install(packages: &[&str]) -> Result<()> {

@@ -1,5 +1,5 @@
 //! Durable writes per second of the store alone, by 1, 10 and 100 clients: the more wait, the more go into a group that
-//! is synced at once. Beside it the disk's own sync, which is the measure of all of them.
+//! is synced at once. Beside it the disk's own sync, which is the measure of all of them, and etcd, where it is installed.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use store::{Compare, Embedded, Op, Options, Store, Txn};
+use store::{Compare, Etcd, EtcdOptions, Op, Options, Store, Txn};
 use tokio::task::JoinSet;
 
 use crate::Settings;
 use crate::load::{Latencies, ms};
 use crate::report::Report;
+
+#[path = "../../../store/tests/support/etcd.rs"]
+mod etcd;
 
 const VALUE_BYTES: usize = 1500;
 
@@ -30,7 +33,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let next = Arc::new(AtomicU64::new(0));
     for clients in [1, 10, 100] {
         let (before, began) = (store.stats().commits, Instant::now());
-        let latencies = writes(&store, clients, length, &next).await?;
+        let latencies = writes(store.clone(), clients, length, &next).await?;
         let elapsed = began.elapsed().as_secs_f64();
         let groups = (store.stats().commits - before).max(1);
         let (l, group) = (&latencies, latencies.len() as f64 / groups as f64);
@@ -38,10 +41,19 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         let by = if clients == 1 { "1 client".into() } else { format!("{clients} clients") };
         report.add_noting(format!("writes of {VALUE_BYTES} B, {by}"), l.len() as f64 / elapsed, "/s", note);
     }
+    if std::process::Command::new("etcd").arg("--version").output().is_ok() {
+        let servers = etcd::EtcdServers::start(1);
+        let tls = Some(Arc::new(pki::tls::client(&servers.ca_pem, Some(&servers.client))?));
+        let store = Etcd::new(EtcdOptions { servers: servers.urls(), tls, ..EtcdOptions::default() })?;
+        let l = writes(store, 100, length, &next).await?;
+        let note = format!("over TLS; p50 {:.2}, p99 {:.2}, max {:.1} ms", l.median(), l.at(0.99), l.at(1.0));
+        let rate = l.len() as f64 / length.as_secs_f64();
+        report.add_noting(format!("writes of {VALUE_BYTES} B to one etcd, 100 clients"), rate, "/s", note);
+    }
     Ok(())
 }
 
-async fn writes(store: &Arc<Embedded>, clients: usize, length: Duration, next: &Arc<AtomicU64>) -> Result<Latencies> {
+async fn writes(store: Arc<dyn Store>, clients: usize, length: Duration, next: &Arc<AtomicU64>) -> Result<Latencies> {
     let began = Instant::now();
     let mut tasks: JoinSet<Result<Vec<f64>>> = JoinSet::new();
     for _ in 0..clients {

@@ -23,7 +23,11 @@ impl ApiServer {
     }
 
     pub fn start_with(flags: &[&str]) -> ApiServer {
-        let dir = tempfile::tempdir().expect("a directory");
+        ApiServer::start_in(tempfile::tempdir().expect("a directory"), flags)
+    }
+
+    /// With what lies in `dir/data` already.
+    pub fn start_in(dir: tempfile::TempDir, flags: &[&str]) -> ApiServer {
         let mut command = Command::new(binary());
         command.args(["apiserver", "--port", "0"]).args(flags);
         command.arg("--data-dir").arg(dir.path().join("data"));

@@ -1,4 +1,4 @@
-//! What each call does, by example.
+//! What is the embedded store's own: its limits, its clock, its directory, its end. What every store does is in `both`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::run;
 use crate::{
-    Compare, Embedded, EventKind, ManualClock, Op, OpResult, Options, RangeRequest, Store, StoreError, Txn,
-    WatchRequest, memory, memory_with, open,
+    Embedded, EventKind, ManualClock, Op, Options, RangeRequest, Store, StoreError, Txn, WatchRequest, memory,
+    memory_with, open,
 };
 
 fn put(store: &Embedded, key: &str, value: &str) -> u64 {
@@ -18,22 +18,6 @@ fn put(store: &Embedded, key: &str, value: &str) -> u64 {
 
 fn everything() -> WatchRequest {
     WatchRequest { start: "/".into(), end: "0".into(), ..WatchRequest::default() }
-}
-
-#[test]
-fn a_create_succeeds_once() {
-    let store = memory();
-    let create = |value: &'static str| Txn {
-        compares: vec![Compare::absent("/a")],
-        success: vec![Op::put("/a", value)],
-        failure: vec![Op::get("/a")],
-    };
-    let first = run(store.txn(create("one"))).unwrap();
-    assert_eq!((first.succeeded, first.revision), (true, 2));
-    let second = run(store.txn(create("two"))).unwrap();
-    assert_eq!((second.succeeded, second.revision), (false, 2));
-    let OpResult::Got(Some(kv)) = &second.results[0] else { panic!("{second:?}") };
-    assert_eq!((kv.value.as_ref(), kv.mod_revision), (&b"one"[..], 2));
 }
 
 #[test]
@@ -75,29 +59,6 @@ fn a_slow_watcher_ends_with_an_error() {
     assert_eq!(run(slow.next()), Some(Err(StoreError::WatchLagged { events: 4 })));
     assert_eq!(run(slow.next()), None);
     assert_eq!(store.shared.hub.watchers(), 1);
-}
-
-#[test]
-fn progress_comes_when_asked_for_and_by_itself() {
-    let store = memory();
-    let request = WatchRequest { start: "/a".into(), ..WatchRequest::default() };
-    let mut watch = run(store.watch(request.clone())).unwrap();
-    let requester = watch.progress_requester();
-    put(&store, "/a", "x");
-    put(&store, "/b", "x");
-    requester.request();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(async {
-        let event = watch.next().await.unwrap().unwrap();
-        assert_eq!((event.revision, event.events.len()), (2, 1));
-        let progress = watch.next().await.unwrap().unwrap();
-        assert_eq!((progress.revision, progress.events.len()), (3, 0));
-
-        let mut watch = store.watch(request).await.unwrap().progress_every(Duration::from_millis(1));
-        store.txn(Txn { success: vec![Op::put("/c", "x")], ..Txn::default() }).await.unwrap();
-        let progress = watch.next().await.unwrap().unwrap();
-        assert_eq!((progress.revision, progress.events.len()), (4, 0));
-    });
 }
 
 #[test]

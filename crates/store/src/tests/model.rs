@@ -78,6 +78,16 @@ impl Model {
         Ok(TxnResponse { succeeded, revision: self.revision, results })
     }
 
+    pub(crate) fn is_invalid(&self, ops: &[Op]) -> bool {
+        let mut ops = ops.to_vec();
+        for op in &mut ops {
+            if let Op::Put { lease, .. } = op {
+                *lease = 0;
+            }
+        }
+        self.refuse(&ops).is_err()
+    }
+
     fn refuse(&self, ops: &[Op]) -> Result<(), StoreError> {
         let mut written = Vec::new();
         for op in ops {
