@@ -18,7 +18,7 @@ Usage: cargo xtask guest [--release bookworm|trixie] [--kvm]
 
 Boots Debian with systemd and cgroup v2 in QEMU, runs a cluster with pods of each class in it, and checks their cgroups,
 out-of-memory kills, statistics and what is left afterwards. Needs root. Without --kvm the processor is emulated: that
-works everywhere and takes about ten minutes; the first run also makes the disk.
+works everywhere and takes a core some six minutes; the first run also makes the disk.
 ";
 
 /// What makes and boots the guest.

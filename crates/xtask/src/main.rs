@@ -16,7 +16,7 @@ Usage: cargo xtask COMMAND
   up [FLAGS]      build Knarr (release), install the host packages it needs, and run `knarr up FLAGS`
   test [FILTER]   install what the tests need, then run all of them: format, lints, unit, integration, end to end
   bench [FLAGS]   build Knarr (release) and print its numbers as a table and as JSON (target/bench.json)
-  guest [FLAGS]   boot Debian with systemd and cgroup v2 in QEMU and check a cluster in it; ten minutes, not part of test
+  guest [FLAGS]   boot Debian with systemd and cgroup v2 in QEMU and check a cluster in it; slow, not part of test
 
 Examples:
   cargo xtask up --detach
