@@ -46,6 +46,11 @@ impl Cgroups {
         self.v2
     }
 
+    /// Swap can be kept from a cgroup: v2, and a kernel that counts it. Asked after [`Cgroups::ensure_base`].
+    pub fn can_limit_swap(&self) -> bool {
+        self.v2 && self.mount.join(&self.base[1..]).join("memory.swap.max").exists()
+    }
+
     /// What CRI is told as a pod's `cgroup_parent`.
     pub fn pod_parent(&self, pod: &Pod) -> String {
         let class = match spec::qos(pod) {
@@ -59,7 +64,18 @@ impl Cgroups {
     /// Makes the parents of all pods and tells the kernel how classes share CPU: best effort gets what is left over.
     pub fn ensure_base(&self, cpu_milli: i64, memory_bytes: i64) -> io::Result<()> {
         let node = PodLimits { cpu_shares: resources::shares(cpu_milli), cpu_quota_us: 0, memory_bytes };
-        self.apply(&self.base.clone(), &node)?;
+        self.apply(&self.base, &node)?;
+        for file in ["cpu.weight", "memory.max", "pids.max"].into_iter().filter(|_| self.v2) {
+            let path = self.mount.join(&self.base[1..]).join(file);
+            if !path.exists() {
+                // so it is inside a container whose own processes are in its topmost cgroup
+                tracing::warn!(
+                    "no {}: what pods may use of it is not limited; see {}/cgroup.subtree_control",
+                    path.display(),
+                    self.mount.display()
+                );
+            }
+        }
         self.set_burstable(0)?;
         let least = PodLimits { cpu_shares: resources::MIN_SHARES, ..PodLimits::default() };
         self.apply(&format!("{}/besteffort", self.base), &least)
@@ -245,6 +261,25 @@ mod tests {
         let read = |path: &str| fs::read_to_string(dir.path().join(path)).expect("file");
         assert_eq!(read("cpu/k/kubepods/podu/cpu.shares"), "512");
         assert_eq!(read("memory/k/kubepods/podu/memory.limit_in_bytes"), "1048576");
+        assert_eq!(cgroups.pods(), ["u"]);
+    }
+
+    #[test]
+    fn version_two_hands_controllers_down_and_writes_limits() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        fs::write(dir.path().join("cgroup.controllers"), "cpu memory").expect("write");
+        let pod = dir.path().join("k/kubepods/podu");
+        fs::create_dir_all(&pod).expect("mkdir");
+        for file in ["cpu.weight", "cpu.max", "memory.max"] {
+            fs::write(pod.join(file), "").expect("write");
+        }
+        let cgroups = Cgroups::at(dir.path().to_path_buf(), "/k");
+        assert!(cgroups.is_v2() && !cgroups.can_limit_swap());
+        let limits = PodLimits { cpu_shares: 512, cpu_quota_us: 50_000, memory_bytes: 0 };
+        cgroups.apply("/k/kubepods/podu", &limits).expect("apply");
+        let read = |path: &str| fs::read_to_string(pod.join(path)).expect("file");
+        assert_eq!([read("cpu.weight"), read("cpu.max"), read("memory.max")], ["20", "50000 100000", "max"]);
+        assert!(pod.with_file_name("cgroup.subtree_control").exists() && !pod.join("cgroup.subtree_control").exists());
         assert_eq!(cgroups.pods(), ["u"]);
     }
 }

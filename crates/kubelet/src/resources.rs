@@ -42,6 +42,8 @@ pub struct NodeLimits {
     pub min_oom_score_adj: i64,
     /// The machine has cgroup v2 only.
     pub cgroup_v2: bool,
+    /// Swap can be kept from a cgroup.
+    pub swap_limit: bool,
 }
 
 fn amount(list: Option<&BTreeMap<String, Quantity>>, name: &str, read: fn(&Quantity) -> i64) -> i64 {
@@ -59,6 +61,10 @@ pub fn for_container(pod: &Pod, container: &Container, limits: &NodeLimits) -> L
     if limits.cgroup_v2 {
         // one process killed for memory takes its container with it
         unified.insert("memory.oom.group".to_string(), "1".to_string());
+    }
+    if limits.swap_limit {
+        // Compat: upstream's swap behaviour is NoSwap unless told otherwise; a memory limit would not be one otherwise
+        unified.insert("memory.swap.max".to_string(), "0".to_string());
     }
     LinuxContainerResources {
         cpu_period: CPU_PERIOD_US,
@@ -173,7 +179,8 @@ mod tests {
         serde_json::from_value(json!({"metadata": {}, "spec": {"containers": containers}})).expect("pod")
     }
 
-    const NODE: NodeLimits = NodeLimits { memory_bytes: 1000 << 20, min_oom_score_adj: -1000, cgroup_v2: false };
+    const NODE: NodeLimits =
+        NodeLimits { memory_bytes: 1000 << 20, min_oom_score_adj: -1000, cgroup_v2: false, swap_limit: false };
 
     #[test]
     fn container_numbers() {
@@ -183,6 +190,13 @@ mod tests {
         assert_eq!(
             (got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes, got.oom_score_adj),
             (102, 25_000, 600 << 20, 500)
+        );
+        assert!(got.unified.is_empty());
+        let second = NodeLimits { cgroup_v2: true, swap_limit: true, ..NODE };
+        let got = for_container(&pod, &pod.spec.as_ref().expect("spec").containers[0], &second);
+        assert_eq!(
+            Vec::from_iter(got.unified),
+            [("memory.oom.group", "1"), ("memory.swap.max", "0")].map(|(k, v)| (k.to_string(), v.to_string()))
         );
         let own = NodeLimits { min_oom_score_adj: 700, ..NODE };
         assert_eq!(for_container(&pod, &pod.spec.as_ref().expect("spec").containers[0], &own).oom_score_adj, 700);

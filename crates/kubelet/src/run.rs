@@ -62,12 +62,13 @@ pub fn run(
         let port = server.address().port();
         let facts = node_facts::read(&config.data_dir);
         let tasks = TaskTracker::new();
-        let agent = build(config, &facts, client.clone(), informers.clone(), &shutdown);
+        let cgroups = Cgroups::new(&config.cgroup_root);
+        if let Err(error) = cgroups.ensure_base(facts.cpus * 1000, facts.memory_bytes) {
+            return Err(Error::Cgroups { root: config.cgroup_root, source: error });
+        }
+        let agent = build(config, &facts, cgroups, client.clone(), informers.clone(), &shutdown);
         tracing::info!(node = %agent.config.node_name, port, runtime = %agent.config.cri_endpoint, "starting");
         agent.events.node("Normal", "Starting", "Starting kubelet.");
-        if let Err(error) = agent.cgroups.ensure_base(facts.cpus * 1000, facts.memory_bytes) {
-            return Err(Error::Cgroups { root: agent.config.cgroup_root.clone(), source: error });
-        }
 
         let heard = Heard::new();
         let keeper = NodeKeeper::new(agent.clone(), facts, port, heard.clone());
@@ -96,6 +97,7 @@ pub fn run(
 fn build(
     mut config: Config,
     facts: &node_facts::Facts,
+    cgroups: Cgroups,
     client: kube::Client,
     informers: client::Informers,
     shutdown: &CancellationToken,
@@ -117,11 +119,11 @@ fn build(
     let volumes = Volumes::new(settings, client.clone(), shutdown.clone());
     volumes.on_change(wake.clone());
     let sources = env::Sources::new(client.clone(), informers);
-    let cgroups = Cgroups::new(&config.cgroup_root);
     let limits = NodeLimits {
         memory_bytes: facts.memory_bytes,
         min_oom_score_adj: node_facts::min_oom_score_adj(),
         cgroup_v2: cgroups.is_v2(),
+        swap_limit: cgroups.can_limit_swap(),
     };
     Arc::new(Agent {
         images: Images::new(cri.clone(), sources.clone(), events.clone(), config.max_parallel_pulls),

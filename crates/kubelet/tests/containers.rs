@@ -196,8 +196,11 @@ async fn pods_live_and_die() {
     }
     lab.stop().await;
     kubelet::stop_all_pods(&lab.config).await.expect("stops");
-    let cgroups = format!("/sys/fs/cgroup/memory{}", lab.config.cgroup_root);
-    assert!(!std::path::Path::new(&cgroups).exists(), "{cgroups} is left");
+    // v1, and v2
+    for hierarchy in ["/memory", ""] {
+        let cgroups = format!("/sys/fs/cgroup{hierarchy}{}", lab.config.cgroup_root);
+        assert!(!std::path::Path::new(&cgroups).exists(), "{cgroups} is left");
+    }
 }
 
 async fn node_is_ready(lab: &Lab) {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
@@ -21,6 +22,9 @@ pub struct MountPoint {
     pub shared: bool,
 }
 
+/// Set once the kernel turned `noswap` down: it would log a line each time it is asked.
+static SWAPS: AtomicBool = AtomicBool::new(false);
+
 /// Mounts a tmpfs. `size_bytes` 0 leaves the kernel's default of half the memory. Asks for no swapping, and goes without
 /// where the kernel (before 6.3) does not know it.
 pub fn tmpfs(target: &Path, size_bytes: u64, mode: u32) -> io::Result<()> {
@@ -32,8 +36,11 @@ pub fn tmpfs(target: &Path, size_bytes: u64, mode: u32) -> io::Result<()> {
         let data = CString::new(options).expect("mount options have no NUL");
         rustix::mount::mount("tmpfs", target, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(data.as_c_str()))
     };
-    attempt(&format!("{options},noswap"))
-        .or_else(|_| attempt(&options))
+    if !SWAPS.load(Ordering::Relaxed) && attempt(&format!("{options},noswap")).is_ok() {
+        return Ok(());
+    }
+    attempt(&options)
+        .map(|()| SWAPS.store(true, Ordering::Relaxed))
         .map_err(|error| named("mount tmpfs on", target, error))
 }
 

@@ -1,5 +1,6 @@
-//! Developer commands: `cargo xtask up`, `test`, `bench`. Few dependencies, so that it is built in a moment.
+//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`. Few dependencies, so that it is built in a moment.
 
+mod guest;
 mod packages;
 
 use std::os::unix::process::CommandExt;
@@ -15,6 +16,7 @@ Usage: cargo xtask COMMAND
   up [FLAGS]      build Knarr (release), install the host packages it needs, and run `knarr up FLAGS`
   test [FILTER]   install what the tests need, then run all of them: format, lints, unit, integration, end to end
   bench [FLAGS]   build Knarr (release) and print its numbers as a table and as JSON (target/bench.json)
+  guest [FLAGS]   boot Debian with systemd and cgroup v2 in QEMU and check a cluster in it; slow, not part of test
 
 Examples:
   cargo xtask up --detach
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         "up" => up(&rest),
         "test" => test(&rest),
         "bench" => bench(&rest),
+        "guest" => guest::run(&rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())

@@ -107,7 +107,8 @@ impl Cluster {
         let tables = Command::new("nft").args(["list", "tables"]).output().expect("nft runs");
         let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
         left.extend(tables.lines().filter(|line| line.contains(&id)).map(|line| format!("nft: {line}")));
-        let mut dirs = vec![format!("/sys/class/net/knr{id}"), format!("/run/knarr/{id}")];
+        let mut dirs =
+            vec![format!("/sys/class/net/knr{id}"), format!("/run/knarr/{id}"), format!("/sys/fs/cgroup/knarr-{id}")];
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             dirs.push(format!("{}/knarr-{id}", hierarchy.path().display()));
         }
