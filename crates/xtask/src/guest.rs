@@ -48,7 +48,7 @@ pub fn run(flags: &[String]) -> Result<()> {
         }
     }
     packages::install(HOST)?;
-    crate::cargo(&["build", "--package", "knarr"])?;
+    crate::cargo(&["build", "--package", "knarr"], None)?;
     let target = PathBuf::from(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     let dir = target.join("guest").join(release);
     fs::create_dir_all(&dir)?;

@@ -2,9 +2,10 @@
 
 mod guest;
 mod packages;
+mod tools;
 
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -53,7 +54,7 @@ fn main() -> ExitCode {
 
 fn up(flags: &[String]) -> Result<()> {
     packages::install(packages::RUN)?;
-    cargo(&["build", "--release", "--package", "knarr"])?;
+    cargo(&["build", "--release", "--package", "knarr"], None)?;
     // Takes this process's place: signals and the exit code are knarr's.
     let error = Command::new("target/release/knarr").arg("up").args(flags).exec();
     Err(error).context("cannot run target/release/knarr")
@@ -62,31 +63,32 @@ fn up(flags: &[String]) -> Result<()> {
 fn test(filter: &[String]) -> Result<()> {
     packages::install(packages::RUN)?;
     packages::install(packages::TEST)?;
-    if !Path::new("/usr/bin/kubectl").exists() && Command::new("kubectl").arg("version").output().is_err() {
-        bail!("the end-to-end tests drive a real kubectl: install one, any version from 1.31 on");
-    }
+    let path = tools::path()?;
     if filter.is_empty() {
-        cargo(&["fmt", "--all", "--check"])?;
-        cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+        cargo(&["fmt", "--all", "--check"], Some(&path))?;
+        cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], Some(&path))?;
     }
     // Everything is run, so that one failure does not hide another.
     let mut arguments = vec!["test", "--workspace", "--no-fail-fast"];
     arguments.extend(filter.iter().map(String::as_str));
-    cargo(&arguments)
+    cargo(&arguments, Some(&path))
 }
 
 fn bench(flags: &[String]) -> Result<()> {
     packages::install(packages::RUN)?;
-    cargo(&["build", "--release", "--package", "knarr", "--package", "bench"])?;
+    cargo(&["build", "--release", "--package", "knarr", "--package", "bench"], None)?;
     let error = Command::new("target/release/bench").args(flags).exec();
     Err(error).context("cannot run target/release/bench")
 }
 
-fn cargo(arguments: &[&str]) -> Result<()> {
+/// With this PATH, or with ours.
+fn cargo(arguments: &[&str], path: Option<&OsStr>) -> Result<()> {
     let began = Instant::now();
     eprintln!("+ cargo {}", arguments.join(" "));
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let status = Command::new(cargo).args(arguments).status().context("cannot run cargo")?;
+    let mut command = Command::new(cargo);
+    command.args(arguments).envs(path.map(|path| ("PATH", path)));
+    let status = command.status().context("cannot run cargo")?;
     if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }

@@ -1,0 +1,93 @@
+//! Tools of the tests that Debian does not package, or not new enough: Go, and with it a kubectl.
+//!
+//! Reads the Go module proxy. Writes `target/tools`. Invariant: what is downloaded has the checksum written here, or is
+//! not used; a tool that the machine has is taken as it is.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::packages;
+
+const GO: &str = "1.26.8";
+/// Of the toolchain modules at the proxy, by Rust's name of the architecture: Go's name and SHA-256.
+const GO_ARCHIVES: [(&str, &str, &str); 2] = [
+    ("x86_64", "amd64", "30c2b1bf7dcc88d3eb0a1364e47ddd9128edb3110a30e8a0ef61cd5856b31de7"),
+    ("aarch64", "arm64", "02b36b6787b3ac767668f630e2998df45a3b1f9ffee08d1bf3ef6487cd658d99"),
+];
+/// The Go programs of the tests say so in their go.mod.
+const GO_MINOR: u32 = 26;
+
+/// Makes sure of Go and kubectl; answers the PATH on which the tests find them.
+pub fn path() -> Result<OsString> {
+    let tools = std::env::current_dir()?.join("target/tools");
+    let mut path: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    let mut go = PathBuf::from("go");
+    if !has_go() {
+        go = tools.join(format!("go{GO}/bin/go"));
+        path.insert(0, go.with_file_name(""));
+        if !go.exists() {
+            download_go(&tools)?;
+        }
+    }
+    if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
+        let bin = tools.join("bin");
+        if !bin.join("kubectl").exists() {
+            build_kubectl(&go, &bin.join("kubectl"))?;
+        }
+        path.insert(0, bin);
+    }
+    Ok(std::env::join_paths(path)?)
+}
+
+fn has_go() -> bool {
+    let Ok(output) = Command::new("go").args(["env", "GOVERSION"]).output() else { return false };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let minor = text.trim().strip_prefix("go1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    minor.is_some_and(|minor| minor >= GO_MINOR)
+}
+
+fn download_go(tools: &Path) -> Result<()> {
+    packages::install(&["curl", "ca-certificates", "unzip"])?;
+    let machine = std::env::consts::ARCH;
+    let Some((_, arch, sha256)) = GO_ARCHIVES.iter().find(|(name, ..)| *name == machine) else {
+        bail!("the tests need Go 1.{GO_MINOR} or later: install it (no archive is known for {machine})");
+    };
+    std::fs::create_dir_all(tools).with_context(|| format!("cannot make {}", tools.display()))?;
+    let module = format!("toolchain@v0.0.1-go{GO}.linux-{arch}");
+    let (archive, unpacked) = (tools.join("go.zip"), tools.join("golang.org").join(&module));
+    let url = format!("https://proxy.golang.org/golang.org/toolchain/@v/v0.0.1-go{GO}.linux-{arch}.zip");
+    run(Command::new("curl").args(["-fsSL", "--retry", "3", "-o"]).arg(&archive).arg(&url))?;
+    let output = Command::new("sha256sum").arg(&archive).output().context("cannot run sha256sum")?;
+    if !String::from_utf8_lossy(&output.stdout).starts_with(sha256) {
+        bail!("{url} is not what was expected: its SHA-256 is not {sha256}");
+    }
+    run(Command::new("unzip").args(["-q", "-o"]).arg(&archive).arg("-d").arg(tools))?;
+    // Module archives carry no modes.
+    run(Command::new("chmod").args(["-R", "+x"]).arg(unpacked.join("bin")).arg(unpacked.join("pkg/tool")))?;
+    // Last, so that half an unpacked one is never taken for a whole.
+    std::fs::rename(&unpacked, tools.join(format!("go{GO}"))).context("cannot move Go to its place")?;
+    std::fs::remove_file(&archive).context("cannot remove the archive of Go")
+}
+
+/// Upstream's kubectl, from its published module.
+fn build_kubectl(go: &Path, to: &Path) -> Result<()> {
+    let flags = format!("-s -w -X k8s.io/component-base/version.gitVersion={}", KUBECTL);
+    let mut command = Command::new(go);
+    command.args(["build", "-trimpath", "-ldflags", &flags, "-o"]).arg(to).arg(".");
+    run(command.current_dir("tests/clients/kubectl").env("GOWORK", "off").env("GOTOOLCHAIN", "local"))
+}
+
+/// As tests/clients/kubectl/go.mod has it.
+const KUBECTL: &str = "v1.37.2";
+
+fn run(command: &mut Command) -> Result<()> {
+    eprintln!("+ {}", format!("{command:?}").replace('"', ""));
+    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    if !status.success() {
+        bail!("{:?} failed", command.get_program());
+    }
+    Ok(())
+}
