@@ -26,6 +26,9 @@ use level::Refusal;
 use level::{Entry, Levels};
 use schema::FlowSchema;
 
+/// A number of a level, for the metrics.
+type Read = fn(&level::Level<oneshot::Sender<Seats>>) -> usize;
+
 /// What classification looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct Digest<'a> {
@@ -101,10 +104,10 @@ impl Inner {
         while let Some((entry, waiter)) = state.levels.next() {
             let seats = self.seats(Some(entry));
             // Who waited may have gone: the seats come back and go to the next. Not by their drop, which would lock again.
-            if let Err(mut seats) = waiter.send(seats) {
-                if let Some(entry) = seats.entry.take() {
-                    state.levels.leave(&entry, Duration::ZERO);
-                }
+            if let Err(mut seats) = waiter.send(seats)
+                && let Some(entry) = seats.entry.take()
+            {
+                state.levels.leave(&entry, Duration::ZERO);
             }
         }
     }
@@ -190,7 +193,7 @@ impl Flow {
     /// Appends the metrics, under upstream's names.
     pub fn write_metrics(&self, out: &mut String) -> std::fmt::Result {
         let state = self.inner.lock();
-        let metrics: [(&str, &str, &str, fn(&level::Level<oneshot::Sender<Seats>>) -> usize); 4] = [
+        let metrics: [(&str, &str, &str, Read); 4] = [
             (
                 "current_executing_seats",
                 "gauge",

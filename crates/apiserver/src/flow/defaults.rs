@@ -66,11 +66,13 @@ pub fn suggested_levels() -> impl Iterator<Item = Value> {
 /// Verbs, groups, resources of everything, in every namespace and none.
 const EVERYTHING: Rules = Rules { resources: &[(&["*"], &["*"], &["*"], true)], paths: Some(&["*"]) };
 
+type Words = &'static [&'static str];
+
 #[derive(Clone, Copy)]
 struct Rules {
     /// Verbs, groups, resources; whether the cluster's scope is meant as well as the namespaces.
-    resources: &'static [(&'static [&'static str], &'static [&'static str], &'static [&'static str], bool)],
-    paths: Option<&'static [&'static str]>,
+    resources: &'static [(Words, Words, Words, bool)],
+    paths: Option<Words>,
 }
 
 fn schema(name: &str, level: &str, precedence: i64, by: &str, rules: &[(&[(&str, &str)], Rules)]) -> Value {
