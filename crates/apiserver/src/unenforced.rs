@@ -27,7 +27,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", NOT_CALLED),
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", NOT_CALLED),
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", NOT_CALLED),
-    ("apiextensions.k8s.io", "CustomResourceDefinition", "does not serve custom resources yet"),
     ("apiregistration.k8s.io", "APIService", "does not forward requests to other API servers yet"),
     ("apps", "DaemonSet", NO_PODS),
     ("apps", "StatefulSet", NO_PODS),
@@ -58,6 +57,9 @@ pub fn warning(group: &str, kind: &str, document: &Value) -> Option<String> {
         let balanced = document.str_at(&["spec", "type"]) == Some("LoadBalancer");
         let text = "knarr gives services of type LoadBalancer no external address yet; see docs/compatibility.md";
         return balanced.then(|| text.to_string());
+    }
+    if (group, kind) == ("apiextensions.k8s.io", "CustomResourceDefinition") {
+        return api::kinds::customresourcedefinition::warnings(document).pop();
     }
     let (.., lacks) = KINDS.iter().find(|(g, k, _)| (*g, *k) == (group, kind))?;
     Some(format!("knarr stores {kind} objects but {lacks}; see docs/compatibility.md"))
