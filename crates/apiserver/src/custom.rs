@@ -154,9 +154,11 @@ impl Custom {
     pub fn strip(&self, document: &mut Value, api_version: &str, kind: &str) -> Result<Vec<String>, DecodeError> {
         let mut own = Value::object();
         own.set(&["metadata"], document.remove(&["metadata"]).unwrap_or_else(Value::object));
-        let mut notes = self.ty().prune_structural(document);
-        notes.sort();
-        notes.extend(envelope_type().map(|ty| ty.prune(&mut own)).transpose()?.into_iter().flatten());
+        let mut notes = envelope_type().map(|ty| ty.prune(&mut own)).transpose()?.unwrap_or_default();
+        let mut own_notes = self.ty().prune_structural(document);
+        // Compat: upstream prunes by the schema first, and looks at the metadata of embedded objects then.
+        own_notes.sort_by_cached_key(|note| (note.contains(".metadata."), note.clone()));
+        notes.append(&mut own_notes);
         document.set(&["metadata"], own.remove(&["metadata"]).unwrap_or_else(Value::object));
         document.set(&["apiVersion"], api_version);
         document.set(&["kind"], kind);

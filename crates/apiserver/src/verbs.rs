@@ -22,14 +22,9 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     if !call.path.subresource.is_empty() {
         return sub::dispatch(call, body).await;
     }
-    if call.verb == Verb::Create && call.served.custom.as_ref().is_some_and(|c| c.terminating) {
-        let mut status = Status::method_not_supported(&call.served.gr, "create");
-        status.message = "create not allowed while custom resource definition is terminating".into();
-        return Err(status);
-    }
-    // What is there may still be changed, so that its finalizers can be taken away.
-    let changes = matches!(call.verb, Verb::Update | Verb::Patch) && call.served.custom.is_some();
-    if !changes && !call.served.can(call.verb.as_str()) {
+    // While a definition is being deleted discovery shows less; what is there may still be changed, so that its
+    // finalizers can be taken away.
+    if call.served.custom.is_none() && !call.served.can(call.verb.as_str()) {
         return Err(Status::method_not_allowed());
     }
     if call.verb == Verb::Create && !call.path.name.is_empty() {

@@ -68,6 +68,10 @@ pub async fn create_prepared(call: &Call, document: Value, options: &WriteOption
 async fn create_named(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
     let served = &call.target;
     admission::mutate(&mut review(call, served, Operation::Create, ""), &mut document, None).await?;
+    if served.custom.as_ref().is_some_and(|c| c.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(&served.gr, metadata::name(&document), why));
+    }
     metadata::fill_new(&mut document);
     let generates = metadata::name(&document).is_empty();
     for _ in 1..if generates { MAX_NAMES } else { 1 } {

@@ -6,7 +6,7 @@
 use meta::Value;
 use meta::field::{Error, Errors, Path};
 
-use crate::{Node, Type, lists, pattern, validate};
+use crate::{Node, Type, lists, pattern};
 
 /// Deeper schemas are refused: everything here recurses.
 const DEPTH_MAX: usize = 100;
@@ -49,8 +49,7 @@ fn says(schema: &Value, key: &str) -> bool {
 }
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
-const UNKNOWN: [&str; 7] =
-    ["$ref", "id", "definitions", "dependencies", "patternProperties", "additionalItems", "$schema"];
+const UNKNOWN: [&str; 6] = ["$ref", "id", "definitions", "dependencies", "patternProperties", "additionalItems"];
 const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
@@ -70,8 +69,13 @@ fn walk(schema: &Value, path: &Path, level: Level, depth: usize, errors: &mut Er
         types(schema, path, level, errors);
         list(schema, path, errors);
     }
-    if level == Level::Root && schema.get("additionalProperties").is_some() {
-        errors.push(Error::forbidden(&path.child("additionalProperties"), "must not be used at the root"));
+    if level == Level::Root {
+        if schema.get("additionalProperties").is_some() {
+            errors.push(Error::forbidden(&path.child("additionalProperties"), "must not be used at the root"));
+        }
+        if says(schema, "nullable") {
+            errors.push(Error::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
+        }
     }
     if level == Level::Root || says(schema, EMBEDDED) {
         own_fields(schema, &path.child("properties"), errors);
@@ -167,6 +171,7 @@ fn nested(schema: &Value, path: &Path, errors: &mut Errors) {
         (LIST_TYPE, "undefined"),
         (LIST_KEYS, "empty"),
         (MAP_TYPE, "undefined"),
+        ("x-kubernetes-validations", "empty"),
     ] {
         if schema.get(key).is_some_and(|v| !v.is_empty() && *v != Value::Bool(false)) {
             errors.push(Error::forbidden(&path.child(key), format!("must be {what} to be structural")));
@@ -183,9 +188,6 @@ fn types(schema: &Value, path: &Path, level: Level, errors: &mut Errors) {
     }
     if any && embedded {
         errors.push(Error::invalid(&path.child(EMBEDDED), true, format!("must be false if {INT_OR_STRING} is true")));
-    }
-    if any && !ty.is_empty() {
-        errors.push(Error::invalid(&at, ty, format!("must be empty if {INT_OR_STRING} is true")));
     }
     if embedded {
         let detail = format!("must be object if {EMBEDDED} is true");
@@ -268,11 +270,11 @@ fn list(schema: &Value, path: &Path, errors: &mut Errors) {
     if ty == "array" && items.is_null() {
         errors.push(Error::required(&at, "must be specified"));
     }
+    if matches!(list_type, "set" | "map") && says(items, "nullable") {
+        let detail = format!("cannot be nullable when {LIST_TYPE} is {list_type}");
+        errors.push(Error::forbidden(&at.child("nullable"), detail));
+    }
     if list_type == "set" {
-        if says(items, "nullable") {
-            let detail = format!("cannot be nullable when {LIST_TYPE} is set");
-            errors.push(Error::forbidden(&at.child("nullable"), detail));
-        }
         if text(items, "type") == "object" && text(items, MAP_TYPE) != "atomic" {
             let detail = format!("must be atomic as item of a list with {LIST_TYPE}=set");
             errors.push(Error::invalid(&at.child(MAP_TYPE), text(items, MAP_TYPE), detail));
@@ -400,8 +402,8 @@ fn defaults(schema: &Value, path: &Path, errors: &mut Errors) {
         let node = Node::read(schema);
         let mut filled = default.clone();
         node.apply_defaults(&mut filled);
-        if let Some(key) = unknown(&node, &filled) {
-            errors.push(Error::invalid(&at, default, format!("must not have unknown fields: {key}")));
+        if has_unknown(&node, &filled) {
+            errors.push(Error::invalid(&at, default, "must not have unknown fields"));
         }
         let mut found = node.check(&filled, None);
         found.extend(lists::check(&node, &filled));
@@ -420,23 +422,17 @@ fn defaults(schema: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// The first field that the schema does not specify.
-fn unknown(node: &Node, value: &Value) -> Option<String> {
+/// Whether there is a field that the schema does not specify.
+fn has_unknown(node: &Node, value: &Value) -> bool {
     match value {
-        Value::Object(map) => map.iter().find_map(|(key, item)| match node.child(key) {
-            Some(child) => unknown(child, item),
-            None if node.preserves || (node.ty == Type::Unset && !node.int_or_string) => None,
-            None if node.embedded && matches!(key, "apiVersion" | "kind" | "metadata") => None,
-            None => Some(key.to_string()),
+        Value::Object(map) => map.iter().any(|(key, item)| match node.child(key) {
+            Some(child) => has_unknown(child, item),
+            None if node.preserves || (node.ty == Type::Unset && !node.int_or_string) => false,
+            None => !(node.embedded && matches!(key, "apiVersion" | "kind" | "metadata")),
         }),
-        Value::Array(items) => items.iter().find_map(|item| unknown(node.items.as_deref()?, item)),
-        _ => None,
+        Value::Array(items) => node.items.as_ref().is_some_and(|n| items.iter().any(|item| has_unknown(n, item))),
+        _ => false,
     }
-}
-
-/// Whether a value's type is one of a scalar.
-pub fn is_scalar(value: &Value) -> bool {
-    !matches!(validate::type_name(value), "object" | "array" | "null")
 }
 
 #[cfg(test)]
@@ -490,7 +486,7 @@ mod tests {
                 "port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": "x"}}}),
             expect![[r#"
                 s.properties[a].default: Invalid value: "string":  in body must be of type integer: "string"
-                s.properties[b].default: Invalid value: {"z":1}: must not have unknown fields: z
+                s.properties[b].default: Invalid value: {"z":1}: must not have unknown fields
             "#]],
         );
     }

@@ -31,17 +31,22 @@ pub fn check(node: &Node, value: &Value, path: &str, root: bool, errors: &mut Er
 }
 
 fn object(value: &Value, path: &Path, errors: &mut Errors) {
-    let text = |name: &str| value.str_at(&[name]).unwrap_or_default();
+    let mut text = |name: &str| {
+        let at = path.child(name);
+        match value.get(name) {
+            None => errors.push(Error::required(&at, "")),
+            Some(Value::String(s)) if s.is_empty() => errors.push(Error::invalid(&at, "", "must not be empty")),
+            Some(Value::String(s)) => return s.as_str(),
+            Some(other) => errors.push(Error::invalid(&at, other, "must be a string")),
+        }
+        ""
+    };
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    if api_version.is_empty() {
-        errors.push(Error::required(&path.child("apiVersion"), "must not be empty"));
-    } else if GroupVersion::parse(api_version).is_none() {
+    if !api_version.is_empty() && GroupVersion::parse(api_version).is_none() {
         let detail = format!("unexpected GroupVersion string: {api_version}");
         errors.push(Error::invalid(&path.child("apiVersion"), api_version, detail));
     }
-    if kind.is_empty() {
-        errors.push(Error::required(&path.child("kind"), "must not be empty"));
-    } else {
+    if !kind.is_empty() {
         let wrong = names::dns1035_label(&kind.to_lowercase());
         let detail = |m: String| format!("may have mixed case, but should otherwise match: {m}");
         errors.extend(wrong.into_iter().map(|m| Error::invalid(&path.child("kind"), kind, detail(m))));

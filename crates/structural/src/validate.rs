@@ -32,7 +32,7 @@ impl Node {
 
     fn type_names(&self) -> &'static str {
         match self.ty {
-            Type::Unset if self.int_or_string => "integer,string",
+            _ if self.int_or_string => "integer,string",
             Type::Unset => "",
             Type::Object => "object",
             Type::Array => "array",
@@ -46,8 +46,8 @@ impl Node {
     fn takes(&self, value: &Value) -> bool {
         match (self.ty, value) {
             (_, Value::Null) => self.nullable || self.type_names().is_empty(),
-            (Type::Unset, _) if !self.int_or_string => true,
-            (Type::Unset, value) => matches!(type_name(value), "integer" | "string"),
+            (_, value) if self.int_or_string => matches!(type_name(value), "integer" | "string"),
+            (Type::Unset, _) => true,
             (Type::Number, Value::Int(_) | Value::Float(_)) => true,
             (_, value) => type_name(value) == self.type_names(),
         }
@@ -362,8 +362,8 @@ mod tests {
                 <nil>: Invalid value: "": "spec.list[0]" must not validate the schema (not)
                 spec.map.x: Invalid value: "integer": spec.map.x in body must be of type boolean: "integer"
                 spec.name: Invalid value: "äöüé": spec.name in body should match '^[a-z]*$'
-                spec.nested.apiVersion: Required value: must not be empty
-                spec.nested.kind: Required value: must not be empty
+                spec.nested.apiVersion: Required value
+                spec.nested.kind: Required value
                 spec.keyed[1]: Duplicate value: {"k":"1"}
                 spec.set[1]: Duplicate value: "a"
             "#]],

@@ -177,7 +177,19 @@ fn validate_names(c: &Value, errors: &mut Errors) {
 
 /// The versions that objects may be stored in must all be there to read them.
 fn validate_stored_versions(c: &Value, errors: &mut Errors) {
-    let names: Vec<&str> = c.array_at(&["spec", "versions"]).iter().map(|v| text(v, &["name"])).collect();
+    let versions = c.array_at(&["spec", "versions"]);
+    let names: Vec<&str> = versions.iter().map(|v| text(v, &["name"])).collect();
+    let (at, all) = (Path::new("status.storedVersions"), &c["status"]["storedVersions"]);
+    if all.is_empty() {
+        errors.push(Error::invalid(&at, all, "must have at least one stored version"));
+        return;
+    }
+    for version in versions.iter().filter(|v| v.bool_at(&["storage"]) == Some(true)) {
+        if !c.array_at(&["status", "storedVersions"]).contains(&version["name"]) {
+            let detail = format!("must have the storage version {}", text(version, &["name"]));
+            errors.push(Error::invalid(&at, all, detail));
+        }
+    }
     for (i, stored) in c.array_at(&["status", "storedVersions"]).iter().enumerate() {
         let stored = stored.as_str().unwrap_or_default();
         if !names.contains(&stored) {
@@ -186,7 +198,7 @@ fn validate_stored_versions(c: &Value, errors: &mut Errors) {
                  until a storage migration ensures no data remains persisted in {stored} and removes {stored} from \
                  status.storedVersions"
             );
-            errors.push(Error::invalid(&Path::new("status.storedVersions").index(i), stored, detail));
+            errors.push(Error::invalid(&at.index(i), stored, detail));
         }
     }
 }
@@ -208,7 +220,7 @@ fn validate_versions(c: &Value, errors: &mut Errors) {
         let schema = &version["schema"]["openAPIV3Schema"];
         let here = at.child("schema.openAPIV3Schema");
         if schema.is_null() {
-            errors.push(Error::required(&here, "schemas are required"));
+            errors.push(Error::required(&here, "because otherwise all fields are pruned"));
         } else {
             errors.extend(schemas::schema(schema, &here));
         }
@@ -234,16 +246,16 @@ fn validate_columns(version: &Value, path: &Path, errors: &mut Errors) {
             errors.push(Error::required(&at.child("name"), ""));
         }
         if ty.is_empty() {
-            let list = COLUMN_TYPES.join(", ");
-            errors.push(Error::required(&at.child("type"), format!("must be one of {list}")));
+            errors.push(Error::required(&at.child("type"), format!("must be one of {}", COLUMN_TYPES.join(","))));
         } else if !COLUMN_TYPES.contains(&ty) {
-            errors.push(Error::invalid(&at.child("type"), ty, format!("must be one of {}", COLUMN_TYPES.join(", "))));
+            errors.push(Error::invalid(&at.child("type"), ty, format!("must be one of {}", COLUMN_TYPES.join(","))));
         }
         if !format.is_empty() && !COLUMN_FORMATS.contains(&format) {
-            let detail = format!("must be one of {}", COLUMN_FORMATS.join(", "));
+            let detail = format!("must be one of {}", COLUMN_FORMATS.join(","));
             errors.push(Error::invalid(&at.child("format"), format, detail));
         }
-        let at = at.child("jsonPath");
+        // Compat: upstream's internal name of the field.
+        let at = at.child("JSONPath");
         match JsonPath::parse(json_path) {
             _ if json_path.is_empty() => errors.push(Error::required(&at, "")),
             _ if !json_path.starts_with('.') => {
@@ -294,7 +306,7 @@ fn validate_selectable(version: &Value, schema: &Value, path: &Path, errors: &mu
             continue;
         }
         let Some(steps) = JsonPath::simple(json_path) else {
-            errors.push(Error::invalid(&at, json_path, "is an invalid path: must be a simple path of fields"));
+            errors.push(Error::invalid(&at, json_path, "is an invalid path: must be a simple json path starting with ."));
             continue;
         };
         if steps.fields()[0] == "metadata" {
@@ -304,11 +316,11 @@ fn validate_selectable(version: &Value, schema: &Value, path: &Path, errors: &mu
         let found = steps.fields().iter().try_fold(schema, |at, name| at.at(&["properties", name]));
         match found.map(|f| text(f, &["type"])) {
             Some("string" | "integer" | "boolean") => {}
-            Some(ty) => {
-                let detail = format!("must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed, not {ty:?}");
+            _ => {
+                let detail = "must point to a field of type string, boolean or integer. Enum string fields and strings with \
+                              formats are allowed.";
                 errors.push(Error::invalid(&at, json_path, detail));
             }
-            None => errors.push(Error::invalid(&at, json_path, "must point to a field that the schema specifies")),
         }
         if all[..i].iter().any(|f| text(f, &["jsonPath"]) == json_path) {
             errors.push(Error::duplicate(&at, json_path));

@@ -98,9 +98,13 @@ fn accept(
     if review_version != "v1beta1" && answered != uid {
         return Err(format!("failed: expected response.uid={uid:?}, got {answered:?}"));
     }
-    if text(response, &["result", "status"]) != "Success" {
-        let why = text(response, &["result", "message"]);
-        return Err(format!("failed: {}", if why.is_empty() { "unknown error" } else { why }));
+    if response.is_null() {
+        return Err("failed: no response provided".into());
+    }
+    match (text(response, &["result", "status"]), text(response, &["result", "message"])) {
+        ("Success", _) => {}
+        (status, "") => return Err(format!("failed: response.result.status was '{status}', not 'Success'")),
+        (_, why) => return Err(format!("failed: {why}")),
     }
     let converted = response.array_at(&["convertedObjects"]);
     if converted.len() != asked.len() {
@@ -124,12 +128,12 @@ fn accept(
 
 fn with_metadata_of(new: &Value, old: &Value) -> Result<Value, String> {
     if new["metadata"].as_object().is_none() {
-        return Err(format!("missing metadata in converted object: it is {}", new["metadata"].type_name()));
+        return Err("missing metadata in converted object".into());
     }
-    for member in ["uid", "name", "namespace"] {
+    for (member, word) in [("uid", "UID"), ("name", "name"), ("namespace", "namespace")] {
         let (now, was) = (text(new, &["metadata", member]), text(old, &["metadata", member]));
         if now != was {
-            return Err(format!("must have the same {member}: {now} != {was}"));
+            return Err(format!("must have the same {word}: {now} != {was}"));
         }
     }
     let mut out = new.clone();

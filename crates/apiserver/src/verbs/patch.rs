@@ -3,6 +3,7 @@
 //! Invariant: a patch is applied to the newest version, again when that changed in between.
 
 use meta::schema::TypeRef;
+use meta::schema::prune::DecodeError;
 use meta::{Reason, Status, Value, patch as patches};
 
 use crate::body::Response;
@@ -95,6 +96,9 @@ pub fn patched(call: &Call, old: &Value, patch: &Patch, validation: Validation) 
         Ok(notes) => notes,
         Err(error) => return Err(not_of_the_kind(patch, &changed(call, old, patch)?, &error.0)),
     };
+    if validation == Validation::Strict && !notes.is_empty() {
+        return Err(not_of_the_kind(patch, &changed(call, old, patch)?, &DecodeError::strict(&notes).0));
+    }
     decode::report(call, notes, validation, call.path.version.as_str(), &served.kind)?;
     write::to_stored(call, &mut document);
     metadata::check_names(call, &call.target, &mut document)?;
