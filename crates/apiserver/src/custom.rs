@@ -131,7 +131,7 @@ impl Custom {
             id: IDS.fetch_add(1, Ordering::Relaxed),
             schema: graph,
             root,
-            node: Node::read(schema),
+            node: structural::compile(schema),
             columns: columns_of(version),
             selectable: fields.collect(),
             scale: scale.map(|s| Scale {
@@ -181,9 +181,7 @@ impl Custom {
                 }
             }
         }
-        if errors.is_empty() {
-            errors.extend(structural::validate_rules(&self.node, new, old));
-        }
+        structural::validate_rules(&self.node, new, old, &mut errors);
         errors
     }
 

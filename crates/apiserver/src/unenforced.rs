@@ -58,9 +58,6 @@ pub fn warning(group: &str, kind: &str, document: &Value) -> Option<String> {
         let text = "knarr gives services of type LoadBalancer no external address yet; see docs/compatibility.md";
         return balanced.then(|| text.to_string());
     }
-    if (group, kind) == ("apiextensions.k8s.io", "CustomResourceDefinition") {
-        return api::kinds::customresourcedefinition::warnings(document).pop();
-    }
     let (.., lacks) = KINDS.iter().find(|(g, k, _)| (*g, *k) == (group, kind))?;
     Some(format!("knarr stores {kind} objects but {lacks}; see docs/compatibility.md"))
 }

@@ -6,7 +6,7 @@
 use meta::Value;
 use meta::field::{Error, Errors, Path};
 
-use crate::{Node, Type, lists, pattern};
+use crate::{Node, Type, lists, pattern, rules};
 
 /// Deeper schemas are refused: everything here recurses.
 const DEPTH_MAX: usize = 100;
@@ -27,17 +27,9 @@ pub fn schema(schema: &Value, path: &Path) -> Errors {
     complete(schema, schema, path, path, &mut errors);
     if errors.is_empty() {
         defaults(schema, path, &mut errors);
+        rules::check(schema, path, &mut errors);
     }
     errors
-}
-
-/// What who writes the definition has to know.
-pub fn warnings(schema: &Value) -> Vec<String> {
-    let mut all = Vec::new();
-    if Node::read(schema).has_rules() {
-        all.push("knarr does not enforce x-kubernetes-validations yet: the rules of this definition are stored only; see docs/compatibility.md".into());
-    }
-    all
 }
 
 fn text<'v>(schema: &'v Value, key: &str) -> &'v str {

@@ -17,10 +17,11 @@ mod rules;
 mod validate;
 
 pub use path::JsonPath;
-pub use rules::validate_rules;
+pub use rules::{compile, validate_rules};
 
 use meta::Value;
 use regex::Regex;
+use rules::Rule;
 
 /// The type that a schema names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -74,11 +75,13 @@ pub struct Node {
     pub embedded: bool,
     pub int_or_string: bool,
     pub list: ListType,
-    /// `x-kubernetes-validations` as they are written.
-    pub rules: Vec<Value>,
+    /// `x-kubernetes-validations`; empty until `compile` has read them.
+    rules: Vec<Rule>,
     checks: Checks,
     /// There is a default here or below.
     defaults_below: bool,
+    /// There are rules here or below.
+    rules_below: bool,
 }
 
 /// What a value must hold beside its type.
@@ -136,9 +139,10 @@ impl Node {
                 "map" => ListType::Map(texts("x-kubernetes-list-map-keys")),
                 _ => ListType::Atomic,
             },
-            rules: schema.array_at(&["x-kubernetes-validations"]).to_vec(),
+            rules: Vec::new(),
             checks: Checks::read(schema),
             defaults_below: false,
+            rules_below: false,
         };
         let has = |n: &Node| n.default.is_some() || n.defaults_below;
         node.defaults_below = node.properties.iter().any(|(_, p)| has(p))
@@ -154,13 +158,6 @@ impl Node {
     /// The schema of what stands under `key` of an object.
     pub fn child(&self, key: &str) -> Option<&Node> {
         self.property(key).or(self.values.as_deref())
-    }
-
-    /// There are rules in CEL here or below.
-    pub fn has_rules(&self) -> bool {
-        !self.rules.is_empty()
-            || self.properties.iter().any(|(_, p)| p.has_rules())
-            || [&self.values, &self.items].into_iter().flatten().any(|n| n.has_rules())
     }
 }
 

@@ -31,8 +31,12 @@ impl Node {
     }
 
     fn type_names(&self) -> &'static str {
+        if self.int_or_string { "integer,string" } else { self.written_type() }
+    }
+
+    /// The type as the schema names it.
+    pub(crate) fn written_type(&self) -> &'static str {
         match self.ty {
-            _ if self.int_or_string => "integer,string",
             Type::Unset => "",
             Type::Object => "object",
             Type::Array => "array",

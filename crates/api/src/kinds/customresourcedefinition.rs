@@ -72,16 +72,6 @@ pub const APPROVED: &str = "api-approved.kubernetes.io";
 /// Holds a definition until its objects are gone.
 pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-/// What who writes a definition has to know.
-pub fn warnings(c: &Value) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    for version in c.array_at(&["spec", "versions"]) {
-        all.extend(schemas::warnings(&version["schema"]["openAPIV3Schema"]));
-    }
-    all.dedup();
-    all
-}
-
 fn defaults(c: &mut Value) {
     let spec = c.slot(&["spec"]);
     let kind = text(spec, &["names", "kind"]).to_string();
@@ -218,20 +208,32 @@ fn validate_versions(c: &Value, errors: &mut Errors) {
             errors.push(Error::invalid(&path, &c["spec"]["versions"], detail));
         }
         let schema = &version["schema"]["openAPIV3Schema"];
-        let here = at.child("schema.openAPIV3Schema");
+        // Compat: what all versions have alike stands beside them in upstream's internal version, and in its errors.
+        let place = |member: &str, alike: &str| match versions.iter().all(|v| v[member] == version[member]) {
+            true if i > 0 => None,
+            true => Some(Path::new("spec").child(alike)),
+            false => Some(at.child(member)),
+        };
         if schema.is_null() {
-            errors.push(Error::required(&here, "because otherwise all fields are pruned"));
-        } else {
-            errors.extend(schemas::schema(schema, &here));
+            let detail = "because otherwise all fields are pruned";
+            errors.push(Error::required(&at.child("schema.openAPIV3Schema"), detail));
+        } else if let Some(at) = place("schema", "validation") {
+            errors.extend(schemas::schema(schema, &at.child("openAPIV3Schema")));
         }
         if version.get("deprecationWarning").is_some() && version.bool_at(&["deprecated"]) != Some(true) {
             let detail = "can only be set for deprecated versions";
             let text = text(version, &["deprecationWarning"]);
             errors.push(Error::invalid(&at.child("deprecationWarning"), text, detail));
         }
-        validate_columns(version, &at.child("additionalPrinterColumns"), errors);
-        validate_scale(version, &at.child("subresources.scale"), errors);
-        validate_selectable(version, schema, &at.child("selectableFields"), errors);
+        if let Some(at) = place("additionalPrinterColumns", "additionalPrinterColumns") {
+            validate_columns(version, &at, errors);
+        }
+        if let Some(at) = place("subresources", "subresources") {
+            validate_scale(version, &at.child("scale"), errors);
+        }
+        if let Some(at) = place("selectableFields", "selectableFields") {
+            validate_selectable(version, schema, &at, errors);
+        }
     }
 }
 
@@ -309,18 +311,18 @@ fn validate_selectable(version: &Value, schema: &Value, path: &Path, errors: &mu
             errors.push(Error::invalid(&at, json_path, "is an invalid path: must be a simple json path starting with ."));
             continue;
         };
-        if steps.fields()[0] == "metadata" {
-            errors.push(Error::invalid(&at, json_path, "must not point to fields in metadata"));
-            continue;
-        }
         let found = steps.fields().iter().try_fold(schema, |at, name| at.at(&["properties", name]));
-        match found.map(|f| text(f, &["type"])) {
-            Some("string" | "integer" | "boolean") => {}
+        let detail = match found.map(|f| text(f, &["type"])) {
+            None => "is an invalid path: does not refer to a valid field",
+            _ if steps.fields()[0] == "metadata" => "must not point to fields in metadata",
+            Some("string" | "integer" | "boolean") => "",
             _ => {
-                let detail = "must point to a field of type string, boolean or integer. Enum string fields and strings with \
-                              formats are allowed.";
-                errors.push(Error::invalid(&at, json_path, detail));
+                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are \
+                 allowed."
             }
+        };
+        if !detail.is_empty() {
+            errors.push(Error::invalid(&at, json_path, detail));
         }
         if all[..i].iter().any(|f| text(f, &["jsonPath"]) == json_path) {
             errors.push(Error::duplicate(&at, json_path));

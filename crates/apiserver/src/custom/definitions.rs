@@ -317,7 +317,7 @@ async fn finalize(shared: &Arc<Shared>, own: &Arc<Served>, name: &str, definitio
                 }
             }
             shared.storage.fresh().await?;
-            if storage.cache.len() > 0 {
+            if !storage.cache.is_empty() {
                 return Ok(false);
             }
         }

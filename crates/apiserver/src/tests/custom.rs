@@ -20,7 +20,7 @@ fn schema() -> Value {
         "spec": {"type": "object", "required": ["size"], "properties": {
             "size": {"type": "integer", "minimum": 1, "maximum": 10},
             "color": {"type": "string", "enum": ["red", "green"], "default": "red"},
-            "replicas": {"type": "integer", "default": 1},
+            "replicas": {"type": "integer", "default": 1, "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "may not shrink"}]},
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
                 "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "port": {"type": "integer"}}}},
@@ -160,7 +160,7 @@ async fn refusals_in_upstreams_words() {
     hold(
         widget("a", json!({"size": "x", "color": "blue", "ports": [{"name": "a"}, {"name": "a"}, {}]})),
         "",
-        expect![[r#"422 Invalid Widget.example.com "a" is invalid: [spec.color: Unsupported value: "blue": supported values: "red", "green", spec.ports[2].name: Required value, spec.size: Invalid value: "string": spec.size in body must be of type integer: "string", spec.ports[1]: Duplicate value: {"name":"a"}]"#]],
+        expect![[r#"422 Invalid Widget.example.com "a" is invalid: [spec.color: Unsupported value: "blue": supported values: "red", "green", spec.ports[2].name: Required value, spec.size: Invalid value: "string": spec.size in body must be of type integer: "string", spec.ports[1]: Duplicate value: {"name":"a"}, <nil>: Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation]"#]],
     )
     .await;
     hold(
@@ -175,7 +175,10 @@ async fn refusals_in_upstreams_words() {
         expect![[r#"400 BadRequest Widget in version "v1" cannot be handled as a Widget: json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string"#]],
     )
     .await;
-    cluster.ok(Method::POST, WIDGETS, widget("a", json!({"size": 1}))).await;
+    cluster.ok(Method::POST, WIDGETS, widget("a", json!({"size": 1, "replicas": 2}))).await;
+    let answer = cluster.call(Method::PATCH, &format!("{WIDGETS}/a"), json!({"spec": {"replicas": 1}})).await;
+    expect![[r#"422 Invalid Widget.example.com "a" is invalid: spec.replicas: Invalid value: 1: may not shrink"#]]
+        .assert_eq(&shown(&answer));
     let answer =
         cluster.raw(Method::PATCH, &format!("{WIDGETS}/a"), "application/strategic-merge-patch+json", "{}").await;
     expect!["415 UnsupportedMediaType the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"].assert_eq(&shown(&answer));
@@ -187,7 +190,7 @@ async fn refusals_in_upstreams_words() {
         {"type": "object", "properties": {"spec": {"properties": {"a": {"type": "integer", "default": "x"}}}}}}})],
     );
     let answer = cluster.call(Method::POST, DEFINITIONS, bad).await;
-    expect![[r#"422 Invalid CustomResourceDefinition.apiextensions.k8s.io "things.example.com" is invalid: spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields"#]].assert_eq(&shown(&answer));
+    expect![[r#"422 Invalid CustomResourceDefinition.apiextensions.k8s.io "things.example.com" is invalid: spec.validation.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields"#]].assert_eq(&shown(&answer));
 
     cluster.ok(Method::POST, DEFINITIONS, definition("wieners", "Widget")).await;
     cluster.until("wieners.example.com", |d| d.is_some_and(|d| condition(d, "NamesAccepted") == "False")).await;
