@@ -51,11 +51,12 @@ fn condition<'v>(definition: &'v Value, name: &str) -> &'v str {
 impl Cluster {
     /// Waits until a definition is as is wanted; `None` when it is gone.
     async fn until(&self, name: &str, holds: impl Fn(Option<&Value>) -> bool) {
-        let path = format!("{DEFINITIONS}?watch=true&fieldSelector=metadata.name={name}");
-        let answer = self.call(Method::GET, &format!("{DEFINITIONS}/{name}"), Value::Null).await;
-        if holds(Some(&answer.body).filter(|_| answer.code == 200)) {
+        let list = self.get(&format!("{DEFINITIONS}?fieldSelector=metadata.name={name}")).await;
+        if holds(list.array_at(&["items"]).first()) {
             return;
         }
+        let path =
+            format!("{DEFINITIONS}?watch=true&fieldSelector=metadata.name={name}&resourceVersion={}", version(&list));
         let mut lines = Lines::new(self.send(self.request(Method::GET, &path, "", "")).await);
         loop {
             let event = lines.next().await.expect("the watch goes on");

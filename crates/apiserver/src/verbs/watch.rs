@@ -292,17 +292,21 @@ impl Watcher {
     }
 
     async fn initial_custom(&mut self) -> Option<Bytes> {
-        let mut found = Vec::new();
-        for first in self.first.by_ref().take(BATCH) {
-            match first {
-                First::Object(object) => found.push((EventType::Added, object)),
-                First::Event(event) => found.extend(
-                    event.seen_by(|o| self.filter.matches(o)).and_then(|k| Some((k, event.object(k)?.clone()))),
-                ),
+        let mut bytes = None;
+        while bytes.is_none() && self.first.len() > 0 {
+            let mut found = Vec::new();
+            for first in self.first.by_ref().take(BATCH) {
+                match first {
+                    First::Object(object) => found.push((EventType::Added, object)),
+                    First::Event(event) => found.extend(
+                        event.seen_by(|o| self.filter.matches(o)).and_then(|k| Some((k, event.object(k)?.clone()))),
+                    ),
+                }
             }
+            bytes = self.encode_custom(found).await;
         }
-        let mut bytes = self.encode_custom(found).await;
         if self.first.len() == 0
+            && !self.finished
             && let Some(revision) = self.mark_initial.take()
         {
             let mark = self.bookmark(revision, true);
@@ -319,7 +323,7 @@ impl Watcher {
             Ok(objects) => kinds.into_iter().zip(objects).for_each(|(kind, object)| self.line(kind, &object, &mut out)),
             Err(status) => {
                 self.finished = true;
-                out = error_line(&status);
+                out = document_line(self.format, "ERROR", status.to_value());
             }
         }
         (!out.is_empty()).then(|| out.into())
