@@ -5,9 +5,9 @@
 
 use crate::schema;
 use meta::schema::TypeRef;
-use meta::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
+use meta::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource, Value};
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 pub type Text = Cow<'static, str>;
 
@@ -56,6 +56,8 @@ pub struct Resource {
     pub storage: GroupVersion,
     /// The root type's full name in `schema()`; empty for custom resources.
     pub type_name: Text,
+    /// The schema of a custom resource, as its definition says it.
+    pub schema: Option<Arc<Value>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -244,6 +246,7 @@ fn parse_resource(line: &'static str) -> Option<Resource> {
         prefix: Cow::Borrowed(prefix),
         storage: GroupVersion::new(&*undash(storage_group), storage_version),
         type_name: Cow::Borrowed(type_name),
+        schema: None,
     };
     for word in rest {
         match word.split_once('=')? {

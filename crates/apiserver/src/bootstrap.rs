@@ -16,6 +16,7 @@ use crate::admission::priority::HIGHEST_USER_VALUE;
 use crate::call::Call;
 use crate::flow::defaults;
 use crate::options::WriteOptions;
+use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Verb};
 use crate::shared::Shared;
 use crate::user::User;
@@ -115,11 +116,16 @@ pub fn own_call(
     name: &str,
 ) -> Result<Call, Status> {
     let served = shared.registry.stored(group, resource).ok_or_else(Status::unknown_resource)?;
+    Ok(own_call_on(shared, verb, served, namespace, name))
+}
+
+/// A call of the server's own, for a resource at hand.
+pub fn own_call_on(shared: &Arc<Shared>, verb: Verb, served: Arc<Served>, namespace: &str, name: &str) -> Call {
     let path = ResourcePath {
-        group: group.into(),
+        group: served.info.group.to_string(),
         version: served.info.version.to_string(),
         namespace: namespace.into(),
-        resource: resource.into(),
+        resource: served.info.plural.to_string(),
         name: if verb == Verb::Create { String::new() } else { name.into() },
         subresource: String::new(),
         rest: String::new(),
@@ -127,7 +133,7 @@ pub fn own_call(
     };
     let user = User::loopback();
     debug_assert!(path.verb(&Method::GET, &Query::default()).is_some());
-    Ok(Call::new(shared.clone(), user, verb, path, Query::default(), HeaderMap::new(), Accept::JSON, served, true))
+    Call::new(shared.clone(), user, verb, path, Query::default(), HeaderMap::new(), Accept::JSON, served, true)
 }
 
 async fn ensure(

@@ -86,7 +86,11 @@ pub enum ParseFailure {
 /// The object in the body, checked against the resource's kind, pruned, with unknown fields reported.
 pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value, Status> {
     let served = &call.served;
-    typed(call, body, validation, &served.api_version, &served.kind, served.ty)
+    let (mut value, duplicates) = read(call, body, &served.api_version, &served.kind)?;
+    let mut notes = repeated(&duplicates);
+    notes.extend(served.strip(&mut value).map_err(|e| e.status(&served.info.version, &served.kind))?);
+    report(call, notes, validation, &served.info.version, &served.kind)?;
+    Ok(value)
 }
 
 /// As `object`, for a body of another kind than the resource's, such as a Scale.
@@ -98,6 +102,13 @@ pub fn typed(
     kind: &str,
     ty: Option<TypeRef<'static>>,
 ) -> Result<Value, Status> {
+    let (mut value, duplicates) = read(call, body, api_version, kind)?;
+    prune(call, &mut value, duplicates, validation, api_version, kind, ty)?;
+    Ok(value)
+}
+
+/// The document in the body, of the right kind by its own word, and what stood twice in it.
+fn read(call: &Call, body: &[u8], api_version: &str, kind: &str) -> Result<(Value, Vec<String>), Status> {
     if call.served.info.type_name.is_empty() && media_type(&call.headers) == meta::protobuf::MEDIA_TYPE {
         return Err(Status::unsupported_media_type(&MEDIA_TYPES[..2]));
     }
@@ -106,8 +117,11 @@ pub fn typed(
         ParseFailure::Text(text) => unrecognized(kind, &text, body),
     })?;
     check_kind(&mut value, api_version, kind, body)?;
-    prune(call, &mut value, duplicates, validation, api_version, kind, ty)?;
-    Ok(value)
+    Ok((value, duplicates))
+}
+
+fn repeated(duplicates: &[String]) -> Vec<String> {
+    duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect()
 }
 
 /// Drops what the type does not know: an error, a warning or nothing, as was asked for.
@@ -121,7 +135,7 @@ pub fn prune(
     ty: Option<TypeRef<'static>>,
 ) -> Result<(), Status> {
     let version = api_version.rsplit('/').next().unwrap_or_default();
-    let mut notes: Vec<String> = duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect();
+    let mut notes = repeated(&duplicates);
     notes.extend(strip(value, api_version, kind, ty).map_err(|e| e.status(version, kind))?);
     report(call, notes, validation, version, kind)
 }

@@ -4,9 +4,11 @@
 //! ends (history was compacted away under it), everything is scanned anew and watchers that saw the old state end.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use compact_str::CompactString;
 use meta::Status;
@@ -29,8 +31,11 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 pub struct Feed {
     store: Arc<dyn Store>,
-    /// By prefix, such as `/registry/services/specs/`.
-    caches: HashMap<String, Arc<Cache>>,
+    /// By prefix, such as `/registry/services/specs/`. Those of custom resources come when there are keys of theirs,
+    /// whether somebody serves them or not, and stay.
+    caches: ArcSwap<HashMap<String, Arc<Cache>>>,
+    /// The revision of the last scan: what came before it is unknown to caches made since.
+    scanned: AtomicU64,
     applied: watch::Sender<u64>,
     /// Asks the store's watch how far it is.
     ask: Mutex<Option<ProgressRequester>>,
@@ -46,7 +51,14 @@ impl Feed {
         fresh_within: Duration,
         shutdown: CancellationToken,
     ) -> Result<Arc<Feed>, StoreError> {
-        let feed = Arc::new(Feed { store, caches, applied: watch::channel(0).0, ask: Mutex::default(), fresh_within });
+        let feed = Arc::new(Feed {
+            store,
+            caches: ArcSwap::from_pointee(caches),
+            scanned: AtomicU64::new(0),
+            applied: watch::channel(0).0,
+            ask: Mutex::default(),
+            fresh_within,
+        });
         let revision = feed.scan().await?;
         let follower = feed.clone();
         tokio::spawn(async move {
@@ -88,7 +100,7 @@ impl Feed {
     }
 
     async fn scan(&self) -> Result<u64, StoreError> {
-        let mut found: HashMap<&str, Vec<Arc<Object>>> = HashMap::new();
+        let mut found: HashMap<String, Vec<Arc<Object>>> = HashMap::new();
         let end = prefix_end(ROOT.as_bytes());
         let mut start = Bytes::from_static(ROOT.as_bytes());
         let mut revision = 0;
@@ -100,10 +112,13 @@ impl Feed {
                 revision = page.revision;
             }
             for kv in &page.kvs {
-                if let Some((prefix, key)) = self.split(&kv.key)
+                if let Some((prefix, key, _)) = self.split(&kv.key)
                     && let Some(object) = read(key, kv)
                 {
-                    found.entry(prefix).or_default().push(object);
+                    match found.get_mut(prefix) {
+                        Some(objects) => objects.push(object),
+                        None => drop(found.insert(prefix.to_string(), vec![object])),
+                    }
                 }
             }
             match page.kvs.last() {
@@ -111,7 +126,8 @@ impl Feed {
                 _ => break,
             }
         }
-        for (prefix, cache) in &self.caches {
+        self.scanned.store(revision, Ordering::Release);
+        for (prefix, cache) in self.caches.load().iter() {
             cache.reset(found.remove(prefix.as_str()).unwrap_or_default(), revision);
         }
         self.applied.send_replace(revision);
@@ -159,10 +175,9 @@ impl Feed {
 
     /// Hands a batch to the caches: runs of changes to one resource in one step.
     fn apply(&self, batch: WatchBatch) {
-        let mut pending: Option<(&Arc<Cache>, Vec<Change>)> = None;
+        let mut pending: Option<(Arc<Cache>, Vec<Change>)> = None;
         for event in &batch.events {
-            let Some((prefix, key)) = self.split(&event.kv.key) else { continue };
-            let cache = &self.caches[prefix];
+            let Some((_, key, cache)) = self.split(&event.kv.key) else { continue };
             let new = match event.kind {
                 EventKind::Put => match read(key, &event.kv) {
                     Some(object) => Some(object),
@@ -172,7 +187,7 @@ impl Feed {
             };
             let change = (CompactString::from(key), event.kv.mod_revision, new);
             match &mut pending {
-                Some((of, changes)) if Arc::ptr_eq(of, cache) => changes.push(change),
+                Some((of, changes)) if Arc::ptr_eq(of, &cache) => changes.push(change),
                 _ => {
                     if let Some((of, changes)) = pending.replace((cache, vec![change])) {
                         of.apply(changes);
@@ -190,18 +205,37 @@ impl Feed {
         });
     }
 
-    /// The resource's prefix and the key below it.
-    fn split<'s, 'k>(&'s self, key: &'k [u8]) -> Option<(&'s str, &'k str)> {
+    /// The resource's prefix, the key below it, and its cache.
+    fn split<'k>(&self, key: &'k [u8]) -> Option<(&'k str, &'k str, Arc<Cache>)> {
         let key = std::str::from_utf8(key).ok()?;
         let mut at = ROOT.len();
         // Prefixes have one or two segments below the root, in the case of custom resources too.
         for _ in 0..2 {
             at += key.get(at..)?.find('/')? + 1;
-            if let Some((prefix, _)) = self.caches.get_key_value(&key[..at]) {
-                return Some((prefix, &key[at..]));
+            if let Some(cache) = self.caches.load().get(&key[..at]) {
+                return Some((&key[..at], &key[at..], cache.clone()));
             }
         }
-        None
+        // A group of custom resources is a domain.
+        let group = key[ROOT.len()..].split('/').next()?;
+        group.contains('.').then(|| (&key[..at], &key[at..], self.cache(&key[..at])))
+    }
+
+    /// The cache of a prefix of custom resources; complete from the moment it exists.
+    pub fn cache(&self, prefix: &str) -> Arc<Cache> {
+        if let Some(cache) = self.caches.load().get(prefix) {
+            return cache.clone();
+        }
+        self.caches.rcu(|caches| {
+            let mut caches = HashMap::clone(caches);
+            caches.entry(prefix.to_string()).or_insert_with(|| {
+                let cache = Arc::new(Cache::default());
+                cache.reset([], self.scanned.load(Ordering::Acquire));
+                cache
+            });
+            caches
+        });
+        self.caches.load().get(prefix).cloned().unwrap_or_default()
     }
 }
 

@@ -68,8 +68,16 @@ impl Filter {
         if self.fields.is_everything() {
             return true;
         }
-        let own: &[(CompactString, CompactString)] =
-            if self.custom { object.fields(|document| self.served.fields(document)) } else { &[] };
+        let read;
+        let own: &[(CompactString, CompactString)] = match &self.served.custom {
+            _ if !self.custom => &[],
+            // Which fields these are changes with the definition, so they are not kept.
+            Some(_) => {
+                read = self.served.fields(&object.document_without_owners());
+                &read
+            }
+            None => object.fields(|document| self.served.fields(document)),
+        };
         self.fields.matches_with(|field| match field {
             "metadata.name" => &object.name,
             "metadata.namespace" => &object.namespace,

@@ -18,6 +18,7 @@ use crate::accept::{Accept, Offer};
 use crate::authz::{self, Ask};
 use crate::body::{Body, Request, Response};
 use crate::call::Call;
+use crate::custom::definitions;
 use crate::flow::{self, Class, Digest, Seats};
 use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
@@ -166,16 +167,23 @@ async fn resource(
         let gr = meta::GroupResource::new(&path.group, &path.resource);
         return Err(Status::forbidden(&gr, &path.name, authz::refusal(&user, &ask)));
     }
-    let served = shared.registry.find(&path.group, &path.version, &path.resource);
+    let find = || shared.registry.find(&path.group, &path.version, &path.resource);
+    let mut served = find();
+    if served.is_none() && path.group.contains('.') {
+        // A definition may just have been established, here or by another server.
+        shared.storage.fresh().await?;
+        definitions::sync(&shared);
+        served = find();
+    }
     let (found, seats) = enter(&shared, &user, verb, &path, &query, served.as_deref()).await;
     *class = found;
     let seats = seats?;
-    let Some(served) = served else { return unknown(&path) };
+    let Some(served) = served else { return unknown(&shared, &path) };
     check_name(&path)?;
     let offer = Offer::of(served.info.type_name.is_empty(), verb == Verb::Watch);
     let accept = Accept::parse(request.headers(), offer)?;
     let started = Instant::now();
-    let connects = connect::takes(verb, &path.resource, &path.subresource);
+    let connects = served.custom.is_none() && connect::takes(verb, &path.resource, &path.subresource);
     // A stream's headers go on to the kubelet with the request.
     let headers = if connects { request.headers().clone() } else { std::mem::take(request.headers_mut()) };
     let call = Arc::new(Call::new(shared, user, verb, path, query, headers, accept, served, connection.is_near));
@@ -183,6 +191,9 @@ async fn resource(
         let answer = connect::connect(call.clone(), request).await;
         record(&call, &answer, started);
         return answer;
+    }
+    if let Some(text) = call.served.custom.as_ref().and_then(|c| c.deprecation.as_ref()) {
+        call.warn(text.as_str());
     }
     let body = decode::bytes(request.into_body(), call.shared.config.limits.body_bytes).await?;
     let working = call.clone();
@@ -235,8 +246,8 @@ fn check_name(path: &ResourcePath) -> Result<(), Status> {
 }
 
 /// Compat: an unknown resource of a known group version is a Status, anything else plain text (go-restful's routing).
-fn unknown(path: &ResourcePath) -> Result<Response, Status> {
-    let known = api::resource::all().iter().any(|r| r.group == path.group && r.version == path.version);
+fn unknown(shared: &Shared, path: &ResourcePath) -> Result<Response, Status> {
+    let known = shared.registry.resources().iter().any(|r| r.group == path.group && r.version == path.version);
     if known { Err(Status::unknown_resource()) } else { Ok(paths::not_found()) }
 }
 

@@ -34,7 +34,7 @@ impl Leases {
 
     /// The lease that an object is written with; 0 for one that stays.
     pub async fn for_new(&self, call: &Call, served: &Served) -> Result<i64, Status> {
-        if served.info.plural != "events" {
+        if served.info.plural != "events" || served.custom.is_some() {
             return Ok(0);
         }
         self.event(&*call.shared.storage.store).await

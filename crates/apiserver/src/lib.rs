@@ -17,6 +17,7 @@ mod compaction;
 pub mod config;
 mod connect;
 mod convert;
+mod custom;
 mod decode;
 mod drain;
 mod event;
@@ -52,6 +53,7 @@ mod unenforced;
 mod user;
 mod verbs;
 mod view;
+pub mod webhook;
 mod write;
 mod yaml;
 

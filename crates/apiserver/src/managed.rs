@@ -17,7 +17,7 @@ pub fn created(served: &Served, document: &mut Value, options: &WriteOptions) {
 }
 
 pub fn updated(served: &Served, new: &mut Value, old: &Value, options: &WriteOptions, subresource: &str) {
-    let Some(ty) = served.ty else { return };
+    let Some(ty) = served.tracked() else { return };
     let writer = writer(served, options, subresource);
     if !subresource.is_empty() || !served.has_status {
         return apply::track_update(ty, old, new, &writer);
@@ -60,7 +60,7 @@ pub fn applied(
     options: &WriteOptions,
     subresource: &str,
 ) -> Result<Value, Status> {
-    let Some(ty) = served.ty else {
+    let Some(ty) = served.tracked() else {
         return Err(Status::bad_request(format!("{} cannot be applied by the server", served.gr)));
     };
     apply::apply(ty, live, document, &writer(served, options, subresource), options.force).map_err(|e| e.to_status())

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use api::resource::Resource;
+use compact_str::CompactString;
 
 use crate::registry::Served;
 use crate::request::Verb;
@@ -18,18 +19,19 @@ use crate::shared::Shared;
 /// Upper bounds of the duration histogram, in seconds.
 const BOUNDS_S: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 15.0, 60.0];
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Key {
     verb: Verb,
-    info: &'static Resource,
-    subresource: &'static str,
+    info: Arc<Resource>,
+    subresource: CompactString,
     code: u16,
 }
 
-/// Resources are told apart by where they stand in the one table of them.
+/// Resources are told apart by name: a custom one may go and come again.
 impl Key {
-    fn parts(&self) -> (Verb, *const Resource, &'static str, u16) {
-        (self.verb, std::ptr::from_ref(self.info), self.subresource, self.code)
+    fn parts(&self) -> (Verb, &str, &str, &str, &str, u16) {
+        let Resource { group, version, plural, .. } = &*self.info;
+        (self.verb, group, version, plural, &self.subresource, self.code)
     }
 }
 
@@ -64,9 +66,8 @@ pub struct Metrics {
 impl Metrics {
     /// Counts a finished request.
     pub fn record(&self, verb: Verb, served: &Served, subresource: &str, code: u16, took: Duration) {
-        let info = served.info;
-        let known = info.subresource(subresource).map_or("", |s| &*s.name);
-        let key = Key { verb, info, subresource: known, code };
+        let known = served.info.subresource(subresource).map_or("", |s| &*s.name);
+        let key = Key { verb, info: served.info.clone(), subresource: known.into(), code };
         let found = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         let series = found.unwrap_or_else(|| {
             self.series.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
@@ -85,9 +86,10 @@ pub fn render(shared: &Shared) -> String {
     let metrics = &shared.metrics;
     let mut all: Vec<(Key, Arc<Series>)> = {
         let series = metrics.series.read().unwrap_or_else(PoisonError::into_inner);
-        series.iter().map(|(k, v)| (*k, v.clone())).collect()
+        series.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     };
-    all.sort_by_key(|(k, _)| (&k.info.group, &k.info.plural, &k.info.version, k.subresource, k.verb.metric(), k.code));
+    let order = |k: &Key| (k.info.gvr().to_string(), k.subresource.clone(), k.verb.metric(), k.code);
+    all.sort_by_cached_key(|(k, _)| order(k));
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write_all(&mut out, shared, &all);
@@ -178,8 +180,8 @@ fn labels(key: &Key) -> String {
         Verb::List | Verb::Watch | Verb::DeleteCollection => "cluster",
         _ => "resource",
     };
-    let Resource { group, version, plural: resource, .. } = key.info;
-    let (verb, subresource) = (key.verb.metric(), key.subresource);
+    let Resource { group, version, plural: resource, .. } = &*key.info;
+    let (verb, subresource) = (key.verb.metric(), &key.subresource);
     format!(
         "group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
     )

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -41,6 +42,8 @@ pub struct Object {
     cells: OnceLock<Option<Box<Cells>>>,
     /// The object in protobuf, as it is sent; made at first use.
     message: OnceLock<Bytes>,
+    /// The custom schema under which the bytes can be sent as they are; 0 for none.
+    clean_for: AtomicU32,
 }
 
 impl Object {
@@ -64,6 +67,7 @@ impl Object {
             fields: OnceLock::new(),
             cells: OnceLock::new(),
             message: OnceLock::new(),
+            clean_for: AtomicU32::new(0),
         })
     }
 
@@ -85,7 +89,16 @@ impl Object {
             fields: self.fields.clone(),
             cells: OnceLock::new(),
             message: OnceLock::new(),
+            clean_for: AtomicU32::new(self.clean_for.load(Ordering::Relaxed)),
         }
+    }
+
+    pub fn is_clean_for(&self, schema: u32) -> bool {
+        self.clean_for.load(Ordering::Relaxed) == schema
+    }
+
+    pub fn set_clean_for(&self, schema: u32) {
+        self.clean_for.store(schema, Ordering::Relaxed);
     }
 
     /// The stored bytes, without resourceVersion.

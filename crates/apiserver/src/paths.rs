@@ -3,7 +3,8 @@
 //! Invariant: discovery and OpenAPI are made from the same table that requests are routed by.
 
 use api::openapi::Docs;
-use api::{discovery, openapi, resource};
+use api::resource::Resource;
+use api::{discovery, openapi};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method, StatusCode};
 use meta::{Status, Value, json};
@@ -33,9 +34,10 @@ pub async fn answer(
         return if path == "/" { Err(Status::method_not_allowed()) } else { Ok(not_found()) };
     }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-    let resources = resource::all();
+    let served = shared.registry.resources();
+    let resources = || served.iter().map(|r| &**r);
     match segments.as_slice() {
-        [] => Ok(reply::json(200, index().to_vec())),
+        [] => Ok(reply::json(200, index(resources()).to_vec())),
         ["version"] => Ok(reply::json(200, version().to_vec())),
         ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(shared, path, query).await),
         ["metrics"] => {
@@ -44,19 +46,19 @@ pub async fn answer(
             response.headers_mut().insert(CONTENT_TYPE, kind);
             Ok(response)
         }
-        ["api"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources, true))),
-        ["apis"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources, false))),
+        ["api"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources(), true))),
+        ["apis"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources(), false))),
         ["api"] => plain(headers, Some(discovery::api_versions(&address(shared)))),
-        ["apis"] => plain(headers, Some(discovery::group_list(resources))),
-        ["api", version] => plain(headers, discovery::resource_list(resources, "", version)),
-        ["apis", group] => plain(headers, discovery::group(resources, group)),
-        ["apis", group, version] => plain(headers, discovery::resource_list(resources, group, version)),
-        ["openapi", "v2"] if wants_protobuf(headers) => protobuf_v2(),
+        ["apis"] => plain(headers, Some(discovery::group_list(resources()))),
+        ["api", version] => plain(headers, discovery::resource_list(resources(), "", version)),
+        ["apis", group] => plain(headers, discovery::group(resources(), group)),
+        ["apis", group, version] => plain(headers, discovery::resource_list(resources(), group, version)),
+        ["openapi", "v2"] if wants_protobuf(headers) => protobuf_v2(resources()),
         ["openapi", ..] if !takes_json(headers) => Err(Status::not_acceptable(&[reply::JSON])),
-        ["openapi", "v2"] => Ok(reply::json(200, openapi::v2(resources, &docs()))),
-        ["openapi", "v3"] => Ok(reply::json(200, openapi::v3_index(resources))),
-        ["openapi", "v3", "api", version] => Ok(document(headers, query, "", version)),
-        ["openapi", "v3", "apis", group, version] => Ok(document(headers, query, group, version)),
+        ["openapi", "v2"] => Ok(reply::json(200, openapi::v2(resources(), &docs()))),
+        ["openapi", "v3"] => Ok(reply::json(200, openapi::v3_index(resources()))),
+        ["openapi", "v3", "api", version] => Ok(document(resources, headers, query, "", version)),
+        ["openapi", "v3", "apis", group, version] => Ok(document(resources, headers, query, group, version)),
         _ => Ok(not_found()),
     }
 }
@@ -95,8 +97,8 @@ fn wants_protobuf(headers: &HeaderMap) -> bool {
     })
 }
 
-fn protobuf_v2() -> Result<Response, Status> {
-    let document = openapi::v2(resource::all(), &docs());
+fn protobuf_v2<'r>(resources: impl Iterator<Item = &'r Resource>) -> Result<Response, Status> {
+    let document = openapi::v2(resources, &docs());
     let document =
         meta::parse(&document).map_err(|e| Status::internal(format!("the OpenAPI document is damaged: {e}")))?;
     let mut response = reply::json(200, openapi::protobuf::v2(&document));
@@ -122,12 +124,17 @@ fn aggregated(value: Value) -> Response {
 }
 
 /// An OpenAPI document; one asked for by its hash may be kept for good.
-fn document(headers: &HeaderMap, query: &Query, group: &str, version: &str) -> Response {
-    let resources = resource::all();
-    if !resources.iter().any(|r| r.group == group && r.version == version) {
+fn document<'r, R: Iterator<Item = &'r Resource>>(
+    resources: impl Fn() -> R,
+    headers: &HeaderMap,
+    query: &Query,
+    group: &str,
+    version: &str,
+) -> Response {
+    if !resources().any(|r| r.group == group && r.version == version) {
         return not_found();
     }
-    let hash = openapi::v3_hash(resources, group, version);
+    let hash = openapi::v3_hash(resources(), group, version);
     let tag = format!("\"{hash}\"");
     let mut response = match headers.get(IF_NONE_MATCH) {
         Some(known) if known.as_bytes() == tag.as_bytes() => {
@@ -135,7 +142,7 @@ fn document(headers: &HeaderMap, query: &Query, group: &str, version: &str) -> R
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
         }
-        _ => match openapi::v3(resources, group, version, &docs()) {
+        _ => match openapi::v3(resources(), group, version, &docs()) {
             Some(document) => reply::json(200, document),
             None => return not_found(),
         },
@@ -166,7 +173,7 @@ fn go_arch() -> &'static str {
     }
 }
 
-fn index() -> Value {
+fn index<'r>(resources: impl Iterator<Item = &'r Resource>) -> Value {
     let mut paths: Vec<String> = [
         "/api",
         "/api/v1",
@@ -181,7 +188,7 @@ fn index() -> Value {
     ]
     .map(str::to_string)
     .to_vec();
-    for r in resource::all().iter().filter(|r| !r.group.is_empty()) {
+    for r in resources.filter(|r| !r.group.is_empty()) {
         paths.push(format!("/apis/{}", r.group));
         paths.push(format!("/apis/{}/{}", r.group, r.version));
     }

@@ -1,7 +1,7 @@
 //! What is served: every resource with its rules, its type and its cache.
 //!
-//! Built from the generated table at the start; replaced as a whole when the set changes. Invariant: versions and groups
-//! that store into the same place share one cache.
+//! Built from the generated table at the start; custom resources come and go as a whole set. Invariant: versions and
+//! groups that store into the same place share one cache.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,18 +10,25 @@ use api::kinds::{self, Kind};
 use api::resource::{self, Resource};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use meta::field::Errors;
 use meta::schema::TypeRef;
+use meta::schema::prune::DecodeError;
+use meta::time::Timestamp;
 use meta::{GroupKind, GroupResource, Status, Value};
 
 use crate::cache::Cache;
 use crate::convert::{self, Conversion};
+use crate::custom::Custom;
+use crate::decode;
 use crate::object::{Fields, Object};
 
 /// One resource in one version.
 pub struct Served {
-    pub info: &'static Resource,
+    pub info: Arc<Resource>,
     pub rules: &'static Kind,
+    /// The type of a built-in kind; see `tracked` for that of any.
     pub ty: Option<TypeRef<'static>>,
+    pub custom: Option<Box<Custom>>,
     pub cache: Arc<Cache>,
     /// The stored form differs from this version.
     pub conversion: Option<&'static Conversion>,
@@ -39,12 +46,13 @@ pub struct Served {
 }
 
 impl Served {
-    fn new(info: &'static Resource, cache: Arc<Cache>) -> Served {
+    pub fn new(info: Arc<Resource>, cache: Arc<Cache>) -> Served {
         Served {
+            custom: None,
             rules: kinds::of(&info.group, &info.kind),
             ty: info.root_type(),
             cache,
-            conversion: convert::between(info),
+            conversion: convert::between(&info),
             namespaced: info.namespaced,
             has_status: info.subresource("status").is_some(),
             kind: info.kind.to_string(),
@@ -54,6 +62,60 @@ impl Served {
             gk: info.group_kind(),
             prefix: info.key_prefix(""),
             info,
+        }
+    }
+
+    /// The type that fields are owned by.
+    pub fn tracked(&self) -> Option<TypeRef<'_>> {
+        self.custom.as_ref().map(|c| c.ty()).or(self.ty)
+    }
+
+    /// This is the built-in resource of that name in the core group.
+    pub fn is_core(&self, plural: &str) -> bool {
+        self.info.group.is_empty() && self.info.plural == plural
+    }
+
+    /// Fills in what the client left out.
+    pub fn defaults(&self, document: &mut Value) {
+        match &self.custom {
+            Some(custom) => custom.node.apply_defaults(document),
+            None => (self.rules.defaults)(document),
+        }
+    }
+
+    /// Drops what the kind does not know; answers what was dropped, or why the document is not of this kind at all.
+    pub fn strip(&self, document: &mut Value) -> Result<Vec<String>, DecodeError> {
+        match &self.custom {
+            Some(custom) => custom.strip(document, &self.api_version, &self.kind),
+            None => decode::strip(document, &self.api_version, &self.kind, self.ty),
+        }
+    }
+
+    /// All errors of a new object, or of one that is to replace `old` by way of the main or the status endpoint.
+    pub fn check(&self, new: &Value, old: Option<&Value>, status: bool) -> Errors {
+        let mut errors = match old {
+            None => kinds::check_create(self.rules, new, self.namespaced),
+            Some(old) if status => kinds::check_status_update(self.rules, new, old),
+            Some(old) => kinds::check_update(self.rules, new, old),
+        };
+        if let Some(custom) = &self.custom {
+            errors.extend(custom.check(new, old));
+        }
+        errors
+    }
+
+    /// The definitions of the table's columns.
+    pub fn columns(&self) -> Value {
+        match &self.custom {
+            Some(custom) => custom.column_definitions(),
+            None => self.rules.columns.iter().map(|c| c.to_value()).collect::<Vec<_>>().into(),
+        }
+    }
+
+    pub fn row(&self, document: &Value, now: Timestamp) -> Vec<Value> {
+        match &self.custom {
+            Some(custom) => custom.row(document, now),
+            None => (self.rules.row)(document, now),
         }
     }
 
@@ -81,11 +143,15 @@ impl Served {
 
     /// Refuses a field selector on a field that the kind does not offer.
     pub fn check_field(&self, field: &str) -> Result<(), Status> {
-        if matches!(field, "metadata.name" | "metadata.namespace") || self.rules.selectable_names.contains(&field) {
+        let own = |c: &Custom| c.selectable.iter().any(|(name, _)| name == field);
+        if matches!(field, "metadata.name" | "metadata.namespace")
+            || self.rules.selectable_names.contains(&field)
+            || self.custom.as_deref().is_some_and(own)
+        {
             return Ok(());
         }
         // Compat: kinds with fields of their own word it their own way (apimachinery's and each API's conversion).
-        let message = if self.rules.selectable_names.is_empty() {
+        let message = if self.rules.selectable_names.is_empty() && self.custom.is_none() {
             format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         } else {
             format!("field label not supported: {field}")
@@ -95,11 +161,19 @@ impl Served {
 
     /// Reads the fields that selectors may name.
     pub fn fields(&self, document: &Value) -> Fields {
+        if let Some(custom) = &self.custom {
+            return custom.fields(document);
+        }
         (self.rules.selectable)(document).into_iter().map(|(k, v)| (k.into(), v.into())).collect()
     }
 
     pub fn can(&self, verb: &str) -> bool {
         self.info.can(verb)
+    }
+
+    /// Objects are stored in this version.
+    fn is_storage(&self) -> bool {
+        self.conversion.is_none() && (self.custom.is_none() || self.info.storage.version == self.info.version)
     }
 
     /// Objects of this resource are kept, rather than answered at once as reviews are.
@@ -109,33 +183,68 @@ impl Served {
 }
 
 /// By group, then by plural: the versions.
-type Tables = HashMap<String, HashMap<String, Vec<Arc<Served>>>>;
+#[derive(Default)]
+struct Tables {
+    by_name: HashMap<String, HashMap<String, Vec<Arc<Served>>>>,
+    /// What discovery and OpenAPI show.
+    all: Vec<Arc<Resource>>,
+}
+
+impl Tables {
+    fn add(&mut self, served: Arc<Served>) {
+        let info = &served.info;
+        self.all.push(info.clone());
+        let group = self.by_name.entry(info.group.to_string()).or_default();
+        group.entry(info.plural.to_string()).or_default().push(served);
+    }
+
+    fn get(&self, group: &str, plural: &str) -> Option<&Vec<Arc<Served>>> {
+        self.by_name.get(group)?.get(plural)
+    }
+}
 
 pub struct Registry {
-    tables: ArcSwap<Tables>,
+    built_in: Tables,
+    custom: ArcSwap<Tables>,
 }
 
 impl Registry {
     /// All built-in resources, and the caches of those that are stored, by prefix.
     pub fn built_in() -> (Registry, HashMap<String, Arc<Cache>>) {
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
-        let mut tables = Tables::new();
+        let mut built_in = Tables::default();
         for info in resource::all() {
             let cache =
                 if info.can("list") { caches.entry(info.key_prefix("")).or_default().clone() } else { Arc::default() };
-            let served = Arc::new(Served::new(info, cache));
-            tables.entry(info.group.to_string()).or_default().entry(info.plural.to_string()).or_default().push(served);
+            built_in.add(Arc::new(Served::new(Arc::new(info.clone()), cache)));
         }
-        (Registry { tables: ArcSwap::from_pointee(tables) }, caches)
+        (Registry { built_in, custom: ArcSwap::default() }, caches)
+    }
+
+    /// Replaces all custom resources.
+    pub fn set_custom(&self, all: impl IntoIterator<Item = Arc<Served>>) {
+        let mut tables = Tables::default();
+        all.into_iter().for_each(|served| tables.add(served));
+        self.custom.store(Arc::new(tables));
+    }
+
+    /// Every served resource in every version.
+    pub fn resources(&self) -> Vec<Arc<Resource>> {
+        self.built_in.all.iter().chain(&self.custom.load().all).cloned().collect()
+    }
+
+    fn versions(&self, group: &str, plural: &str, keep: impl Fn(&Served) -> bool) -> Option<Arc<Served>> {
+        let find = |tables: &Tables| tables.get(group, plural)?.iter().find(|s| keep(s)).cloned();
+        find(&self.built_in).or_else(|| find(&self.custom.load()))
     }
 
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Served>> {
-        self.tables.load().get(group)?.get(plural)?.iter().find(|s| s.info.version == version).cloned()
+        self.versions(group, plural, |s| s.info.version == version)
     }
 
     /// The version of a resource in which it is stored.
     pub fn stored(&self, group: &str, plural: &str) -> Option<Arc<Served>> {
-        self.tables.load().get(group)?.get(plural)?.iter().find(|s| s.conversion.is_none()).cloned()
+        self.versions(group, plural, Served::is_storage)
     }
 
     /// Where a resource's documents are kept: itself, or the version it converts to.
@@ -148,9 +257,9 @@ impl Registry {
 
     /// Every resource in its stored version.
     pub fn all_stored(&self) -> Vec<Arc<Served>> {
-        let tables = self.tables.load();
-        let all = tables.values().flat_map(HashMap::values).flatten();
-        all.filter(|s| s.conversion.is_none() && s.is_stored()).cloned().collect()
+        let custom = self.custom.load();
+        let all = [&self.built_in, &custom].into_iter().flat_map(|t| t.by_name.values().flat_map(HashMap::values));
+        all.flatten().filter(|s| s.is_storage() && s.is_stored()).cloned().collect()
     }
 }
 

@@ -23,6 +23,7 @@ use crate::alloc::Services;
 use crate::authz::AllowAuthenticated;
 use crate::body::{Body, BoxError, boxed};
 use crate::config::Config;
+use crate::custom::definitions::{self, Definitions};
 use crate::feed::Feed;
 use crate::flow::{self, Flow};
 use crate::handle::{Connection, handle};
@@ -82,6 +83,7 @@ impl Server {
                 storage: Storage { store: config.store.clone(), feed },
                 flow: Flow::new(&config.limits),
                 leases: Leases::new(config.limits.event_ttl),
+                definitions: Definitions::default(),
                 authorizer: Box::new(AllowAuthenticated),
                 metrics: Metrics::default(),
                 registry,
@@ -92,6 +94,7 @@ impl Server {
                 config,
             });
             bootstrap::repair(&shared);
+            definitions::sync(&shared);
             let mut tasks = Vec::new();
             if let Some(listener) = listener {
                 tasks.push(tokio::spawn(serve::serve(shared.clone(), listener, tls, shutdown.clone())));
@@ -109,6 +112,7 @@ impl Server {
             let mut server = server;
             server.tasks.push(tokio::spawn(compaction::keep(shared.config.store.clone(), shutdown)));
             server.tasks.push(tokio::spawn(flow::follow(shared.clone())));
+            server.tasks.push(tokio::spawn(definitions::keep(shared.clone())));
             server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
             Ok(server)
         }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alloc::Services;
 use crate::authz::Authorizer;
 use crate::config::Config;
+use crate::custom::definitions::Definitions;
 use crate::flow::Flow;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
@@ -28,6 +29,7 @@ pub struct Shared {
     pub metrics: Metrics,
     pub services: Arc<Services>,
     pub leases: Leases,
+    pub definitions: Definitions,
     /// Cancelled when the server stops: watches and streams end.
     pub shutdown: CancellationToken,
     /// The default objects exist.

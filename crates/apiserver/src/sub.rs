@@ -26,7 +26,8 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     if call.served.namespaced == call.path.namespace.is_empty() {
         return Err(Status::unknown_resource());
     }
-    match (&*call.served.info.plural, subresource) {
+    let plural = if call.served.custom.is_none() { &*call.served.info.plural } else { "" };
+    match (plural, subresource) {
         (_, "status") => endpoint(call, &body, Endpoint::Status).await,
         (_, "scale") => scale::scale(call, &body).await,
         ("pods", "binding") => binding::create(call, &body).await,

@@ -1,6 +1,7 @@
 //! Tests of the whole server in this process, on a memory store: a request in, code and body out.
 
 mod concurrency;
+mod custom;
 mod lifecycle;
 mod lists;
 mod protobuf;

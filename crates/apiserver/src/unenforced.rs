@@ -27,7 +27,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", NOT_CALLED),
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", NOT_CALLED),
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", NOT_CALLED),
-    ("apiextensions.k8s.io", "CustomResourceDefinition", "does not serve custom resources yet"),
     ("apiregistration.k8s.io", "APIService", "does not forward requests to other API servers yet"),
     ("apps", "DaemonSet", NO_PODS),
     ("apps", "StatefulSet", NO_PODS),

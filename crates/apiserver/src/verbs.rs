@@ -22,7 +22,9 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     if !call.path.subresource.is_empty() {
         return sub::dispatch(call, body).await;
     }
-    if !call.served.can(call.verb.as_str()) {
+    // While a definition is being deleted discovery shows less; what is there may still be changed, so that its
+    // finalizers can be taken away.
+    if call.served.custom.is_none() && !call.served.can(call.verb.as_str()) {
         return Err(Status::method_not_allowed());
     }
     if call.verb == Verb::Create && !call.path.name.is_empty() {

@@ -131,7 +131,7 @@ fn list_head(out: &mut Vec<u8>, kind: &str, api_version: &str, metadata: &Value)
 }
 
 fn columns(served: &Served) -> Value {
-    served.rules.columns.iter().map(|c| c.to_value()).collect::<Vec<_>>().into()
+    served.columns()
 }
 
 /// The object as `meta.k8s.io/v1` PartialObjectMetadata.
@@ -151,9 +151,10 @@ fn write_metadata_only(object: &Object, out: &mut Vec<u8>) {
 /// The kind's function for rows works on the stored version.
 fn write_row(served: &Served, object: &Object, include: Include, now: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"cells\":");
-    match object.cells(served.rules.row) {
+    // Columns of custom resources change with their definitions, so their cells are not kept.
+    match if served.custom.is_none() { object.cells(served.rules.row) } else { None } {
         Some(cells) => cells.write(now, out),
-        None => Value::Array((served.rules.row)(&object.stored_document(), now)).write_to(out),
+        None => Value::Array(served.row(&object.stored_document(), now)).write_to(out),
     }
     if include != Include::None {
         out.extend_from_slice(b",\"object\":");

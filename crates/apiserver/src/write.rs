@@ -11,6 +11,7 @@ use meta::{Status, Value};
 use crate::admission::{self, Operation, Review};
 use crate::alloc;
 use crate::call::Call;
+use crate::custom;
 use crate::managed;
 use crate::metadata;
 use crate::object::Object;
@@ -48,7 +49,7 @@ pub async fn create(call: &Call, mut document: Value, options: &WriteOptions) ->
     let served = &call.target;
     to_stored(call, &mut document);
     metadata::settle_namespace(call, served, &mut document)?;
-    (served.rules.defaults)(&mut document);
+    served.defaults(&mut document);
     managed::created(served, &mut document, options);
     create_prepared(call, document, options).await
 }
@@ -67,6 +68,10 @@ pub async fn create_prepared(call: &Call, document: Value, options: &WriteOption
 async fn create_named(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
     let served = &call.target;
     admission::mutate(&mut review(call, served, Operation::Create, ""), &mut document, None).await?;
+    if served.custom.as_ref().is_some_and(|c| c.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(Status::forbidden(&served.gr, metadata::name(&document), why));
+    }
     metadata::fill_new(&mut document);
     let generates = metadata::name(&document).is_empty();
     for _ in 1..if generates { MAX_NAMES } else { 1 } {
@@ -92,7 +97,7 @@ async fn store_new(
     (served.rules.prepare_create)(&mut document);
     let mut allocation = alloc::on_create(&call.shared, served, &mut document, options.dry_run)?;
     let name = metadata::name(&document).to_string();
-    let errors = api::kinds::check_create(served.rules, &document, served.namespaced);
+    let errors = served.check(&document, None, false);
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, &name, &errors));
     }
@@ -107,7 +112,8 @@ async fn store_new(
         return stored_object(&key, value, 0);
     }
     let lease = call.shared.leases.for_new(call, served).await?;
-    let revision = storage.create(served, &key, value.clone(), lease).await?.ok_or_else(taken)?;
+    let stored = custom::to_stored(&call.shared, served, &document, &value).await?;
+    let revision = storage.create(served, &key, stored, lease).await?.ok_or_else(taken)?;
     allocation.keep();
     stored_object(&key, value, revision)
 }
@@ -204,7 +210,9 @@ async fn attempt(
     make: &mut (impl FnMut(&Value) -> Result<Value, Status> + Send),
 ) -> Result<Attempt, Status> {
     let storage = &call.shared.storage;
-    let old = existing.document();
+    // A custom resource may be stored in another version.
+    let shown = custom::present(&call.shared, served, existing.clone()).await?;
+    let old = shown.document();
     let mut new = make(&old)?;
     check_version(served, name, &mut new, &old)?;
     let generation = new.int_at(&["metadata", "generation"]);
@@ -226,9 +234,10 @@ async fn attempt(
         Endpoint::Main => {
             alloc::carry_over(served, &mut new, &old);
             (served.rules.prepare_update)(&mut new, &old);
-            api::kinds::check_update(served.rules, &new, &old)
+            served.check(&new, Some(&old), false)
         }
-        Endpoint::Status => api::kinds::check_status_update(served.rules, &new, &old),
+        Endpoint::Status => served.check(&new, Some(&old), true),
+        Endpoint::Sub(_) if served.custom.is_some() => served.check(&new, Some(&old), false),
         Endpoint::Sub(_) => Vec::new(),
     };
     if !errors.is_empty() {
@@ -253,12 +262,13 @@ async fn attempt(
             Written::Changed(newer) => Attempt::Raced(newer),
         });
     }
-    if value == existing.stored() {
+    let stored = custom::to_stored(&call.shared, served, &new, &value).await?;
+    if stored == existing.stored() {
         // Compat: a change that changes nothing is not written, and the version stays (apiserver GuaranteedUpdate).
-        return Ok(Attempt::Done(Changed::Stored(existing.clone())));
+        return Ok(Attempt::Done(Changed::Stored(shown)));
     }
     let lease = call.shared.leases.for_new(call, served).await?;
-    Ok(match storage.update(served, key, existing.rv, value.clone(), lease).await? {
+    Ok(match storage.update(served, key, existing.rv, stored, lease).await? {
         Written::At(revision) => {
             allocation.keep();
             Attempt::Done(Changed::Stored(stored_object(key, value, revision)?))
@@ -298,7 +308,7 @@ fn is_ready_to_go(served: &Served, document: &Value) -> bool {
     metadata::is_deleting(document)
         && metadata::finalizers(document).is_empty()
         && document.int_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0
-        && (served.info.plural != "namespaces" || document.array_at(&["spec", "finalizers"]).is_empty())
+        && (!served.is_core("namespaces") || document.array_at(&["spec", "finalizers"]).is_empty())
 }
 
 /// Turns a document of the served version into the stored one.
@@ -326,11 +336,7 @@ pub fn review<'a>(
         served,
         operation,
         subresource,
-        namespace: if served.info.plural == "namespaces" {
-            call.path.name.clone()
-        } else {
-            call.path.namespace.clone()
-        },
+        namespace: if served.is_core("namespaces") { call.path.name.clone() } else { call.path.namespace.clone() },
         name: call.path.name.clone(),
     }
 }

@@ -442,3 +442,48 @@ async fn of_two_candidates_one_leads_and_hands_over() {
     b.await.unwrap().unwrap();
     world.end().await;
 }
+
+#[tokio::test]
+async fn custom_resources_are_watched_collected_and_go_with_their_namespace() {
+    use futures::{StreamExt, TryStreamExt};
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::api::{ApiResource, DynamicObject};
+    use kube::runtime::{WatchStreamExt, wait, watcher};
+
+    let world = World::start(config()).await;
+    namespace(&world, "shop").await;
+    let definition: CustomResourceDefinition = serde_json::from_value(json!({"metadata": {"name": "widgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object",
+                "properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer", "default": 3}}, "default": {}}}}}}]}}))
+    .unwrap();
+    let definitions: Api<CustomResourceDefinition> = Api::all(world.client.clone());
+    definitions.create(&PostParams::default(), &definition).await.unwrap();
+    let established = wait::await_condition(definitions, "widgets.example.com", wait::conditions::is_crd_established());
+    tokio::time::timeout(PATIENCE, established).await.unwrap().unwrap();
+
+    let kind = kube::api::GroupVersionKind::gvk("example.com", "v1", "Widget");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "widgets");
+    let widgets: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), "shop", &resource);
+    let mut seen = watcher(widgets.clone(), watcher::Config::default().streaming_lists()).applied_objects().boxed();
+    let owner = DynamicObject::new("owner", &resource);
+    let owner = widgets.create(&PostParams::default(), &owner).await.unwrap();
+    let shown = tokio::time::timeout(PATIENCE, seen.try_next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((shown.name_any().as_str(), &shown.data["spec"]), ("owner", &json!({"size": 3})));
+    world
+        .create::<ConfigMap>(
+            "shop",
+            json!({"metadata": {"name": "owned", "ownerReferences": [{"apiVersion": "example.com/v1", "kind": "Widget",
+                "name": "owner", "uid": owner.metadata.uid}]}}),
+        )
+        .await;
+    world.until("the map is there", |i| i.of::<ConfigMap>().get("shop", "owned").is_some()).await;
+    widgets.delete("owner", &DeleteParams::background()).await.unwrap();
+    world.until("its map goes too", |i| i.of::<ConfigMap>().get("shop", "owned").is_none()).await;
+
+    widgets.create(&PostParams::default(), &DynamicObject::new("last", &resource)).await.unwrap();
+    Api::<Namespace>::all(world.client.clone()).delete("shop", &DeleteParams::default()).await.unwrap();
+    world.until("the namespace goes", |i| i.of::<Namespace>().get("", "shop").is_none()).await;
+    assert!(widgets.get_opt("last").await.unwrap().is_none());
+    world.end().await;
+}

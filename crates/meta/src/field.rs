@@ -130,6 +130,11 @@ impl Error {
         Self::build(ErrorType::Invalid, path, Some(shown(&value.into())), detail)
     }
 
+    /// As `invalid`, for a value that is not worth showing.
+    pub fn invalid_as_a_whole(path: &Path, detail: impl Into<String>) -> Self {
+        Self::build(ErrorType::Invalid, path, None, detail)
+    }
+
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::build(ErrorType::TypeInvalid, path, Some(shown(&value.into())), detail)
     }

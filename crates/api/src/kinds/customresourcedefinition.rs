@@ -1,7 +1,11 @@
-//! CustomResourceDefinition: names and versions. What its schemas mean is the API server's business.
+//! CustomResourceDefinition: names, versions, schemas, conversion, columns, selectable fields.
+//!
+//! Who serves what a definition says is the API server's business (`apiserver::custom`). Invariant: a definition without
+//! errors can be served as it is.
 
 use meta::field::{Error, Errors, Path};
 use meta::{Value, names};
+use structural::{JsonPath, check as schemas};
 
 use super::columns::{NAME_AND_CREATED_AT, name_and_created_at, text};
 use super::rules::{Check, Rule, check, check_immutable};
@@ -26,12 +30,16 @@ pub static KIND: Kind = Kind {
         keep_status_count_spec(new, old);
         remember_stored_version(new);
     },
-    validate_create: validate,
+    validate_create: |c| {
+        let mut errors = validate(c);
+        validate_approval(c, &mut errors);
+        errors
+    },
     validate_update: |new, old| {
-        let mut errors = validate(new);
-        let established = old.array_at(&["status", "conditions"]).iter().any(|c| {
-            text(c, &["type"]) == "Established" && text(c, &["status"]) == "True"
-        });
+        // What was stored by other rules is not in the way of who changes something else.
+        let mut errors = if new["spec"] == old["spec"] { Errors::new() } else { validate(new) };
+        validate_stored_versions(new, &mut errors);
+        let established = has_condition(old, "Established");
         let mut rules: Vec<Rule> = vec![("spec.group", Check::Immutable), ("spec.names.plural", Check::Immutable)];
         if established {
             rules.extend([("spec.scope", Check::Immutable), ("spec.names.kind", Check::Immutable)]);
@@ -39,9 +47,30 @@ pub static KIND: Kind = Kind {
         check_immutable(new, old, &rules, &mut errors);
         errors
     },
+    validate_status_update: |new, _| {
+        let mut errors = Errors::new();
+        validate_stored_versions(new, &mut errors);
+        errors
+    },
     unconditional_update: false,
     ..Kind::PLAIN
 };
+
+/// Whether a condition of the status is true.
+pub fn has_condition(c: &Value, name: &str) -> bool {
+    let mut all = c.array_at(&["status", "conditions"]).iter();
+    all.any(|c| text(c, &["type"]) == name && text(c, &["status"]) == "True")
+}
+
+/// A group that the Kubernetes project keeps for itself.
+pub fn is_protected(group: &str) -> bool {
+    [".k8s.io", ".kubernetes.io"].iter().any(|end| group.ends_with(end))
+}
+
+/// The annotation that a definition in a protected group carries.
+pub const APPROVED: &str = "api-approved.kubernetes.io";
+/// Holds a definition until its objects are gone.
+pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 fn defaults(c: &mut Value) {
     let spec = c.slot(&["spec"]);
@@ -92,19 +121,76 @@ fn validate(c: &Value) -> Errors {
         let detail = "should be a domain with at least one dot";
         errors.push(Error::invalid(&Path::new("spec.group"), group, detail));
     }
-    let kind = text(c, &["spec", "names", "kind"]);
-    if !kind.is_empty() {
-        let wrong = names::dns1035_label(&kind.to_lowercase());
-        let at = Path::new("spec.names.kind");
-        let detail = |m: String| format!("may have mixed case, but should otherwise match: {m}");
-        errors.extend(wrong.into_iter().map(|m| Error::invalid(&at, kind, detail(m))));
-        if kind == text(c, &["spec", "names", "listKind"]) {
-            let at = Path::new("spec.names.listKind");
-            errors.push(Error::invalid(&at, kind, "kind and listKind may not be the same"));
-        }
+    validate_names(c, &mut errors);
+    if c.bool_at(&["spec", "preserveUnknownFields"]) == Some(true) {
+        let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in \
+                      spec.versions[*].schema instead";
+        errors.push(Error::invalid(&Path::new("spec.preserveUnknownFields"), true, detail));
     }
     validate_versions(c, &mut errors);
+    validate_conversion(&c["spec"]["conversion"], &Path::new("spec.conversion"), &mut errors);
     errors
+}
+
+fn validate_approval(c: &Value, errors: &mut Errors) {
+    let approved = c.at(&["metadata", "annotations", APPROVED]).is_some();
+    if is_protected(text(c, &["spec", "group"])) && !approved {
+        let detail = format!(
+            "protected groups must have approval annotation {APPROVED:?}, see https://github.com/kubernetes/enhancements/pull/1111"
+        );
+        errors.push(Error::required(&Path::new("metadata.annotations").key(APPROVED), detail));
+    }
+}
+
+fn validate_names(c: &Value, errors: &mut Errors) {
+    let at = Path::new("spec.names");
+    for member in ["kind", "listKind"] {
+        let name = text(c, &["spec", "names", member]);
+        if !name.is_empty() {
+            let wrong = names::dns1035_label(&name.to_lowercase());
+            let detail = |m: String| format!("may have mixed case, but should otherwise match: {m}");
+            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child(member), name, detail(m))));
+        }
+    }
+    let kind = text(c, &["spec", "names", "kind"]);
+    if !kind.is_empty() && kind == text(c, &["spec", "names", "listKind"]) {
+        errors.push(Error::invalid(&at.child("listKind"), kind, "kind and listKind may not be the same"));
+    }
+    for member in ["shortNames", "categories"] {
+        for (i, name) in c.array_at(&["spec", "names", member]).iter().enumerate() {
+            let name = name.as_str().unwrap_or_default();
+            let wrong = names::dns1035_label(name);
+            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child(member).index(i), name, m)));
+        }
+    }
+}
+
+/// The versions that objects may be stored in must all be there to read them.
+fn validate_stored_versions(c: &Value, errors: &mut Errors) {
+    let versions = c.array_at(&["spec", "versions"]);
+    let names: Vec<&str> = versions.iter().map(|v| text(v, &["name"])).collect();
+    let (at, all) = (Path::new("status.storedVersions"), &c["status"]["storedVersions"]);
+    if all.is_empty() {
+        errors.push(Error::invalid(&at, all, "must have at least one stored version"));
+        return;
+    }
+    for version in versions.iter().filter(|v| v.bool_at(&["storage"]) == Some(true)) {
+        if !c.array_at(&["status", "storedVersions"]).contains(&version["name"]) {
+            let detail = format!("must have the storage version {}", text(version, &["name"]));
+            errors.push(Error::invalid(&at, all, detail));
+        }
+    }
+    for (i, stored) in c.array_at(&["status", "storedVersions"]).iter().enumerate() {
+        let stored = stored.as_str().unwrap_or_default();
+        if !names.contains(&stored) {
+            let detail = format!(
+                "missing from spec.versions; {stored} was previously a storage version, and must remain in spec.versions \
+                 until a storage migration ensures no data remains persisted in {stored} and removes {stored} from \
+                 status.storedVersions"
+            );
+            errors.push(Error::invalid(&at.index(i), stored, detail));
+        }
+    }
 }
 
 fn validate_versions(c: &Value, errors: &mut Errors) {
@@ -122,15 +208,183 @@ fn validate_versions(c: &Value, errors: &mut Errors) {
             errors.push(Error::invalid(&path, &c["spec"]["versions"], detail));
         }
         let schema = &version["schema"]["openAPIV3Schema"];
+        // Compat: what all versions have alike stands beside them in upstream's internal version, and in its errors.
+        let place = |member: &str, alike: &str| match versions.iter().all(|v| v[member] == version[member]) {
+            true if i > 0 => None,
+            true => Some(Path::new("spec").child(alike)),
+            false => Some(at.child(member)),
+        };
         if schema.is_null() {
-            errors.push(Error::required(&at.child("schema.openAPIV3Schema"), "schemas are required"));
-        } else if text(schema, &["type"]) != "object" {
-            let at = at.child("schema.openAPIV3Schema.type");
-            if text(schema, &["type"]).is_empty() {
-                errors.push(Error::required(&at, "must not be empty at the root"));
-            } else {
-                errors.push(Error::invalid(&at, text(schema, &["type"]), "must be object at the root"));
+            let detail = "because otherwise all fields are pruned";
+            errors.push(Error::required(&at.child("schema.openAPIV3Schema"), detail));
+        } else if let Some(at) = place("schema", "validation") {
+            errors.extend(schemas::schema(schema, &at.child("openAPIV3Schema")));
+        }
+        if version.get("deprecationWarning").is_some() && version.bool_at(&["deprecated"]) != Some(true) {
+            let detail = "can only be set for deprecated versions";
+            let text = text(version, &["deprecationWarning"]);
+            errors.push(Error::invalid(&at.child("deprecationWarning"), text, detail));
+        }
+        if let Some(at) = place("additionalPrinterColumns", "additionalPrinterColumns") {
+            validate_columns(version, &at, errors);
+        }
+        if let Some(at) = place("subresources", "subresources") {
+            validate_scale(version, &at.child("scale"), errors);
+        }
+        if let Some(at) = place("selectableFields", "selectableFields") {
+            validate_selectable(version, schema, &at, errors);
+        }
+    }
+}
+
+const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
+const COLUMN_FORMATS: [&str; 8] = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
+
+fn validate_columns(version: &Value, path: &Path, errors: &mut Errors) {
+    for (i, column) in version.array_at(&["additionalPrinterColumns"]).iter().enumerate() {
+        let at = path.index(i);
+        let (ty, format, json_path) = (text(column, &["type"]), text(column, &["format"]), text(column, &["jsonPath"]));
+        if text(column, &["name"]).is_empty() {
+            errors.push(Error::required(&at.child("name"), ""));
+        }
+        if ty.is_empty() {
+            errors.push(Error::required(&at.child("type"), format!("must be one of {}", COLUMN_TYPES.join(","))));
+        } else if !COLUMN_TYPES.contains(&ty) {
+            errors.push(Error::invalid(&at.child("type"), ty, format!("must be one of {}", COLUMN_TYPES.join(","))));
+        }
+        if !format.is_empty() && !COLUMN_FORMATS.contains(&format) {
+            let detail = format!("must be one of {}", COLUMN_FORMATS.join(","));
+            errors.push(Error::invalid(&at.child("format"), format, detail));
+        }
+        // Compat: upstream's internal name of the field.
+        let at = at.child("JSONPath");
+        match JsonPath::parse(json_path) {
+            _ if json_path.is_empty() => errors.push(Error::required(&at, "")),
+            _ if !json_path.starts_with('.') => {
+                errors.push(Error::invalid(&at, json_path, "must be a simple json path starting with ."));
             }
+            Err(why) => errors.push(Error::invalid(&at, json_path, why)),
+            Ok(_) => {}
+        }
+    }
+}
+
+fn validate_scale(version: &Value, path: &Path, errors: &mut Errors) {
+    let Some(scale) = version.at(&["subresources", "scale"]).filter(|s| !s.is_null()) else { return };
+    for (member, roots, wanted) in [
+        ("specReplicasPath", &["spec"][..], "should be a json path under .spec"),
+        ("statusReplicasPath", &["status"], "should be a json path under .status"),
+        ("labelSelectorPath", &["spec", "status"], "should be a json path under either .spec or .status"),
+    ] {
+        let json_path = text(scale, &[member]);
+        if json_path.is_empty() {
+            if member != "labelSelectorPath" {
+                errors.push(Error::required(&path.child(member), ""));
+            }
+            continue;
+        }
+        match JsonPath::simple(json_path) {
+            None => errors.push(Error::invalid(&path.child(member), json_path, "must be a simple json path starting with .")),
+            Some(p) if p.fields().len() < 2 || !roots.contains(&p.fields()[0]) => {
+                errors.push(Error::invalid(&path.child(member), json_path, wanted));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+const SELECTABLE_MAX: usize = 8;
+
+fn validate_selectable(version: &Value, schema: &Value, path: &Path, errors: &mut Errors) {
+    let all = version.array_at(&["selectableFields"]);
+    if all.len() > SELECTABLE_MAX {
+        errors.push(Error::too_many(path, all.len(), SELECTABLE_MAX));
+    }
+    for (i, field) in all.iter().enumerate() {
+        let at = path.index(i).child("jsonPath");
+        let json_path = text(field, &["jsonPath"]);
+        if json_path.is_empty() {
+            errors.push(Error::required(&at, ""));
+            continue;
+        }
+        let Some(steps) = JsonPath::simple(json_path) else {
+            errors.push(Error::invalid(&at, json_path, "is an invalid path: must be a simple json path starting with ."));
+            continue;
+        };
+        let found = steps.fields().iter().try_fold(schema, |at, name| at.at(&["properties", name]));
+        let detail = match found.map(|f| text(f, &["type"])) {
+            None => "is an invalid path: does not refer to a valid field",
+            _ if steps.fields()[0] == "metadata" => "must not point to fields in metadata",
+            Some("string" | "integer" | "boolean") => "",
+            _ => {
+                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are \
+                 allowed."
+            }
+        };
+        if !detail.is_empty() {
+            errors.push(Error::invalid(&at, json_path, detail));
+        }
+        if all[..i].iter().any(|f| text(f, &["jsonPath"]) == json_path) {
+            errors.push(Error::duplicate(&at, json_path));
+        }
+    }
+}
+
+fn validate_conversion(conversion: &Value, path: &Path, errors: &mut Errors) {
+    let strategy = text(conversion, &["strategy"]);
+    let webhook = &conversion["webhook"];
+    // Compat: these errors name the fields of upstream's internal version.
+    let at = path.child("webhookClientConfig");
+    match strategy {
+        "None" => {
+            if !webhook.is_null() {
+                let detail = "should not be set when strategy is not set to Webhook";
+                errors.push(Error::forbidden(&at, detail));
+            }
+        }
+        "Webhook" => {
+            let config = &webhook["clientConfig"];
+            if config.is_null() {
+                errors.push(Error::required(&at, "required when strategy is set to Webhook"));
+            } else {
+                validate_client_config(config, &at, errors);
+            }
+            let versions: Vec<&str> =
+                webhook.array_at(&["conversionReviewVersions"]).iter().filter_map(Value::as_str).collect();
+            let at = path.child("conversionReviewVersions");
+            if versions.is_empty() {
+                errors.push(Error::required(&at, ""));
+            } else if !versions.contains(&"v1") && !versions.contains(&"v1beta1") {
+                let detail = "must include at least one of v1, v1beta1";
+                errors.push(Error::invalid(&at, &webhook["conversionReviewVersions"], detail));
+            }
+        }
+        "" => errors.push(Error::required(&path.child("strategy"), "")),
+        other => errors.push(Error::not_supported(&path.child("strategy"), other, &["None", "Webhook"])),
+    }
+}
+
+fn validate_client_config(config: &Value, path: &Path, errors: &mut Errors) {
+    let (url, service) = (text(config, &["url"]), &config["service"]);
+    if url.is_empty() == service.is_null() {
+        errors.push(Error::required(path, "exactly one of url or service is required"));
+    }
+    if !url.is_empty() && !url.starts_with("https://") {
+        let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+        errors.push(Error::invalid(&path.child("url"), url, detail));
+    }
+    if !service.is_null() {
+        for member in ["name", "namespace"] {
+            if text(service, &[member]).is_empty() {
+                let detail = format!("service {member} is required");
+                errors.push(Error::required(&path.child("service").child(member), detail));
+            }
+        }
+        if let Some(port) = service.int_at(&["port"])
+            && !(1..=65535).contains(&port)
+        {
+            let detail = "port is not valid: must be between 1 and 65535, inclusive";
+            errors.push(Error::invalid(&path.child("service.port"), port, detail));
         }
     }
 }

@@ -48,6 +48,8 @@ struct Paths<'a, 'w> {
     camel: String,
     /// `apps_v1`
     tag: String,
+    /// Custom resources: no protobuf, no strategic merge.
+    custom: bool,
 }
 
 pub(super) fn write(w: &mut Writer, form: Form, resources: &[&Resource], docs: &Docs, used: &mut Used<'_>) {
@@ -56,7 +58,7 @@ pub(super) fn write(w: &mut Writer, form: Form, resources: &[&Resource], docs: &
     let camel: String = group.split('.').chain([&*first.version]).map(capitalised).collect();
     let words: Vec<&str> = group.split('.').collect();
     let tag = format!("{}_{}", camel_start(&words), first.version);
-    let mut paths = Paths { form, docs, w, camel, tag };
+    let mut paths = Paths { form, docs, w, camel, tag, custom: first.schema.is_some() };
     paths.version_path(first, used);
     for r in resources {
         used.serve(r);
@@ -76,6 +78,9 @@ fn camel_start(words: &[&str]) -> String {
 
 /// The schema of a kind, by the package of the resource's own type or among those of the kinds that stand as bodies.
 fn schema_of(used: &mut Used<'_>, group: &str, version: &str, kind: &str) -> Option<String> {
+    if let Some(name) = used.custom(group, version, kind) {
+        return Some(name);
+    }
     let name = crate::resource::root_type(group, version, kind)?.full_name()?;
     used.named(&name)
 }
@@ -307,11 +312,11 @@ impl Paths<'_, '_> {
         if operations.is_empty() {
             return;
         }
-        let (form, tag) = (self.form, self.tag.clone());
+        let (form, tag, custom) = (self.form, self.tag.clone(), self.custom);
         self.w.member(path, |w| {
             w.object(|w| {
                 for operation in &operations {
-                    w.member(operation.method, |w| w.object(|w| write_operation(w, form, &tag, operation)));
+                    w.member(operation.method, |w| w.object(|w| write_operation(w, form, &tag, custom, operation)));
                 }
                 if shared.is_empty() && operations.iter().all(|o| o.action.is_empty()) {
                     return;
@@ -340,15 +345,20 @@ fn article(kind: &str) -> String {
     format!("a{n} {kind}")
 }
 
+/// What custom resources do not have stands last.
 const ANSWER_TYPES: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const PATCH_TYPES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
+    "application/strategic-merge-patch+json",
 ];
 
-fn write_operation(w: &mut Writer, form: Form, tag: &str, operation: &Operation<'_>) {
+fn types(all: &'static [&'static str], custom: bool) -> &'static [&'static str] {
+    &all[..all.len() - usize::from(custom)]
+}
+
+fn write_operation(w: &mut Writer, form: Form, tag: &str, custom: bool, operation: &Operation<'_>) {
     w.strings("tags", [tag]);
     w.pair("description", &operation.description);
     w.pair("operationId", &operation.id);
@@ -370,11 +380,11 @@ fn write_operation(w: &mut Writer, form: Form, tag: &str, operation: &Operation<
             });
         });
     }
-    let body_types: &[&str] = if operation.method == "patch" { PATCH_TYPES } else { &["*/*"] };
+    let body_types: &[&str] = if operation.method == "patch" { types(PATCH_TYPES, custom) } else { &["*/*"] };
     match form {
         Form::V2 => {
             w.strings("consumes", body_types.iter().copied());
-            w.strings("produces", ANSWER_TYPES.iter().copied());
+            w.strings("produces", types(ANSWER_TYPES, custom).iter().copied());
             w.strings("schemes", ["https"]);
         }
         Form::V3 => {
@@ -390,7 +400,7 @@ fn write_operation(w: &mut Writer, form: Form, tag: &str, operation: &Operation<
             }
         }
     }
-    w.member("responses", |w| w.object(|w| write_answers(w, form, operation)));
+    w.member("responses", |w| w.object(|w| write_answers(w, form, custom, operation)));
     if !operation.action.is_empty() {
         w.pair("x-kubernetes-action", operation.action);
         let (group, version, kind) = operation.gvk;
@@ -398,7 +408,7 @@ fn write_operation(w: &mut Writer, form: Form, tag: &str, operation: &Operation<
     }
 }
 
-fn write_answers(w: &mut Writer, form: Form, operation: &Operation<'_>) {
+fn write_answers(w: &mut Writer, form: Form, custom: bool, operation: &Operation<'_>) {
     for code in ["200"].iter().chain(operation.codes) {
         w.member(code, |w| {
             w.object(|w| {
@@ -412,7 +422,7 @@ fn write_answers(w: &mut Writer, form: Form, operation: &Operation<'_>) {
                 );
                 match (form, &operation.answer) {
                     (Form::V2, Some(name)) => w.member("schema", |w| write_ref(w, form, name)),
-                    (Form::V3, Some(name)) => write_content_types(w, form, ANSWER_TYPES, name),
+                    (Form::V3, Some(name)) => write_content_types(w, form, types(ANSWER_TYPES, custom), name),
                     (Form::V2, None) => w.member("schema", |w| w.object(|w| w.pair("type", "string"))),
                     (Form::V3, None) => w.member("content", |w| {
                         w.object(|w| {

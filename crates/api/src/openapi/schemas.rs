@@ -19,15 +19,36 @@ pub(super) struct Used<'s> {
     /// Group versions whose resources have paths in the document.
     versions: BTreeSet<(String, String)>,
     patch: bool,
+    /// Custom kinds, each with the full name of its schema.
+    custom: Vec<(Resource, String)>,
 }
 
 impl<'s> Used<'s> {
     pub fn new(schema: &'s Schema) -> Self {
-        Used { schema, seen: HashSet::new(), waiting: Vec::new(), versions: BTreeSet::new(), patch: false }
+        Used {
+            schema,
+            seen: HashSet::new(),
+            waiting: Vec::new(),
+            versions: BTreeSet::new(),
+            patch: false,
+            custom: Vec::new(),
+        }
     }
 
     pub fn serve(&mut self, resource: &Resource) {
         self.versions.insert((resource.group.to_string(), resource.version.to_string()));
+        if resource.schema.is_some() {
+            self.meta("ObjectMeta");
+            self.meta("ListMeta");
+            let group: Vec<&str> = resource.group.rsplit('.').collect();
+            self.custom.push((resource.clone(), format!("{}.{}", group.join("."), resource.version)));
+        }
+    }
+
+    /// The full name of a custom kind's schema, or of its list's.
+    pub fn custom(&self, group: &str, version: &str, kind: &str) -> Option<String> {
+        let mut all = self.custom.iter().filter(|(r, _)| r.group == group && r.version == version);
+        all.find(|(r, _)| r.kind == kind || r.list_kind == kind).map(|(_, package)| format!("{package}.{kind}"))
     }
 
     /// The full name to refer to this type by.
@@ -83,6 +104,14 @@ pub(super) fn write(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'_>
                 w.pair("type", "object");
             });
         });
+    }
+    for (r, package) in std::mem::take(&mut used.custom) {
+        let Some(schema) = &r.schema else { continue };
+        let gvk = (&*r.group, &*r.version, &*r.kind);
+        let name = format!("{package}.{}", r.kind);
+        w.member(&name, |w| w.value(&structural::publish::kind(schema, gvk, form == Form::V2)));
+        let list = structural::publish::list(&name, gvk, &r.list_kind, form == Form::V2);
+        w.member(&format!("{package}.{}", r.list_kind), |w| w.value(&list));
     }
     while let Some(ty) = used.waiting.pop() {
         let name = ty.full_name().unwrap_or_default();

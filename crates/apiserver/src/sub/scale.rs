@@ -22,7 +22,7 @@ pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
     match call.verb {
         Verb::Get => {
             let object = get::find(call).await?;
-            Ok(reply::document(call, 200, &scale_of(&object.document())))
+            Ok(reply::document(call, 200, &scale_in(call, &object.document())?))
         }
         Verb::Update => {
             let options = WriteOptions::parse(call, "UpdateOptions")?;
@@ -36,7 +36,7 @@ pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
             let patch = Patch::parse(call, body)?;
             let ty = api::resource::root_type("autoscaling", "v1", KIND);
             store(call, &options, |old| {
-                let mut scale = scale_of(old);
+                let mut scale = scale_in(call, old)?;
                 patch_scale(&mut scale, &patch, ty)?;
                 decode::prune(call, &mut scale, Vec::new(), options.validation, API_VERSION, KIND, ty)?;
                 check(call, &scale)?;
@@ -82,17 +82,21 @@ async fn store(
     mut make: impl FnMut(&Value) -> Result<Value, Status> + Send,
 ) -> Result<Response, Status> {
     let served = &call.target;
-    let generation_counts = served.info.subresource("status").is_some();
+    let generation_counts = served.has_status || served.custom.is_some();
+    let at: Vec<&str> = match served.custom.as_ref().and_then(|c| c.scale.as_ref()) {
+        Some(paths) => paths.spec.iter().map(String::as_str).collect(),
+        None => vec!["spec", "replicas"],
+    };
     let object =
         write::update_key(call, served, &call.key(), &call.path.name, Endpoint::Sub("scale"), options, |old| {
             let scale = make(old)?;
             let mut new = old.clone();
             let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
-            if generation_counts && old.int_at(&["spec", "replicas"]) != Some(replicas) {
+            if generation_counts && old.int_at(&at) != Some(replicas) {
                 let generation = old.int_at(&["metadata", "generation"]).unwrap_or(0);
                 new.set(&["metadata", "generation"], generation + 1);
             }
-            new.set(&["spec", "replicas"], replicas);
+            new.set(&at, replicas);
             for member in ["resourceVersion", "uid"] {
                 match scale.at(&["metadata", member]) {
                     Some(value) => new.set(&["metadata", member], value),
@@ -105,7 +109,25 @@ async fn store(
         })
         .await?
         .object();
-    Ok(reply::document(call, 200, &scale_of(&object.document())))
+    Ok(reply::document(call, 200, &scale_in(call, &object.document())?))
+}
+
+/// The Scale of an object: of a custom one by the paths that its definition names.
+fn scale_in(call: &Call, object: &Value) -> Result<Value, Status> {
+    let Some(paths) = call.served.custom.as_ref().and_then(|c| c.scale.as_ref()) else { return Ok(scale_of(object)) };
+    let at = |path: &[String]| object.at(&path.iter().map(String::as_str).collect::<Vec<_>>());
+    let Some(replicas) = at(&paths.spec).and_then(Value::as_i64) else {
+        let path = paths.spec.join(".");
+        return Err(Status::internal(format!("the spec replicas field \".{path}\" does not exist")));
+    };
+    let mut plain = json!({"kind": call.served.kind.as_str(), "spec": {"replicas": replicas}, "status": {}});
+    plain.set(&["metadata"], &object["metadata"]);
+    plain.set(&["status", "replicas"], at(&paths.status).and_then(Value::as_i64).unwrap_or(0));
+    let mut scale = scale_of(&plain);
+    if let Some(selector) = at(&paths.selector).and_then(Value::as_str).filter(|_| !paths.selector.is_empty()) {
+        scale.set(&["status", "selector"], selector);
+    }
+    Ok(scale)
 }
 
 /// The Scale of a workload.

@@ -11,6 +11,7 @@ use meta::{Status, Value, json, time};
 use crate::admission::{self, Operation};
 use crate::body::Response;
 use crate::call::Call;
+use crate::custom::{self, definitions};
 use crate::object::Object;
 use crate::options::{DeleteOptions, Propagation};
 use crate::registry::Served;
@@ -43,8 +44,10 @@ pub async fn delete(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let waits = !outcome.gone && matches!(options.propagation, Some(Propagation::Foreground | Propagation::Background));
     // Compat: only who asked for a cascade learns that it is not over yet (apiserver's DeleteResource).
     let code = if waits && options.propagation == Some(Propagation::Foreground) { 202 } else { 200 };
-    if !outcome.gone || ANSWER_OBJECT.contains(&&*call.served.info.plural) {
-        return Ok(reply::object(call, code, &outcome.object));
+    let answers_object = call.served.custom.is_none() && ANSWER_OBJECT.contains(&&*call.served.info.plural);
+    if !outcome.gone || answers_object {
+        let object = custom::present(&call.shared, &call.served, outcome.object).await?;
+        return Ok(reply::object(call, code, &object));
     }
     let served = &call.served;
     let mut details = json!({"name": call.path.name.as_str(), "kind": served.gr.resource.as_str(), "uid": outcome.object.uid.as_str()});
@@ -181,12 +184,17 @@ enum Step {
 }
 
 fn plan(served: &Served, old: &Value, options: &DeleteOptions) -> Step {
-    plan_kind(&served.info.plural, old, options, time::now())
+    // The kinds that go in a way of their own, by name: a custom resource may be called the same.
+    let plural = if served.custom.is_none() { &*served.info.plural } else { "" };
+    plan_kind(plural, old, options, time::now())
 }
 
 fn plan_kind(plural: &str, old: &Value, options: &DeleteOptions, now: time::Timestamp) -> Step {
     let mut new = old.clone();
-    let finalizers = finalizers_for(old, options.propagation);
+    let mut finalizers = finalizers_for(old, options.propagation);
+    if plural == "customresourcedefinitions" && !metadata::is_deleting(old) {
+        definitions::terminate(&mut new, &mut finalizers, now);
+    }
     if finalizers.is_empty() {
         new.remove(&["metadata", "finalizers"]);
     } else {

@@ -6,6 +6,7 @@ use meta::{Reason, Status, json};
 
 use crate::body::Response;
 use crate::call::Call;
+use crate::custom;
 use crate::filter::Filter;
 use crate::listing::ListOptions;
 use crate::verbs::{delete, list};
@@ -26,5 +27,6 @@ pub async fn delete_collection(call: &Call, body: &[u8]) -> Result<Response, Sta
         }
     }
     let metadata = json!({"resourceVersion": applied.max(found.rv).to_string()});
-    Ok(list::answer(call, &metadata, found.objects).await)
+    let objects = custom::present_all(&call.shared, &call.served, found.objects).await?;
+    Ok(list::answer(call, &metadata, objects).await)
 }

@@ -8,6 +8,7 @@ use meta::Status;
 
 use crate::body::Response;
 use crate::call::Call;
+use crate::custom;
 use crate::listing::{self, Version};
 use crate::object::Object;
 use crate::reply;
@@ -27,5 +28,6 @@ pub async fn find(call: &Call) -> Result<Arc<Object>, Status> {
         Some(Version::At(revision)) => storage.feed.reach(revision).await?,
         None => return Err(Status::bad_request(format!("resourceVersion: invalid value {text:?}"))),
     }
-    call.target.cache.get(&call.key()).ok_or_else(|| call.not_found())
+    let object = call.target.cache.get(&call.key()).ok_or_else(|| call.not_found())?;
+    custom::present(&call.shared, &call.served, object).await
 }

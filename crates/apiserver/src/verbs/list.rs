@@ -12,6 +12,7 @@ use crate::accept::Format;
 use crate::body::Response;
 use crate::cache::Snapshot;
 use crate::call::Call;
+use crate::custom;
 use crate::feed::after;
 use crate::filter::Filter;
 use crate::listing::{ListOptions, Match, Token, Version};
@@ -51,7 +52,8 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
             metadata.set(&["remainingItemCount"], remaining);
         }
     }
-    Ok(answer(call, &metadata, page.objects).await)
+    let objects = custom::present_all(&call.shared, &call.served, page.objects).await?;
+    Ok(answer(call, &metadata, objects).await)
 }
 
 /// A list of these objects in the form the client asked for.

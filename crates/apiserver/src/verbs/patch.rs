@@ -3,6 +3,7 @@
 //! Invariant: a patch is applied to the newest version, again when that changed in between.
 
 use meta::schema::TypeRef;
+use meta::schema::prune::DecodeError;
 use meta::{Reason, Status, Value, patch as patches};
 
 use crate::body::Response;
@@ -17,6 +18,9 @@ const MEDIA_TYPES: [&str; 4] = [
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+/// Custom resources have no strategic merge.
+const CUSTOM_MEDIA_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
 pub enum Patch {
     Json(Value),
@@ -43,12 +47,16 @@ impl Patch {
         match decode::media_type(&call.headers) {
             "application/json-patch+json" => json("error decoding patch: ", "[]interface {}").map(Patch::Json),
             "application/merge-patch+json" => json("error decoding patch: ", MAP).map(Patch::Merge),
+            "application/strategic-merge-patch+json" if call.served.custom.is_some() => {
+                Err(Status::unsupported_media_type(&CUSTOM_MEDIA_TYPES))
+            }
             "application/strategic-merge-patch+json" => json("", MAP).map(Patch::Strategic),
             "application/apply-patch+yaml" => {
                 let (value, _) =
                     decode::yaml(body).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
                 Ok(Patch::Apply(value))
             }
+            _ if call.served.custom.is_some() => Err(Status::unsupported_media_type(&CUSTOM_MEDIA_TYPES)),
             _ => Err(Status::unsupported_media_type(&MEDIA_TYPES)),
         }
     }
@@ -84,14 +92,17 @@ pub async fn change(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Resp
 pub fn patched(call: &Call, old: &Value, patch: &Patch, validation: Validation) -> Result<Value, Status> {
     let served = &call.served;
     let mut document = changed(call, old, patch)?;
-    let notes = match decode::strip(&mut document, &served.api_version, &served.kind, served.ty) {
+    let notes = match served.strip(&mut document) {
         Ok(notes) => notes,
         Err(error) => return Err(not_of_the_kind(patch, &changed(call, old, patch)?, &error.0)),
     };
+    if validation == Validation::Strict && !notes.is_empty() {
+        return Err(not_of_the_kind(patch, &changed(call, old, patch)?, &DecodeError::strict(&notes).0));
+    }
     decode::report(call, notes, validation, call.path.version.as_str(), &served.kind)?;
     write::to_stored(call, &mut document);
     metadata::check_names(call, &call.target, &mut document)?;
-    (call.target.rules.defaults)(&mut document);
+    call.target.defaults(&mut document);
     Ok(document)
 }
 
@@ -222,9 +233,8 @@ fn prune_applied(call: &Call, document: &mut Value) -> Result<(), Status> {
     let mut full = document.clone();
     let served = &call.served;
     let version = call.path.version.as_str();
-    let notes = decode::strip(&mut full, &served.api_version, &served.kind, served.ty)
-        .map_err(|e| e.status(version, &served.kind))?;
-    if let Some(ty) = served.ty
+    let notes = served.strip(&mut full).map_err(|e| e.status(version, &served.kind))?;
+    if let Some(ty) = served.tracked()
         && !notes.is_empty()
     {
         return Err(untyped(call, document, ty, &notes));
@@ -234,7 +244,7 @@ fn prune_applied(call: &Call, document: &mut Value) -> Result<(), Status> {
 }
 
 /// Compat: whatever field validation was asked for, upstream's apply knows no unknown fields, and says so with code 500.
-fn untyped(call: &Call, document: &Value, ty: TypeRef<'static>, notes: &[String]) -> Status {
+fn untyped(call: &Call, document: &Value, ty: TypeRef<'_>, notes: &[String]) -> Status {
     let errors: Vec<String> = notes
         .iter()
         .map(|note| match note.split('"').nth(1).filter(|_| note.starts_with("unknown field")) {
@@ -256,7 +266,7 @@ fn untyped(call: &Call, document: &Value, ty: TypeRef<'static>, notes: &[String]
 }
 
 /// `spec.containers[0].nope` as server-side apply writes it: `.spec.containers[name="web"].nope`.
-fn apply_path(document: &Value, ty: TypeRef<'static>, path: &str) -> String {
+fn apply_path(document: &Value, ty: TypeRef<'_>, path: &str) -> String {
     let (mut at, mut ty, mut out) = (Some(document), Some(ty), String::new());
     for part in path.split('.') {
         let (name, indices) = part.split_once('[').map_or((part, ""), |(name, rest)| (name, rest));
@@ -300,7 +310,7 @@ fn keep_known(document: &mut Value, known: &Value) {
 /// What a decoded object of the kind looks like.
 fn normalize(call: &Call, document: &mut Value) -> Result<(), Status> {
     let target = &call.target;
-    decode::prune(call, document, Vec::new(), Validation::Ignore, &target.api_version, &target.kind, target.ty)?;
-    (target.rules.defaults)(document);
+    target.strip(document).map_err(|e| e.status(&target.info.version, &target.kind))?;
+    target.defaults(document);
     Ok(())
 }

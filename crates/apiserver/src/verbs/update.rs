@@ -19,7 +19,7 @@ pub async fn replace(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Res
     let mut document = decode::object(call, body, options.validation)?;
     write::to_stored(call, &mut document);
     metadata::check_names(call, &call.target, &mut document)?;
-    (call.target.rules.defaults)(&mut document);
+    call.target.defaults(&mut document);
     match write::update(call, endpoint, &options, |_| Ok(document.clone())).await {
         Ok(object) => Ok(reply::object(call, 200, &object)),
         Err(status) if status.reason == Reason::NotFound && may_create(call, endpoint) => {

@@ -20,12 +20,14 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::{Format, PROTOBUF_STREAM};
 use crate::body::{Body, BoxError, Response};
 use crate::call::Call;
+use crate::custom;
 use crate::event::{self, Event, EventType};
 use crate::feed::Feed;
 use crate::filter::Filter;
 use crate::listing::{ListOptions, Version};
 use crate::object::Object;
 use crate::registry::Served;
+use crate::shared::Shared;
 use crate::storage::{Storage, store_error};
 use crate::view::View;
 use crate::{protobuf, reply};
@@ -102,6 +104,9 @@ struct Watcher {
     finished: bool,
     headers_sent: bool,
     shutdown: CancellationToken,
+    /// The definition of the custom resource was replaced.
+    ended: CancellationToken,
+    shared: Arc<Shared>,
     batch: Vec<Arc<Event>>,
 }
 
@@ -178,6 +183,8 @@ impl Watcher {
             finished: false,
             headers_sent: false,
             shutdown: call.shared.shutdown.clone(),
+            ended: call.served.custom.as_ref().map(|c| c.ended.clone()).unwrap_or_default(),
+            shared: call.shared.clone(),
             batch: Vec::new(),
         })
     }
@@ -187,8 +194,9 @@ impl Watcher {
         if self.finished {
             return None;
         }
-        if let Some(bytes) = self.initial() {
-            return Some(bytes);
+        let initial = if self.served.custom.is_some() { self.initial_custom().await } else { self.initial() };
+        if initial.is_some() {
+            return initial;
         }
         loop {
             // Seen before the ring is read, so that a change in between wakes us again.
@@ -204,8 +212,16 @@ impl Watcher {
                 Some(last) => self.sent = self.sent.max(last.rv),
                 None => self.sent = self.sent.max(applied),
             }
-            if let Some(bytes) = self.encode_batch() {
-                return Some(bytes);
+            let encoded = if self.served.custom.is_some() {
+                let batch = std::mem::take(&mut self.batch);
+                let bytes = self.encode_custom(batch.iter().filter_map(|e| self.seen(e)).collect()).await;
+                self.batch = batch;
+                bytes
+            } else {
+                self.encode_batch()
+            };
+            if encoded.is_some() {
+                return encoded;
             }
             if !self.batch.is_empty() {
                 continue;
@@ -224,6 +240,10 @@ impl Watcher {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => {
+                self.finished = true;
+                return Some(None);
+            }
+            () = self.ended.cancelled() => {
                 self.finished = true;
                 return Some(None);
             }
@@ -261,6 +281,49 @@ impl Watcher {
                     }
                     break;
                 }
+            }
+        }
+        (!out.is_empty()).then(|| out.into())
+    }
+
+    fn seen(&self, event: &Event) -> Option<(EventType, Arc<Object>)> {
+        let kind = event.seen_by(|o| self.filter.matches(o))?;
+        Some((kind, event.object(kind)?.clone()))
+    }
+
+    async fn initial_custom(&mut self) -> Option<Bytes> {
+        let mut bytes = None;
+        while bytes.is_none() && self.first.len() > 0 {
+            let mut found = Vec::new();
+            for first in self.first.by_ref().take(BATCH) {
+                match first {
+                    First::Object(object) => found.push((EventType::Added, object)),
+                    First::Event(event) => found.extend(
+                        event.seen_by(|o| self.filter.matches(o)).and_then(|k| Some((k, event.object(k)?.clone()))),
+                    ),
+                }
+            }
+            bytes = self.encode_custom(found).await;
+        }
+        if self.first.len() == 0
+            && !self.finished
+            && let Some(revision) = self.mark_initial.take()
+        {
+            let mark = self.bookmark(revision, true);
+            bytes = Some([bytes.unwrap_or_default(), mark].concat().into());
+        }
+        bytes
+    }
+
+    /// Lines of custom objects, in the version that is watched. What cannot be converted ends the watch.
+    async fn encode_custom(&mut self, found: Vec<(EventType, Arc<Object>)>) -> Option<Bytes> {
+        let (kinds, objects): (Vec<EventType>, Vec<Arc<Object>>) = found.into_iter().unzip();
+        let mut out = Vec::new();
+        match custom::present_all(&self.shared, &self.served, objects).await {
+            Ok(objects) => kinds.into_iter().zip(objects).for_each(|(kind, object)| self.line(kind, &object, &mut out)),
+            Err(status) => {
+                self.finished = true;
+                out = document_line(self.format, "ERROR", status.to_value());
             }
         }
         (!out.is_empty()).then(|| out.into())

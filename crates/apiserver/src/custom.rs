@@ -1,0 +1,310 @@
+//! Custom resources: what a CustomResourceDefinition adds to one version of a resource.
+//!
+//! `definitions` keeps the registry true to the stored definitions, `conversion` changes versions. Here: how documents of
+//! a version are pruned, defaulted, validated, shown in tables, and read from whatever version and schema they were
+//! stored in. Invariant: what leaves the server in a version has been converted, pruned and defaulted by that version.
+
+pub mod conversion;
+pub mod definitions;
+mod names;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use api::kinds::{Kind, columns};
+use meta::field::{Error, Errors, Path};
+use meta::schema::prune::DecodeError;
+use meta::schema::{Schema, SchemaError, TypeId, TypeRef};
+use meta::time::{self, Timestamp};
+use meta::{Status, Value, json};
+use structural::{JsonPath, Node};
+use tokio_util::sync::CancellationToken;
+
+use crate::object::{Fields, Object};
+use crate::registry::Served;
+use crate::shared::Shared;
+use conversion::Strategy;
+
+/// One version of a definition, ready for work.
+pub struct Custom {
+    /// Tells this schema apart from all that were there before it.
+    id: u32,
+    schema: Schema,
+    root: TypeId,
+    pub node: Node,
+    columns: Vec<Column>,
+    /// Fields that selectors may name.
+    pub selectable: Vec<(String, JsonPath)>,
+    pub scale: Option<Scale>,
+    pub conversion: Arc<Strategy>,
+    /// Sent as a warning with every answer.
+    pub deprecation: Option<String>,
+    /// The definition is being deleted: nothing new is created.
+    pub terminating: bool,
+    /// Cancelled when another definition takes this one's place: watches end.
+    pub ended: CancellationToken,
+}
+
+/// A column of `kubectl get`.
+struct Column {
+    definition: Value,
+    ty: String,
+    path: JsonPath,
+}
+
+/// Where the scale subresource finds its numbers.
+pub struct Scale {
+    pub spec: Vec<String>,
+    pub status: Vec<String>,
+    pub selector: Vec<String>,
+}
+
+static IDS: AtomicU32 = AtomicU32::new(1);
+
+/// The rules of custom kinds, without and with a status endpoint.
+pub static PLAIN: Kind = Kind {
+    prepare_create: |new| new.set(&["metadata", "generation"], 1),
+    prepare_update: |new, old| count(new, old, &["metadata"]),
+    prepare_status_update: |_, _| {},
+    unconditional_update: false,
+    ..Kind::PLAIN
+};
+pub static WITH_STATUS: Kind = Kind {
+    prepare_create: |new| {
+        new.remove(&["status"]);
+        new.set(&["metadata", "generation"], 1);
+    },
+    prepare_update: |new, old| {
+        restore_status(new, old);
+        count(new, old, &["metadata", "status"]);
+    },
+    prepare_status_update: |new, old| {
+        // Compat: a status update writes the status and who owns it, nothing else (customresource's status strategy).
+        let (status, owners) = (new.remove(&["status"]), new.remove(&["metadata", "managedFields"]));
+        *new = old.clone();
+        set_or_remove(new, &["status"], status);
+        set_or_remove(new, &["metadata", "managedFields"], owners);
+    },
+    ..PLAIN_KIND
+};
+const PLAIN_KIND: Kind = Kind { unconditional_update: false, ..Kind::PLAIN };
+
+fn set_or_remove(document: &mut Value, path: &[&str], value: Option<Value>) {
+    match value {
+        Some(value) => document.set(path, value),
+        None => drop(document.remove(path)),
+    }
+}
+
+fn restore_status(new: &mut Value, old: &Value) {
+    set_or_remove(new, &["status"], old.get("status").cloned());
+}
+
+/// Counts a change of anything but these members as a new generation.
+fn count(new: &mut Value, old: &Value, but: &[&str]) {
+    let bare = |v: &Value| {
+        let mut v = v.clone();
+        v.make_object().retain(|k, _| !but.contains(&k));
+        v
+    };
+    let generation = old.int_at(&["metadata", "generation"]).unwrap_or(0);
+    new.set(&["metadata", "generation"], generation + i64::from(bare(new) != bare(old)));
+}
+
+impl Custom {
+    /// Makes a version of a definition ready. Fails for a schema that is not structural.
+    pub fn new(version: &Value, conversion: Arc<Strategy>, terminating: bool) -> Result<Custom, SchemaError> {
+        let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let schema = version.at(&["schema", "openAPIV3Schema"]).unwrap_or(&open);
+        let metadata = metadata_type();
+        let (graph, root) = Schema::structural(schema, metadata)?;
+        let scale = version.at(&["subresources", "scale"]).filter(|s| !s.is_null());
+        let path = |scale: &Value, member: &str| -> Vec<String> {
+            let path = scale.str_at(&[member]).and_then(JsonPath::simple);
+            path.map(|p| p.fields().iter().map(|f| f.to_string()).collect()).unwrap_or_default()
+        };
+        let fields = version.array_at(&["selectableFields"]).iter().filter_map(|f| {
+            let text = f.str_at(&["jsonPath"])?;
+            Some((text.trim_start_matches('.').to_string(), JsonPath::simple(text)?))
+        });
+        Ok(Custom {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            schema: graph,
+            root,
+            node: structural::compile(schema),
+            columns: columns_of(version),
+            selectable: fields.collect(),
+            scale: scale.map(|s| Scale {
+                spec: path(s, "specReplicasPath"),
+                status: path(s, "statusReplicasPath"),
+                selector: path(s, "labelSelectorPath"),
+            }),
+            conversion,
+            deprecation: None,
+            terminating,
+            ended: CancellationToken::new(),
+        })
+    }
+
+    pub fn ty(&self) -> TypeRef<'_> {
+        self.schema.get(self.root)
+    }
+
+    /// Reads a document as this version: metadata as all kinds have it, nothing that the schema does not specify.
+    pub fn strip(&self, document: &mut Value, api_version: &str, kind: &str) -> Result<Vec<String>, DecodeError> {
+        let mut own = Value::object();
+        own.set(&["metadata"], document.remove(&["metadata"]).unwrap_or_else(Value::object));
+        let mut notes = envelope_type().map(|ty| ty.prune(&mut own)).transpose()?.unwrap_or_default();
+        let mut own_notes = self.ty().prune_structural(document);
+        // Compat: upstream prunes by the schema first, and looks at the metadata of embedded objects then.
+        own_notes.sort_by_cached_key(|note| (note.contains(".metadata."), note.clone()));
+        notes.append(&mut own_notes);
+        document.set(&["metadata"], own.remove(&["metadata"]).unwrap_or_else(Value::object));
+        document.set(&["apiVersion"], api_version);
+        document.set(&["kind"], kind);
+        Ok(notes)
+    }
+
+    /// What is wrong with a document of this version, beside its metadata.
+    pub fn check(&self, new: &Value, old: Option<&Value>) -> Errors {
+        let mut errors = self.node.validate(new, old);
+        if let Some(scale) = &self.scale {
+            for path in [&scale.spec, &scale.status] {
+                let at: Vec<&str> = path.iter().map(String::as_str).collect();
+                let count = new.int_at(&at).unwrap_or(0);
+                if count < 0 {
+                    let detail = "should be a non-negative integer";
+                    errors.push(Error::invalid(&Path::new(&path.join(".")), count, detail));
+                } else if count > i64::from(i32::MAX) {
+                    let detail = format!("should be less than or equal to {}", i32::MAX);
+                    errors.push(Error::invalid(&Path::new(&path.join(".")), count, detail));
+                }
+            }
+        }
+        structural::validate_rules(&self.node, new, old, &mut errors);
+        errors
+    }
+
+    pub fn fields(&self, document: &Value) -> Fields {
+        let text = |path: &JsonPath| match path.find(document).first() {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(s)) => s.to_string(),
+            Some(other) => other.to_string(),
+        };
+        self.selectable.iter().map(|(name, path)| (name.as_str().into(), text(path).into())).collect()
+    }
+
+    pub fn column_definitions(&self) -> Value {
+        let mut all = vec![columns::NAME.to_value()];
+        all.extend(self.columns.iter().map(|c| c.definition.clone()));
+        all.into()
+    }
+
+    pub fn row(&self, document: &Value, now: Timestamp) -> Vec<Value> {
+        let mut cells = vec![document["metadata"]["name"].clone()];
+        cells.extend(self.columns.iter().map(|c| c.cell(document, now)));
+        cells
+    }
+}
+
+/// What stands in an envelope's place: a type whose only own member is its metadata.
+fn envelope_type() -> Option<TypeRef<'static>> {
+    api::schema().find("io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata")
+}
+
+fn metadata_type() -> TypeRef<'static> {
+    let found = envelope_type().and_then(|ty| ty.field("metadata"));
+    found.expect("the generated schema has ObjectMeta: a test reads it").ty()
+}
+
+fn columns_of(version: &Value) -> Vec<Column> {
+    let age = json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
+        "description": columns::AGE.description});
+    let own = version.array_at(&["additionalPrinterColumns"]);
+    let all = if own.is_empty() { std::slice::from_ref(&age) } else { own };
+    let read = |c: &Value| {
+        let text = |member: &str| c.str_at(&[member]).unwrap_or_default();
+        Some(Column {
+            definition: json!({"name": text("name"), "type": text("type"), "format": text("format"),
+                "description": text("description"), "priority": c.int_at(&["priority"]).unwrap_or(0)}),
+            ty: text("type").to_string(),
+            path: JsonPath::parse(text("jsonPath")).ok()?,
+        })
+    };
+    all.iter().filter_map(read).collect()
+}
+
+impl Column {
+    /// The first thing that the path finds, as the column's type shows it.
+    fn cell(&self, document: &Value, now: Timestamp) -> Value {
+        let Some(value) = self.path.find(document).into_iter().next().filter(|v| !v.is_null()) else {
+            return Value::Null;
+        };
+        match (self.ty.as_str(), value) {
+            ("integer", Value::Int(_)) | ("number", Value::Int(_) | Value::Float(_)) => value.clone(),
+            ("integer", Value::Float(f)) => (*f as i64).into(),
+            ("boolean", Value::Bool(_)) => value.clone(),
+            ("date", Value::String(text)) => match time::parse(text) {
+                Some(at) => time::human_duration(now.duration_since(at)).into(),
+                None => "<invalid>".into(),
+            },
+            ("string", Value::String(_)) => value.clone(),
+            ("string", other) => other.to_string().into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+/// Objects as a version shows them, whatever they were stored as. Costs nothing for built-in kinds.
+pub async fn present_all(
+    shared: &Shared,
+    served: &Served,
+    mut objects: Vec<Arc<Object>>,
+) -> Result<Vec<Arc<Object>>, Status> {
+    let Some(custom) = served.custom.as_deref() else { return Ok(objects) };
+    let stale: Vec<usize> = (0..objects.len()).filter(|i| !objects[*i].is_clean_for(custom.id)).collect();
+    let mut documents: Vec<Value> = stale.iter().map(|i| objects[*i].stored_document()).collect();
+    let originals = documents.clone();
+    conversion::convert(shared, served, &mut documents, &served.api_version).await?;
+    for ((i, mut document), original) in stale.into_iter().zip(documents).zip(originals) {
+        // A version that is read is never refused: what is wrong with it was stored before the schema said so.
+        let _ = custom.strip(&mut document, &served.api_version, &served.kind);
+        custom.node.apply_defaults(&mut document);
+        let object = &objects[i];
+        if document == original {
+            object.set_clean_for(custom.id);
+        } else if let Some(changed) = Object::read(&object.key, document.to_vec().into(), object.rv) {
+            changed.set_clean_for(custom.id);
+            objects[i] = Arc::new(changed);
+        }
+    }
+    Ok(objects)
+}
+
+/// As `present_all`, for one object.
+pub async fn present(shared: &Shared, served: &Served, object: Arc<Object>) -> Result<Arc<Object>, Status> {
+    match served.custom.as_deref() {
+        Some(custom) if !object.is_clean_for(custom.id) => {
+            let key = object.key.clone();
+            let mut all = present_all(shared, served, vec![object]).await?;
+            all.pop().ok_or_else(|| Status::internal(format!("{key} was lost while it was read")))
+        }
+        _ => Ok(object),
+    }
+}
+
+/// The bytes to store for a document of a version: itself, or the storage version's.
+pub async fn to_stored(
+    shared: &Shared,
+    served: &Served,
+    document: &Value,
+    bytes: &bytes::Bytes,
+) -> Result<bytes::Bytes, Status> {
+    let storage = &served.info.storage;
+    if served.custom.is_none() || storage.version == *served.info.version {
+        return Ok(bytes.clone());
+    }
+    let mut documents = vec![document.clone()];
+    conversion::convert(shared, served, &mut documents, &format!("{}/{}", storage.group, storage.version)).await?;
+    Ok(documents.pop().unwrap_or_default().to_vec().into())
+}

@@ -1,0 +1,106 @@
+//! Patterns of schemas: Go's regular expressions read as ours.
+//!
+//! Both are RE2's language but for a few corners: Go's classes are ASCII, a brace that is no repetition is itself, and
+//! brackets and doubled signs in a class mean themselves. Invariant: a pattern means what it means in Go, or fails.
+
+use regex::{Regex, RegexBuilder};
+
+/// Upstream bounds a pattern by what its objects may hold; this bounds the compiled program.
+const SIZE_MAX_BYTES: usize = 10 << 20;
+
+pub fn compile(pattern: &str) -> Result<Regex, String> {
+    let read = RegexBuilder::new(&translate(pattern)).size_limit(SIZE_MAX_BYTES).build();
+    read.map_err(|e| e.to_string().lines().last().unwrap_or_default().trim().to_string())
+}
+
+fn translate(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len() + 8);
+    let chars: Vec<char> = pattern.chars().collect();
+    let mut in_class = false;
+    let mut i = 0;
+    while i < chars.len() {
+        let (c, next) = (chars[i], chars.get(i + 1).copied());
+        match c {
+            '\\' => {
+                match next {
+                    Some('d') => out.push_str("[0-9]"),
+                    Some('D') => out.push_str("[^0-9]"),
+                    Some('w') => out.push_str("[0-9A-Za-z_]"),
+                    Some('W') => out.push_str("[^0-9A-Za-z_]"),
+                    Some('s') => out.push_str(r"[\t\n\f\r ]"),
+                    Some('S') => out.push_str(r"[^\t\n\f\r ]"),
+                    Some('b') => out.push_str(r"(?-u:\b)"),
+                    Some(other) => out.extend(['\\', other]),
+                    None => out.push('\\'),
+                }
+                i += 2;
+                continue;
+            }
+            '[' if !in_class => {
+                in_class = true;
+                out.push('[');
+                if next == Some('^') {
+                    out.push('^');
+                    i += 1;
+                }
+                // A bracket that closes at once is itself.
+                if chars.get(i + 1) == Some(&']') {
+                    out.push_str(r"\]");
+                    i += 1;
+                }
+            }
+            '[' if next != Some(':') => out.push_str(r"\["),
+            '[' => {
+                let end = (i..chars.len()).find(|at| chars[*at] == ']').unwrap_or(chars.len() - 1);
+                out.extend(&chars[i..=end]);
+                i = end;
+            }
+            ']' if in_class => {
+                in_class = false;
+                out.push(']');
+            }
+            '&' | '~' if in_class => out.extend(['\\', c]),
+            '-' if in_class && next == Some('-') => out.push_str(r"\-"),
+            '{' if !in_class && !is_repetition(&chars[i..]) => out.push_str(r"\{"),
+            _ => out.push(c),
+        }
+        i += 1;
+    }
+    out
+}
+
+/// `{3}`, `{3,}`, `{3,5}`
+fn is_repetition(rest: &[char]) -> bool {
+    let Some(end) = rest.iter().position(|c| *c == '}') else { return false };
+    let inside: String = rest[1..end].iter().collect();
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    match inside.split_once(',') {
+        Some((from, to)) => digits(from) && (to.is_empty() || digits(to)),
+        None => digits(&inside),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_in_go() {
+        for (pattern, text, want) in [
+            (r"^\d+$", "12", true),
+            (r"^\d+$", "\u{664}", false),
+            (r"^[\w.-]+$", "a.b-c_9", true),
+            (r"^[[a]+$", "[a", true),
+            (r"^[a&&b]+$", "a&b", true),
+            (r"^{a}$", "{a}", true),
+            (r"^a{2,3}$", "aaa", true),
+            (r"^[]a]$", "]", true),
+            (r"^[[:alpha:]]$", "q", true),
+            (r"^(([a-z0-9]+)\.)+example\.com$", "a.b.example.com", true),
+            (r"^\S+@\S+$", "a@b", true),
+        ] {
+            assert_eq!(compile(pattern).expect(pattern).is_match(text), want, "{pattern} {text}");
+        }
+        assert!(compile("(").is_err());
+    }
+}
