@@ -5,6 +5,7 @@
 
 mod namespace_lifecycle;
 pub mod priority;
+mod runtime_class;
 mod service_account;
 mod storage_in_use;
 mod toleration_seconds;
@@ -56,6 +57,7 @@ const MUTATING: &[Mutate] = &[
     service_account::mutate,
     priority::mutate,
     toleration_seconds::mutate,
+    runtime_class::mutate,
     storage_in_use::mutate,
 ];
 
