@@ -106,7 +106,7 @@ fn build() -> Result<()> {
     fs::create_dir_all(BUILT)?;
     let built = fs::canonicalize(BUILT)?;
     let targets = [
-        (&["test", "-c", "-ldflags", "-s -w", "-o"][..], "conformance.test", "."),
+        (&["test", "-c", "-vet=off", "-ldflags", "-s -w", "-o"][..], "conformance.test", "."),
         (&["build", "-o"], "ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
     ];
     for (arguments, name, package) in targets {
