@@ -21,6 +21,7 @@ const HELP: &str = "\
 Usage: cargo xtask conformance [FLAGS]
 
   --focus RE          only tests whose name this regular expression (Go's) matches
+  --skip RE           no test whose name this matches
   --class A,B         only tests of these classes of tests/conformance/tests.tsv: a1 a2 a3 b c d
   --failed            only tests that docs/conformance.md shows as failed
   --parallel N        so many at once (default 4); serial tests run alone, at the end
@@ -31,6 +32,7 @@ Usage: cargo xtask conformance [FLAGS]
 #[derive(Debug, Default, PartialEq)]
 struct Options {
     focus: Option<String>,
+    skip: Option<String>,
     classes: Vec<String>,
     failed: bool,
     parallel: usize,
@@ -51,6 +53,7 @@ fn parse(flags: &[String]) -> Result<Option<Options>> {
         };
         match name {
             "--focus" => options.focus = Some(value()?),
+            "--skip" => options.skip = Some(value()?),
             "--class" => options.classes = value()?.split(',').map(str::to_string).collect(),
             "--failed" => options.failed = true,
             "--parallel" => options.parallel = value()?.parse().context("--parallel needs a number")?,
@@ -135,7 +138,8 @@ fn ginkgo(options: &Options, skip: &[&str], kubeconfig: &Path, results: &Path) -
         .arg("run")
         .args([format!("--procs={}", options.parallel), format!("--timeout={LIMIT_HOURS}h")])
         .args(["--no-color", "--label-filter=Conformance", "--silence-skips", "--output-interceptor-mode=none"])
-        .args(options.focus.iter().map(|focus| format!("--focus={focus}")));
+        .args(options.focus.iter().map(|focus| format!("--focus={focus}")))
+        .args(options.skip.iter().map(|skip| format!("--skip={skip}")));
     if !skip.is_empty() {
         let names: Vec<String> = skip.iter().map(|name| quoted(name)).collect();
         command.arg(format!("--skip={}", names.join("|")));
@@ -230,12 +234,13 @@ mod tests {
         let parsed = |line: &str| parse(&line.split_whitespace().map(str::to_string).collect::<Vec<_>>());
         let all = Options {
             focus: Some("a=b".into()),
+            skip: Some("s".into()),
             classes: vec!["a1".into(), "d".into()],
             failed: true,
             parallel: 2,
             kubeconfig: Some("f".into()),
         };
-        let line = "--focus=a=b --class a1,d --failed --parallel 2 --kubeconfig f";
+        let line = "--focus=a=b --skip s --class a1,d --failed --parallel 2 --kubeconfig f";
         assert_eq!(parsed(line).expect("parsed"), Some(all));
         assert_eq!(parsed("").expect("parsed"), Some(Options { parallel: 4, ..Options::default() }));
         assert_eq!(parsed("--focus x --help").expect("parsed"), None);
