@@ -107,7 +107,7 @@ pub fn run(flags: &[String]) -> Result<()> {
 /// The test binary and ginkgo's own program, which runs several of it side by side.
 fn build() -> Result<()> {
     fs::create_dir_all(BUILT)?;
-    let built = fs::canonicalize(BUILT)?;
+    let (built, path) = (fs::canonicalize(BUILT)?, super::tools::path()?);
     let targets = [
         (&["test", "-c", "-vet=off", "-ldflags", "-s -w", "-o"][..], "conformance.test", "."),
         (&["build", "-o"], "ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
@@ -120,8 +120,9 @@ fn build() -> Result<()> {
             .current_dir(MODULE)
             // The module's versions are its own.
             .env("GOWORK", "off")
+            .env("PATH", &path)
             .status()
-            .context("cannot run go: install Go 1.26 or later")?;
+            .context("cannot run go")?;
         if !status.success() {
             bail!("go cannot build {MODULE}");
         }
@@ -150,6 +151,7 @@ fn ginkgo(options: &Options, skip: &[&str], kubeconfig: &Path, results: &Path) -
         .arg(format!("--kubeconfig={}", fs::canonicalize(kubeconfig)?.display()))
         .args(["--provider=local", "--disable-log-dump", "--dump-logs-on-failure=false"])
         .env("KNARR_RESULTS", results)
+        .env("PATH", super::tools::path()?)
         .current_dir(&built)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

@@ -1,4 +1,5 @@
-//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`, `conformance`. Few dependencies, so that it is built in a moment.
+//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`, `conformance`. Few dependencies, so that it is built
+//! in a moment.
 
 mod conformance;
 mod guest;
