@@ -47,6 +47,8 @@ pub struct Accept {
 pub enum Offer {
     /// All forms: built-in kinds, Status.
     Everything,
+    /// What is never shown as a table: reviews.
+    Review,
     /// Custom resources, which have no protobuf form but that of their metadata.
     Custom,
     /// The same as streams of events, for which there is no YAML.
@@ -67,18 +69,19 @@ impl Offer {
     fn has(self, format: Format, shape: Shape) -> bool {
         let is_watch = matches!(self, Offer::Watch | Offer::WatchCustom);
         match (format, shape) {
+            (_, Shape::Table) if self == Offer::Review => false,
             (Format::Json, _) => true,
             (Format::Yaml, _) => !is_watch,
             // Compat: a Table has no protobuf form (apimachinery's types.go).
             (Format::Protobuf, Shape::Table) => false,
             (Format::Protobuf, Shape::Metadata) => true,
-            (Format::Protobuf, Shape::Object) => matches!(self, Offer::Everything | Offer::Watch),
+            (Format::Protobuf, Shape::Object) => matches!(self, Offer::Everything | Offer::Review | Offer::Watch),
         }
     }
 
     fn media_types(self) -> &'static [&'static str] {
         match self {
-            Offer::Everything => &MEDIA_TYPES,
+            Offer::Everything | Offer::Review => &MEDIA_TYPES,
             Offer::Custom => &MEDIA_TYPES[..2],
             Offer::Watch => &STREAM_TYPES,
             Offer::WatchCustom => &STREAM_TYPES[..1],
@@ -220,6 +223,11 @@ mod tests {
                 "application/yaml",
                 Offer::Watch,
                 only("application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"),
+            ),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io",
+                Offer::Review,
+                only("application/json, application/yaml, application/vnd.kubernetes.protobuf"),
             ),
             (protobuf, Offer::Watch, Ok((Format::Protobuf, Shape::Object))),
             (protobuf, Offer::WatchCustom, only("application/json;stream=watch")),

@@ -3,8 +3,10 @@
 //! An ordered list of mutating plugins, then one of validating ones; each is a file. Invariant: plugins see the document
 //! in its stored version, and a plugin that refuses says why in upstream's words.
 
+mod limit_ranger;
 mod namespace_lifecycle;
 pub mod priority;
+mod runtime_class;
 mod service_account;
 mod storage_in_use;
 mod toleration_seconds;
@@ -53,13 +55,15 @@ type Validate = for<'a> fn(&'a Review<'_>, Option<&'a Value>, Option<&'a Value>)
 /// In upstream's order.
 const MUTATING: &[Mutate] = &[
     namespace_lifecycle::mutate,
+    limit_ranger::mutate,
     service_account::mutate,
     priority::mutate,
     toleration_seconds::mutate,
     storage_in_use::mutate,
+    runtime_class::mutate,
 ];
 
-const VALIDATING: &[Validate] = &[namespace_lifecycle::validate, priority::validate];
+const VALIDATING: &[Validate] = &[namespace_lifecycle::validate, limit_ranger::validate, priority::validate];
 
 pub async fn mutate(review: &mut Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     if review.name.is_empty() {

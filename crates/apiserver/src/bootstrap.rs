@@ -1,5 +1,5 @@
-//! What every cluster has from the first moment: default namespaces, priority classes, and the `kubernetes` service with
-//! its endpoints.
+//! What every cluster has from the first moment: default namespaces, priority classes, the range of service addresses, and
+//! the `kubernetes` service with its endpoints.
 //!
 //! Writes through the request path's own functions, as any client would. Invariant: what exists is left as it is, except
 //! for the endpoints of `kubernetes`, which always lead to this server.
@@ -58,6 +58,9 @@ pub async fn create_defaults(shared: &Arc<Shared>) -> Result<(), Status> {
         ensure(shared, "scheduling.k8s.io", "priorityclasses", "", name, class).await?;
     }
     flow_control(shared).await?;
+    let range =
+        json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [shared.config.service_cidr.to_string()]}});
+    ensure(shared, "networking.k8s.io", "servicecidrs", "", "kubernetes", range).await?;
     kubernetes_service(shared).await
 }
 

@@ -135,8 +135,8 @@ pub fn prune(
     ty: Option<TypeRef<'static>>,
 ) -> Result<(), Status> {
     let version = api_version.rsplit('/').next().unwrap_or_default();
-    let mut notes = repeated(&duplicates);
-    notes.extend(strip(value, api_version, kind, ty).map_err(|e| e.status(version, kind))?);
+    let mut notes = strip(value, api_version, kind, ty).map_err(|e| e.status(version, kind))?;
+    notes.extend(repeated(&duplicates));
     report(call, notes, validation, version, kind)
 }
 

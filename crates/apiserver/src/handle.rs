@@ -180,7 +180,10 @@ async fn resource(
     let seats = seats?;
     let Some(served) = served else { return unknown(&shared, &path) };
     check_name(&path)?;
-    let offer = Offer::of(served.info.type_name.is_empty(), verb == Verb::Watch);
+    let offer = match verb {
+        Verb::Create if !served.is_stored() => Offer::Review,
+        _ => Offer::of(served.info.type_name.is_empty(), verb == Verb::Watch),
+    };
     let accept = Accept::parse(request.headers(), offer)?;
     let started = Instant::now();
     let connects = served.custom.is_none() && connect::takes(verb, &path.resource, &path.subresource);

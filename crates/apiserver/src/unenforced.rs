@@ -16,7 +16,6 @@ const NO_DEVICES: &str = "does not allocate devices yet";
 
 /// Group, kind, and what Knarr does not do.
 const KINDS: &[(&str, &str, &str)] = &[
-    ("", "LimitRange", NOT_ENFORCED),
     ("", "PersistentVolume", NO_STORAGE),
     ("", "PersistentVolumeClaim", NO_STORAGE),
     ("", "ReplicationController", NO_PODS),

@@ -1,5 +1,7 @@
-//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`. Few dependencies, so that it is built in a moment.
+//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`, `conformance`. Few dependencies, so that it is built
+//! in a moment.
 
+mod conformance;
 mod guest;
 mod packages;
 mod tools;
@@ -18,6 +20,8 @@ Usage: cargo xtask COMMAND
   test [FILTER]   install what the tests need, then run all of them: format, lints, unit, integration, end to end
   bench [FLAGS]   build Knarr (release) and print its numbers as a table and as JSON (target/bench.json)
   guest [FLAGS]   boot Debian with systemd and cgroup v2 in QEMU and check a cluster in it; slow, not part of test
+  conformance [FLAGS]
+                  run upstream's conformance tests against a fresh cluster and write docs/conformance.md (--help)
 
 Examples:
   cargo xtask up --detach
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         "test" => test(&rest),
         "bench" => bench(&rest),
         "guest" => guest::run(&rest),
+        "conformance" => conformance::run(&rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())

@@ -126,7 +126,7 @@ pub async fn finalize(call: &Call, body: &[u8]) -> Result<Response, Status> {
     .await
 }
 
-/// certificatesigningrequests/approval: sets the conditions.
+/// certificatesigningrequests/approval: sets the conditions; labels and annotations may change with them.
 pub async fn approval(call: &Call, body: &[u8]) -> Result<Response, Status> {
     part(call, body, "approval", |new, old, wanted| {
         let now = meta::time::seconds(meta::time::now());
@@ -139,6 +139,7 @@ pub async fn approval(call: &Call, body: &[u8]) -> Result<Response, Status> {
             condition.set_default(&["lastTransitionTime"], since);
         }
         new.set(&["status", "conditions"], conditions);
+        new.set(&["metadata"], &wanted["metadata"]);
         Ok(())
     })
     .await

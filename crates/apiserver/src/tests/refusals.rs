@@ -275,7 +275,7 @@ async fn unknown_fields_are_warned_of() {
     let answer = cluster.raw(Method::POST, "/api/v1/namespaces/default/configmaps", "application/json", body).await;
     assert_eq!(answer.code, 201);
     let warnings: Vec<_> = answer.headers.get_all("warning").iter().filter_map(|v| v.to_str().ok()).collect();
-    assert_eq!(warnings, [r#"299 - "duplicate field \"data.x\"""#, r#"299 - "unknown field \"dat\"""#]);
+    assert_eq!(warnings, [r#"299 - "unknown field \"dat\"""#, r#"299 - "duplicate field \"data.x\"""#]);
     assert_eq!(answer.body["data"], json!({"x": "2"}));
 }
 

@@ -39,6 +39,7 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     validate_containers(spec, path, &around, errors);
     check_at(spec, path, RULES, errors);
     validate_security(&spec["securityContext"], &path.child("securityContext"), errors);
+    validate_sysctls(spec, &path.child("securityContext.sysctls"), errors);
     validate_affinity(&spec["affinity"], &path.child("affinity"), errors);
     validate_dns(spec, &path.child("dnsConfig"), errors);
     validate_gates(spec, path, errors);
@@ -53,6 +54,35 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
             errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("hostnames"), name, m)));
         }
     }
+}
+
+const SYSCTL_MAX: usize = 253;
+
+fn validate_sysctls(spec: &Value, path: &Path, errors: &mut Errors) {
+    let sysctls = spec.array_at(&["securityContext", "sysctls"]);
+    for (i, sysctl) in sysctls.iter().enumerate() {
+        let at = path.index(i).child("name");
+        let name = sysctl.str_at(&["name"]).unwrap_or_default();
+        if name.is_empty() {
+            errors.push(Error::required(&at, ""));
+        } else if name.len() > SYSCTL_MAX || !name.split(['.', '/']).all(is_sysctl_segment) {
+            let detail = format!(
+                "must have at most {SYSCTL_MAX} characters and match regex \
+                 ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\.\\/])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+            );
+            errors.push(Error::invalid(&at, name, detail));
+        } else if sysctls[..i].iter().any(|other| other.str_at(&["name"]) == Some(name)) {
+            errors.push(Error::duplicate(&at, name));
+        }
+    }
+}
+
+fn is_sysctl_segment(segment: &str) -> bool {
+    let plain = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let bytes = segment.as_bytes();
+    bytes.first().is_some_and(plain)
+        && bytes.last().is_some_and(plain)
+        && bytes.iter().all(|c| plain(c) || matches!(c, b'-' | b'_'))
 }
 
 const NAMESERVERS_MAX: usize = 3;
@@ -131,5 +161,30 @@ pub fn validate_template(object: &Value, selector: Option<&LabelSelector>, error
     if !template.array_at(&["spec", "ephemeralContainers"]).is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(Error::forbidden(&path.child("spec.ephemeralContainers"), detail));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    #[test]
+    fn sysctls() {
+        let wrong = "must have at most 253 characters and match regex \
+                     ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\.\\/])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+        let names = ["kernel.shmmax", "net/ipv4.conf.eth0-1", "foo-", "", "kernel.shmmax", "bar.."];
+        let sysctls: Vec<Value> = names.iter().map(|name| json!({"name": (*name), "value": "1"})).collect();
+        let mut errors = Vec::new();
+        let spec = json!({"securityContext": {"sysctls": (Value::Array(sysctls))}});
+        validate_sysctls(&spec, &Path::new("spec.securityContext.sysctls"), &mut errors);
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let want = [
+            format!("spec.securityContext.sysctls[2].name: Invalid value: \"foo-\": {wrong}"),
+            "spec.securityContext.sysctls[3].name: Required value".to_string(),
+            "spec.securityContext.sysctls[4].name: Duplicate value: \"kernel.shmmax\"".to_string(),
+            format!("spec.securityContext.sysctls[5].name: Invalid value: \"bar..\": {wrong}"),
+        ];
+        assert_eq!(said, want);
     }
 }

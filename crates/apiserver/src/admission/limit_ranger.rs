@@ -1,0 +1,272 @@
+//! LimitRanger: gives containers the default requests and limits of their namespace, and holds pods and claims to its
+//! minima, maxima and ratios.
+//!
+//! Reads: limit ranges. Changes: new pods. Invariant: what a pod or a claim asks for itself is never changed, only refused.
+
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use meta::quantity::{Format, Quantity};
+use meta::{Status, Value};
+
+use super::{Operation, Review};
+
+const ANNOTATION: &str = "kubernetes.io/limit-ranger";
+
+type Amounts = BTreeMap<String, Quantity>;
+
+pub fn mutate<'a>(
+    review: &'a mut Review<'_>,
+    pod: &'a mut Value,
+    _: Option<&'a Value>,
+) -> BoxFuture<'a, Result<(), Status>> {
+    if review.operation == Operation::Create && review.subresource.is_empty() && review.is("", "pods") {
+        for range in ranges(review) {
+            set_defaults(pod, &range);
+        }
+    }
+    std::future::ready(Ok(())).boxed()
+}
+
+pub fn validate<'a>(
+    review: &'a Review<'_>,
+    new: Option<&'a Value>,
+    _: Option<&'a Value>,
+) -> BoxFuture<'a, Result<(), Status>> {
+    let pod = review.is("", "pods") && review.operation == Operation::Create;
+    let check = || {
+        let object = new.filter(|_| review.subresource.is_empty())?;
+        if !pod && !review.is("", "persistentvolumeclaims") {
+            return None;
+        }
+        ranges(review).iter().find_map(|range| {
+            let wrong = if pod { pod_against(object, range) } else { claim_against(object, range) };
+            match &wrong[..] {
+                [] => None,
+                [only] => Some(review.forbidden(only)),
+                several => Some(review.forbidden(format!("[{}]", several.join(", ")))),
+            }
+        })
+    };
+    std::future::ready(check().map_or(Ok(()), Err)).boxed()
+}
+
+fn ranges(review: &Review<'_>) -> Vec<Value> {
+    let Some(served) = review.shared.registry.stored("", "limitranges") else { return Vec::new() };
+    let prefix = served.key(&review.namespace, "");
+    served.cache.snapshot(&prefix, "", 0, false, |_| true).objects.iter().map(|object| object.document()).collect()
+}
+
+fn limits<'a>(range: &'a Value, ty: &'a str) -> impl Iterator<Item = &'a Value> {
+    range.array_at(&["spec", "limits"]).iter().filter(move |limit| limit.str_at(&["type"]) == Some(ty))
+}
+
+fn amounts(list: Option<&Value>) -> Amounts {
+    let pairs = list.and_then(Value::as_object).into_iter().flat_map(|map| map.iter());
+    pairs.filter_map(|(name, amount)| Some((name.to_string(), Quantity::parse(amount.as_str()?).ok()?))).collect()
+}
+
+/// The containers' defaults, and the annotation that says what was set.
+fn set_defaults(pod: &mut Value, range: &Value) {
+    let mut said = Vec::new();
+    for (member, word) in [("containers", "container"), ("initContainers", "init container")] {
+        let containers = pod.at_mut(&["spec", member]).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let name = container.str_at(&["name"]).unwrap_or_default().to_string();
+            for (source, list, what) in [("defaultRequest", "requests", "request"), ("default", "limits", "limit")] {
+                let mut set = Vec::new();
+                for limit in limits(range, "Container") {
+                    for (resource, amount) in limit.get(source).and_then(Value::as_object).iter().flat_map(|m| m.iter())
+                    {
+                        if container.at(&["resources", list, resource]).is_none() {
+                            container.set(&["resources", list, resource], amount);
+                            set.push(resource.to_string());
+                        }
+                    }
+                }
+                if !set.is_empty() {
+                    set.sort();
+                    said.push(format!("{} {what} for {word} {name}", set.join(", ")));
+                }
+            }
+        }
+    }
+    if !said.is_empty() {
+        pod.set(&["metadata", "annotations", ANNOTATION], format!("LimitRanger plugin set: {}", said.join("; ")));
+    }
+}
+
+fn pod_against(pod: &Value, range: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let of = |container: &Value, list: &str| amounts(container.at(&["resources", list]));
+    for limit in limits(range, "Container") {
+        for container in ["containers", "initContainers"].iter().flat_map(|member| pod.array_at(&["spec", member])) {
+            compare(limit, "Container", &of(container, "requests"), &of(container, "limits"), &mut wrong);
+        }
+    }
+    for limit in limits(range, "Pod") {
+        compare(limit, "Pod", &pod_sum(pod, "requests"), &pod_sum(pod, "limits"), &mut wrong);
+    }
+    wrong
+}
+
+/// What the pod needs as a whole: its containers and sidecars together, or the greatest moment of its start, whichever
+/// is more; what the pod says of itself comes before both.
+fn pod_sum(pod: &Value, list: &str) -> Amounts {
+    let add = |to: &mut Amounts, more: &Amounts| {
+        for (name, amount) in more {
+            let sum = to.get(name).map_or(*amount, |sum| sum.add(*amount));
+            to.insert(name.clone(), sum);
+        }
+    };
+    let raise = |to: &mut Amounts, other: &Amounts| {
+        for (name, amount) in other {
+            let highest = to.get(name).map_or(*amount, |own| (*own).max(*amount));
+            to.insert(name.clone(), highest);
+        }
+    };
+    let (mut sum, mut sidecars, mut start) = (Amounts::new(), Amounts::new(), Amounts::new());
+    for container in pod.array_at(&["spec", "containers"]) {
+        add(&mut sum, &amounts(container.at(&["resources", list])));
+    }
+    for container in pod.array_at(&["spec", "initContainers"]) {
+        let mut own = amounts(container.at(&["resources", list]));
+        if container.str_at(&["restartPolicy"]) == Some("Always") {
+            add(&mut sum, &own);
+            add(&mut sidecars, &own);
+            own = sidecars.clone();
+        } else {
+            add(&mut own, &sidecars);
+        }
+        raise(&mut start, &own);
+    }
+    raise(&mut sum, &start);
+    sum.extend(amounts(pod.at(&["spec", "resources", list])));
+    sum
+}
+
+fn claim_against(claim: &Value, range: &Value) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let asked = amounts(claim.at(&["spec", "resources", "requests"]));
+    for limit in limits(range, "PersistentVolumeClaim") {
+        for (which, word, too_much) in [("min", "minimum", false), ("max", "maximum", true)] {
+            for (name, bound) in amounts(limit.get(which)) {
+                let usage = format!("{word} {name} usage per PersistentVolumeClaim is {bound}");
+                match asked.get(&name) {
+                    None => wrong.push(format!("{usage}.  No request is specified")),
+                    Some(own) if *own != bound && (*own > bound) == too_much => {
+                        wrong.push(format!("{usage}, but request is {own}"));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    wrong
+}
+
+/// One container or pod against one limit: minima, maxima, ratios.
+fn compare(limit: &Value, ty: &str, requests: &Amounts, limits: &Amounts, wrong: &mut Vec<String>) {
+    for (name, min) in amounts(limit.get("min")) {
+        let usage = format!("minimum {name} usage per {ty} is {min}");
+        match (requests.get(&name), limits.get(&name)) {
+            (None, _) => wrong.push(format!("{usage}.  No request is specified")),
+            (Some(own), _) if *own < min => wrong.push(format!("{usage}, but request is {own}")),
+            (_, Some(own)) if *own < min => wrong.push(format!("{usage}, but limit is {own}")),
+            _ => {}
+        }
+    }
+    for (name, max) in amounts(limit.get("max")) {
+        let usage = format!("maximum {name} usage per {ty} is {max}");
+        match (requests.get(&name), limits.get(&name)) {
+            (_, None) => wrong.push(format!("{usage}.  No limit is specified")),
+            (_, Some(own)) if *own > max => wrong.push(format!("{usage}, but limit is {own}")),
+            (Some(own), _) if *own > max => wrong.push(format!("{usage}, but request is {own}")),
+            _ => {}
+        }
+    }
+    let zero = Quantity::zero(Format::DecimalSI);
+    for (name, max) in amounts(limit.get("maxLimitRequestRatio")) {
+        let usage = format!("{name} max limit to request ratio per {ty} is {max}");
+        let given = |list: &Amounts| list.get(&name).copied().filter(|own| *own != zero);
+        match (given(requests), given(limits)) {
+            (None, _) => wrong.push(format!("{usage}, but no request is specified or request is 0")),
+            (_, None) => wrong.push(format!("{usage}, but no limit is specified or limit is 0")),
+            (Some(request), Some(limit)) => {
+                let ratio = limit.as_f64() / request.as_f64();
+                if ratio > max.as_f64() {
+                    wrong.push(format!("{usage}, but provided ratio is {ratio:.6}"));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    #[test]
+    fn defaults_are_set_where_nothing_is_asked() {
+        let range = json!({"spec": {"limits": [
+            {"type": "Container", "default": {"cpu": "500m", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m"}},
+            {"type": "Pod", "max": {"cpu": "2"}},
+        ]}});
+        let mut pod = json!({"spec": {
+            "containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1"}}}],
+            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "1m"}}}],
+        }});
+        set_defaults(&mut pod, &range);
+        let want = json!({
+            "metadata": {"annotations": {ANNOTATION: "LimitRanger plugin set: cpu request for container a; \
+                cpu, memory limit for container a; cpu, memory limit for init container i"}},
+            "spec": {
+                "containers": [
+                    {"name": "a", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "100m"}}},
+                    {"name": "b", "resources": {"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1"}}},
+                ],
+                "initContainers": [{"name": "i", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "1m"}}}],
+            },
+        });
+        assert_eq!(pod, want);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let range = |limit: Value| json!({"spec": {"limits": [limit]}});
+        let container = |requests: Value, limits: Value| json!({"resources": {"requests": requests, "limits": limits}});
+        let plain = container(json!({"cpu": "50m"}), json!({"cpu": "200m"}));
+        let one = json!({"spec": {"containers": [plain.clone()]}});
+        let two = json!({"spec": {"containers": [plain.clone(), plain.clone()], "initContainers": [plain]}});
+        for (pod, limit, want) in [
+            (&one, json!({"type": "Container", "min": {"cpu": "50m"}, "max": {"cpu": "200m"}}), vec![]),
+            (
+                &one,
+                json!({"type": "Container", "min": {"cpu": "60m", "memory": "1Mi"}, "max": {"cpu": "100m", "memory": "1Gi"}}),
+                vec![
+                    "minimum cpu usage per Container is 60m, but request is 50m",
+                    "minimum memory usage per Container is 1Mi.  No request is specified",
+                    "maximum cpu usage per Container is 100m, but limit is 200m",
+                    "maximum memory usage per Container is 1Gi.  No limit is specified",
+                ],
+            ),
+            (&two, json!({"type": "Pod", "min": {"cpu": "100m"}, "max": {"cpu": "400m"}}), vec![]),
+            (
+                &two,
+                json!({"type": "Pod", "max": {"cpu": "300m"}, "maxLimitRequestRatio": {"cpu": "2"}}),
+                vec![
+                    "maximum cpu usage per Pod is 300m, but limit is 400m",
+                    "cpu max limit to request ratio per Pod is 2, but provided ratio is 4.000000",
+                ],
+            ),
+        ] {
+            assert_eq!(pod_against(pod, &range(limit)), want);
+        }
+        let claim = json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}}});
+        let limit = json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}});
+        let want = ["maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"];
+        assert_eq!(claim_against(&claim, &range(limit)), want);
+    }
+}
