@@ -72,9 +72,18 @@ pub fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     let value = serde_saphyr::from_str_with_options::<Value>(text, options).map_err(|e| {
         let text = e.to_string();
-        format!("error converting YAML to JSON: yaml: {}", text.lines().next().unwrap_or_default())
+        let text = text.lines().next().unwrap_or_default();
+        format!("error converting YAML to JSON: yaml: {}", duplicate_key(text).unwrap_or_else(|| text.to_string()))
     })?;
     Ok((value, Vec::new()))
+}
+
+/// Upstream's words for our parser's of a key that stands twice.
+fn duplicate_key(text: &str) -> Option<String> {
+    let (place, rest) = text.split_once(" column ")?;
+    let (_, line) = place.rsplit_once("line ")?;
+    let key = rest.split_once("duplicate mapping key: ")?.1.split(", set DuplicateKeyPolicy").next()?;
+    Some(format!("unmarshal errors:\n  line {line}: key \"{key}\" already set in map"))
 }
 
 pub enum ParseFailure {
@@ -87,8 +96,10 @@ pub enum ParseFailure {
 pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value, Status> {
     let served = &call.served;
     let (mut value, duplicates) = read(call, body, &served.api_version, &served.kind)?;
-    let mut notes = repeated(&duplicates);
-    notes.extend(served.strip(&mut value).map_err(|e| e.status(&served.info.version, &served.kind))?);
+    let mut notes = served.strip(&mut value).map_err(|e| e.status(&served.info.version, &served.kind))?;
+    // Custom resources are read first and held against their schema then; built-in kinds are both at once.
+    let at = if served.custom.is_some() { 0 } else { notes.len() };
+    notes.splice(at..at, repeated(&duplicates));
     report(call, notes, validation, &served.info.version, &served.kind)?;
     Ok(value)
 }
@@ -255,6 +266,12 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_twice_in_yaml() {
+        let want = "error converting YAML to JSON: yaml: unmarshal errors:\n  line 4: key \"foo\" already set in map";
+        assert_eq!(yaml(b"\nspec:\n  foo: a\n  foo: b\n").map_err(|e| e.to_string()), Err(want.to_string()));
+    }
 
     #[test]
     fn first_bytes() {

@@ -184,7 +184,7 @@ impl Cluster {
         let binary = match std::env::var_os("KNARR_BIN") {
             Some(path) => path.into(),
             None => {
-                super::cargo(&["build", "--release", "--package", "knarr"])?;
+                super::cargo(&["build", "--release", "--package", "knarr"], None)?;
                 PathBuf::from("target/release/knarr")
             }
         };
@@ -209,7 +209,7 @@ impl Cluster {
             .status()
             .with_context(|| format!("cannot run {}", self.binary.display()))?;
         if !status.success() {
-            bail!("knarr {} failed: it needs root", arguments[0]);
+            bail!("knarr {} failed; what it said is above", arguments[0]);
         }
         Ok(())
     }
