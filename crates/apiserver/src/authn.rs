@@ -16,6 +16,8 @@ use crate::user::User;
 
 /// Prefix of service account user names.
 pub const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+/// Prefix of the WebSocket subprotocol that carries a token.
+pub const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
 /// The user of a request; `None` when it shows no credentials.
 pub async fn authenticate(
@@ -43,13 +45,12 @@ pub async fn authenticate(
 /// authentication/request/websocket).
 async fn bearer_in_protocol(shared: &Shared, headers: &HeaderMap) -> Result<Option<Arc<User>>, Status> {
     use base64::Engine;
-    const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
     let Some(encoded) = headers
         .get_all(http::header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
         .filter_map(|v| v.to_str().ok())
         .flat_map(|v| v.split(','))
-        .find_map(|p| p.trim().strip_prefix(PREFIX))
+        .find_map(|p| p.trim().strip_prefix(BEARER_PROTOCOL))
     else {
         return Ok(None);
     };

@@ -13,6 +13,7 @@ use meta::{Reason, Status, Value, json};
 
 use crate::accept::Accept;
 use crate::admission::priority::HIGHEST_USER_VALUE;
+use crate::aggregate;
 use crate::call::Call;
 use crate::flow::defaults;
 use crate::options::WriteOptions;
@@ -61,6 +62,17 @@ pub async fn create_defaults(shared: &Arc<Shared>) -> Result<(), Status> {
     let range =
         json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [shared.config.service_cidr.to_string()]}});
     ensure(shared, "networking.k8s.io", "servicecidrs", "", "kubernetes", range).await?;
+    let local = aggregate::local_documents();
+    let local = local.into_iter().map(|(name, document)| async move {
+        ensure(shared, aggregate::GROUP, aggregate::RESOURCE, "", &name, document).await
+    });
+    futures::future::try_join_all(local).await?;
+    let data = aggregate::trust(&shared.config);
+    if data.as_object().is_some_and(|d| !d.is_empty()) {
+        const NAME: &str = "extension-apiserver-authentication";
+        let trust = json!({"metadata": {"name": NAME, "namespace": "kube-system"}, "data": data});
+        reconcile(shared, "", "configmaps", trust, &["data"]).await?;
+    }
     kubernetes_service(shared).await
 }
 
@@ -183,7 +195,7 @@ async fn kubernetes_service(shared: &Arc<Shared>) -> Result<(), Status> {
     let subsets =
         json!([{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
     let endpoints = json!({
-        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}, "subsets": subsets,
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}, "subsets": subsets,
     });
     reconcile(shared, "", "endpoints", endpoints, &["subsets"]).await?;
     let family = match shared.config.advertise {
@@ -191,7 +203,7 @@ async fn kubernetes_service(shared: &Arc<Shared>) -> Result<(), Status> {
         IpAddr::V6(_) => "IPv6",
     };
     let slice = json!({
-        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": family,
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
@@ -199,7 +211,7 @@ async fn kubernetes_service(shared: &Arc<Shared>) -> Result<(), Status> {
     reconcile(shared, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
 }
 
-/// Makes `kubernetes` in the default namespace, or sets these members of it.
+/// Makes an object, or sets these members of it.
 async fn reconcile(
     shared: &Arc<Shared>,
     group: &str,
@@ -207,15 +219,15 @@ async fn reconcile(
     wanted: Value,
     members: &[&str],
 ) -> Result<(), Status> {
-    const NAME: &str = "kubernetes";
-    const NAMESPACE: &str = "default";
-    ensure(shared, group, resource, NAMESPACE, NAME, wanted.clone()).await?;
-    let Some(existing) = shared.find(group, resource, NAMESPACE, NAME).await? else { return Ok(()) };
+    let (namespace, name) = (wanted.str_at(&["metadata", "namespace"]), wanted.str_at(&["metadata", "name"]));
+    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+    ensure(shared, group, resource, namespace, name, wanted.clone()).await?;
+    let Some(existing) = shared.find(group, resource, namespace, name).await? else { return Ok(()) };
     let document = existing.document();
     if members.iter().all(|m| document[*m] == wanted[*m]) {
         return Ok(());
     }
-    let call = own_call(shared, Verb::Update, group, resource, NAMESPACE, NAME)?;
+    let call = own_call(shared, Verb::Update, group, resource, namespace, name)?;
     write::update(&call, Endpoint::Main, &WriteOptions::own(MANAGER), |old| {
         let mut new = old.clone();
         for member in members {

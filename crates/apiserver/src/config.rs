@@ -29,6 +29,8 @@ pub struct Config {
     pub store: Arc<dyn Store>,
     /// What the server shows to kubelets for logs, exec, attach and port-forward.
     pub kubelet_client: Option<KubeletClient>,
+    /// What the server shows to API servers behind it.
+    pub front_proxy: Option<FrontProxy>,
     pub limits: Limits,
     pub features: Features,
 }
@@ -46,6 +48,13 @@ pub struct Tokens {
 pub struct KubeletClient {
     pub identity: Issued,
     /// The authority of kubelets' serving certificates (PEM).
+    pub ca_pem: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct FrontProxy {
+    pub identity: Issued,
+    /// The authority of that identity (PEM): API servers behind this one take nobody else's word for who asks.
     pub ca_pem: String,
 }
 
@@ -147,6 +156,9 @@ impl Default for Limits {
 pub struct Features {
     /// Volumes and claims get a finalizer that a controller has to remove. Off until that controller runs.
     pub storage_object_in_use_protection: bool,
+    /// Services may lead to this machine's loopback and link-local addresses. Off: whoever may write EndpointSlices could
+    /// otherwise reach, through us, what listens for this machine alone.
+    pub loopback_endpoints: bool,
 }
 
 impl Config {
@@ -163,6 +175,7 @@ impl Config {
             node_ports: 30000..=32767,
             store,
             kubelet_client: None,
+            front_proxy: None,
             limits: Limits::default(),
             features: Features::default(),
         }

@@ -3,6 +3,7 @@
 //! Invariant: every request gets exactly one answer, an error as a `Status`; a bug that panics is a 500 of that request
 //! and of no other.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use meta::Status;
 
 use crate::accept::{Accept, Offer};
 use crate::authz::{self, Ask};
+use crate::backend::Peer;
 use crate::body::{Body, Request, Response};
 use crate::call::Call;
 use crate::custom::definitions;
@@ -24,7 +26,7 @@ use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
 use crate::shared::Shared;
 use crate::user::User;
-use crate::{authn, connect, decode, paths, reply, verbs};
+use crate::{aggregate, authn, connect, decode, paths, reply, verbs};
 
 /// What is known of a connection.
 #[derive(Clone, Default)]
@@ -33,6 +35,8 @@ pub struct Connection {
     pub user: Option<Arc<User>>,
     /// The peer is this machine.
     pub is_near: bool,
+    /// `None` for who asks in this process.
+    pub peer: Option<IpAddr>,
 }
 
 /// Answers one request.
@@ -89,18 +93,26 @@ async fn non_resource(
     request: Request,
     class: &mut Class,
 ) -> Result<Response, Status> {
-    let (parts, _) = request.into_parts();
-    let path = parts.uri.path();
-    let ask = Ask::Path { method: parts.method.as_str(), path };
+    let path = request.uri().path();
+    let ask = Ask::Path { method: request.method().as_str(), path };
     if !shared.authorizer.decide(user, &ask).allowed {
         return Err(Status::forbidden(&meta::GroupResource::default(), "", authz::refusal(user, &ask)));
     }
-    let verb = parts.method.as_str().to_ascii_lowercase();
+    let verb = request.method().as_str().to_ascii_lowercase();
     let digest = Digest { user, verb: &verb, target: flow::Target::Path(path) };
     let (found, seats) = shared.flow.enter(&digest, 1).await;
     *class = found;
     let _seats = seats.map_err(|status| rejected(shared, status))?;
-    paths::answer(shared, &parts.method, path, query, &parts.headers).await
+    if let Some(remote) = shared.aggregator.find_path(path) {
+        return Ok(aggregate::forward(shared, user, &remote, request).await);
+    }
+    paths::answer(shared, request.method(), path, query, request.headers()).await
+}
+
+fn with_peer(request: &mut Request, connection: &Connection) {
+    if let Some(peer) = connection.peer {
+        request.extensions_mut().insert(Peer(peer));
+    }
 }
 
 fn rejected(shared: &Shared, status: Status) -> Status {
@@ -169,7 +181,8 @@ async fn resource(
     }
     let find = || shared.registry.find(&path.group, &path.version, &path.resource);
     let mut served = find();
-    if served.is_none() && path.group.contains('.') {
+    let remote = shared.aggregator.find(&path.group, &path.version);
+    if served.is_none() && remote.is_none() && path.group.contains('.') {
         // A definition may just have been established, here or by another server.
         shared.storage.fresh().await?;
         definitions::sync(&shared);
@@ -178,19 +191,28 @@ async fn resource(
     let (found, seats) = enter(&shared, &user, verb, &path, &query, served.as_deref()).await;
     *class = found;
     let seats = seats?;
+    if let Some(remote) = remote {
+        with_peer(&mut request, &connection);
+        return Ok(aggregate::forward(&shared, &user, &remote, request).await);
+    }
     let Some(served) = served else { return unknown(&shared, &path) };
     check_name(&path)?;
     let offer = match verb {
         Verb::Create if !served.is_stored() => Offer::Review,
         _ => Offer::of(served.info.type_name.is_empty(), verb == Verb::Watch),
     };
-    let accept = Accept::parse(request.headers(), offer)?;
-    let started = Instant::now();
     let connects = served.custom.is_none() && connect::takes(verb, &path.resource, &path.subresource);
+    // What is behind a proxy has forms of its own.
+    let accept = match verb {
+        Verb::Connect if connects => Accept::JSON,
+        _ => Accept::parse(request.headers(), offer)?,
+    };
+    let started = Instant::now();
     // A stream's headers go on to the kubelet with the request.
     let headers = if connects { request.headers().clone() } else { std::mem::take(request.headers_mut()) };
     let call = Arc::new(Call::new(shared, user, verb, path, query, headers, accept, served, connection.is_near));
     if connects {
+        with_peer(&mut request, &connection);
         let answer = connect::connect(call.clone(), request).await;
         record(&call, &answer, started);
         return answer;

@@ -6,9 +6,11 @@
 
 pub mod accept;
 mod admission;
+mod aggregate;
 mod alloc;
 mod authn;
 pub mod authz;
+mod backend;
 pub mod body;
 mod bootstrap;
 mod cache;
@@ -57,6 +59,6 @@ pub mod webhook;
 mod write;
 mod yaml;
 
-pub use config::{Cidr, Config, Features, KubeletClient, Limits, Tokens};
+pub use config::{Cidr, Config, Features, FrontProxy, KubeletClient, Limits, Tokens};
 pub use server::{Error, Local, Server};
 pub use user::User;

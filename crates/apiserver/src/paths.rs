@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use meta::{Status, Value, json};
 
 use crate::accept::{Accept, Format, Offer};
+use crate::aggregate::merge;
 use crate::body::{Body, Response};
 use crate::request::Query;
 use crate::shared::Shared;
@@ -36,6 +37,8 @@ pub async fn answer(
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let served = shared.registry.resources();
     let resources = || served.iter().map(|r| &**r);
+    let remotes = shared.aggregator.remotes();
+    let remotes: Vec<_> = remotes.iter().map(|r| &**r).collect();
     match segments.as_slice() {
         [] => Ok(reply::json(200, index(resources()).to_vec())),
         ["version"] => Ok(reply::json(200, version().to_vec())),
@@ -47,16 +50,18 @@ pub async fn answer(
             Ok(response)
         }
         ["api"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources(), true))),
-        ["apis"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources(), false))),
+        ["apis"] if wants_aggregated(headers) => {
+            Ok(aggregated(merge::aggregated(&remotes, discovery::aggregated(resources(), false))))
+        }
         ["api"] => plain(headers, Some(discovery::api_versions(&address(shared)))),
-        ["apis"] => plain(headers, Some(discovery::group_list(resources()))),
+        ["apis"] => plain(headers, Some(merge::group_list(&remotes, discovery::group_list(resources())))),
         ["api", version] => plain(headers, discovery::resource_list(resources(), "", version)),
-        ["apis", group] => plain(headers, discovery::group(resources(), group)),
+        ["apis", group] => plain(headers, merge::group(&remotes, group, discovery::group(resources(), group))),
         ["apis", group, version] => plain(headers, discovery::resource_list(resources(), group, version)),
         ["openapi", "v2"] if wants_protobuf(headers) => protobuf_v2(resources()),
         ["openapi", ..] if !takes_json(headers) => Err(Status::not_acceptable(&[reply::JSON])),
         ["openapi", "v2"] => Ok(reply::json(200, openapi::v2(resources(), &docs()))),
-        ["openapi", "v3"] => Ok(reply::json(200, openapi::v3_index(resources()))),
+        ["openapi", "v3"] => Ok(reply::json(200, merge::openapi_index(&remotes, openapi::v3_index(resources())))),
         ["openapi", "v3", "api", version] => Ok(document(resources, headers, query, "", version)),
         ["openapi", "v3", "apis", group, version] => Ok(document(resources, headers, query, group, version)),
         _ => Ok(not_found()),

@@ -52,7 +52,7 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener, tls: Option<TlsAc
         let _ = stream.set_nodelay(true);
         let (shared, tls, watcher, cut) = (shared.clone(), tls.clone(), graceful.watcher(), cut.clone());
         tokio::spawn(cut.run_until_cancelled_owned(async move {
-            let connection = Connection { user: None, is_near: peer.ip().is_loopback() };
+            let connection = Connection { user: None, is_near: peer.ip().is_loopback(), peer: Some(peer.ip()) };
             match tls {
                 None => run(shared, connection, stream, watcher).await,
                 Some(tls) => secure(shared, connection, tls, stream, peer, watcher).await,

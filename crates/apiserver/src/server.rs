@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregate::{self, Aggregator};
 use crate::alloc::Services;
 use crate::authz::AllowAuthenticated;
 use crate::body::{Body, BoxError, boxed};
@@ -84,6 +85,7 @@ impl Server {
                 flow: Flow::new(&config.limits),
                 leases: Leases::new(config.limits.event_ttl),
                 definitions: Definitions::default(),
+                aggregator: Aggregator::default(),
                 authorizer: Box::new(AllowAuthenticated),
                 metrics: Metrics::default(),
                 registry,
@@ -107,12 +109,14 @@ impl Server {
             // Before anybody is served: afterwards these objects only change when somebody changes them.
             if shared.storage.fresh().await.is_ok() {
                 flow::settle(&shared).await;
+                aggregate::settle_local(&shared).await;
             }
             shared.ready.store(true, Ordering::Release);
             let mut server = server;
             server.tasks.push(tokio::spawn(compaction::keep(shared.config.store.clone(), shutdown)));
             server.tasks.push(tokio::spawn(flow::follow(shared.clone())));
             server.tasks.push(tokio::spawn(definitions::keep(shared.clone())));
+            server.tasks.push(tokio::spawn(aggregate::follow(shared.clone())));
             server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
             Ok(server)
         }
@@ -169,7 +173,7 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let shared = self.shared.clone();
-        let connection = Connection { user: self.user.clone(), is_near: true };
+        let connection = Connection { user: self.user.clone(), is_near: true, peer: None };
         Box::pin(async move { Ok(handle(shared, connection, request.map(boxed)).await) })
     }
 }

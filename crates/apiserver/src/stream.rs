@@ -4,14 +4,16 @@
 //! Invariant: nothing is upgraded towards the client before the kubelet has agreed, so errors stay readable.
 
 pub mod connect;
-pub mod kubelet;
 pub mod port_forward;
+pub mod proxy;
 pub mod remote_command;
 pub mod spdy;
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use futures::TryStreamExt;
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Empty, Limited};
 use hyper::body::Incoming;
@@ -21,8 +23,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use crate::body::{Body, Request, Response};
-use kubelet::{Address, Kubelets};
+use crate::backend::{Backend, insert};
+use crate::body::{Body, Request, Response, boxed};
 use remote_command::{Upgraded, Wanted};
 
 const PROTOCOLS: HeaderName = HeaderName::from_static("x-stream-protocol-version");
@@ -47,15 +49,15 @@ pub enum Kind {
 
 /// Joins an upgrade request to the kubelet's `path` (with its query).
 pub async fn connect(
-    kubelets: &Kubelets,
-    address: &Address,
+    kubelet: &Backend,
+    at: SocketAddr,
     path: &str,
     kind: Kind,
     mut request: Request,
 ) -> Result<Response, Status> {
     let way = Way::of(&request, kind)?;
     let asked = way.request(&request, path)?;
-    let mut answer = kubelets.send(address, asked).await?;
+    let mut answer = ask(kubelet, at, asked).await?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refused(answer).await);
     }
@@ -171,10 +173,21 @@ fn text<'a>(request: &'a Request, name: &HeaderName) -> &'a str {
     request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
+/// Sends a kubelet a request without a body; the answer may be upgraded.
+async fn ask(
+    kubelet: &Backend,
+    at: SocketAddr,
+    mut request: http::Request<Empty<Bytes>>,
+) -> Result<http::Response<Incoming>, Status> {
+    insert(request.headers_mut(), HOST, &at.to_string());
+    let answer = kubelet.send(&[at], request.map(boxed)).await;
+    answer.map(|(answer, _)| answer).map_err(|why| Status::internal(format!("error dialing backend: {why}")))
+}
+
 /// Fetches the kubelet's `path` and hands its body through as it comes: logs.
-pub async fn fetch(kubelets: &Kubelets, address: &Address, path: &str) -> Result<Response, Status> {
+pub async fn fetch(kubelet: &Backend, at: SocketAddr, path: &str) -> Result<Response, Status> {
     let request = http::Request::builder().method(Method::GET).uri(path).body(Empty::new());
-    let answer = kubelets.send(address, request.map_err(Status::internal)?).await?;
+    let answer = ask(kubelet, at, request.map_err(Status::internal)?).await?;
     if !answer.status().is_success() {
         return Err(refused(answer).await);
     }

@@ -1,10 +1,12 @@
 //! Tests of the whole server in this process, on a memory store: a request in, code and body out.
 
+mod aggregation;
 mod concurrency;
 mod custom;
 mod lifecycle;
 mod lists;
 mod protobuf;
+mod proxies;
 mod refusals;
 mod services;
 mod tokens;

@@ -26,7 +26,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", NOT_CALLED),
     ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", NOT_CALLED),
     ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", NOT_CALLED),
-    ("apiregistration.k8s.io", "APIService", "does not forward requests to other API servers yet"),
     ("apps", "DaemonSet", NO_PODS),
     ("apps", "StatefulSet", NO_PODS),
     ("autoscaling", "HorizontalPodAutoscaler", "does not scale anything by them yet"),

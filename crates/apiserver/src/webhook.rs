@@ -4,31 +4,21 @@
 //! service and its endpoints from the watch cache. Invariants: every call has a time limit and a bound on its answer; the
 //! server's certificate is for the name that was asked for, by the bundle's authority.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use meta::Value;
-use rand::seq::IndexedRandom;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use crate::backend::{self, Backend, Kept, Leads, Lost};
+use crate::body::boxed;
 use crate::shared::Shared;
 
 /// An answer holds converted objects or a patch; larger ones are refused.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
-const DIAL_LIMIT: Duration = Duration::from_secs(10);
-/// Connections kept for the next call.
-const IDLE_MAX: usize = 4;
-/// Authorities of this machine, for URLs without a bundle.
-const SYSTEM_BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 /// Where a webhook is.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,8 +34,7 @@ pub struct Webhook {
     /// As certificates name it, without the port.
     server_name: String,
     path: String,
-    tls: Arc<rustls::ClientConfig>,
-    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    backend: Backend,
 }
 
 impl Webhook {
@@ -69,11 +58,11 @@ impl Webhook {
                 let pem = pem.map_err(|e| format!("unable to load root certificates: {e}"))?;
                 String::from_utf8(pem).map_err(|e| format!("unable to load root certificates: {e}"))?
             }
-            None => SYSTEM_BUNDLES.iter().find_map(|p| std::fs::read_to_string(p).ok()).unwrap_or_default(),
+            None => pki::tls::system_bundle(),
         };
-        let mut tls = pki::tls::client(&bundle, None).map_err(|e| format!("unable to load root certificates: {e}"))?;
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Webhook { place, port, server_name, path, tls: Arc::new(tls), idle: Mutex::default() })
+        let tls = pki::tls::client(&bundle, None).map_err(|e| format!("unable to load root certificates: {e}"))?;
+        let backend = Backend::tls(tls, Some(server_name.clone())).kept();
+        Ok(Webhook { place, port, server_name, path, backend })
     }
 
     /// Posts a document and reads the document that answers it. The error is in the words of Go's HTTP client.
@@ -102,7 +91,7 @@ impl Webhook {
     }
 
     async fn post(&self, shared: &Shared, target: &str, body: Bytes) -> Result<(u16, Bytes), String> {
-        let mut request = http::Request::new(Full::new(body));
+        let mut request = http::Request::new(boxed(Full::new(body)));
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = target.parse().map_err(|e| format!("{e}"))?;
         let headers = request.headers_mut();
@@ -111,54 +100,31 @@ impl Webhook {
         headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
         let host = format!("{}:{}", self.server_name, self.port);
         headers.insert(HOST, host.parse().map_err(|e| format!("{e}"))?);
-        // One that was kept may have ended meanwhile: then it says so before it takes the request.
-        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().filter(|c| c.is_ready());
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => tokio::time::timeout(DIAL_LIMIT, self.dial(shared))
-                .await
-                .unwrap_or_else(|_| Err(format!("dial tcp {host}: i/o timeout")))?,
-        };
-        let answer = connection.send_request(request).await.map_err(|e| e.to_string())?;
+        let at = self.addresses(shared).await?;
+        let (answer, kept) = self.backend.send(&at, request).await?;
         let code = answer.status().as_u16();
         let bytes = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await.map_err(|e| e.to_string())?;
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_MAX && !connection.is_closed() {
-            idle.push(connection);
-        }
+        kept.into_iter().for_each(Kept::put_back);
         Ok((code, bytes.to_bytes()))
     }
 
-    async fn dial(&self, shared: &Shared) -> Result<SendRequest<Full<Bytes>>, String> {
-        let addresses = match &self.place {
-            Place::Url { host } => {
-                let found = tokio::net::lookup_host((host.as_str(), self.port)).await;
-                found.map_err(|e| format!("dial tcp: lookup {host}: {e}"))?.collect()
-            }
-            Place::Service { namespace, name } => vec![resolve(shared, namespace, name, self.port).await?],
+    async fn addresses(&self, shared: &Shared) -> Result<Vec<SocketAddr>, String> {
+        let lookup = |host: String, port| async move {
+            let found = tokio::net::lookup_host((host.as_str(), port)).await;
+            found.map(Iterator::collect).map_err(|e| format!("dial tcp: lookup {host}: {e}"))
         };
-        let mut last = String::from("no such host");
-        for address in addresses {
-            let tcp = match TcpStream::connect(address).await {
-                Ok(tcp) => tcp,
-                Err(error) => {
-                    last = format!("dial tcp {address}: connect: {error}");
-                    continue;
+        match &self.place {
+            Place::Url { host } => lookup(host.clone(), self.port).await,
+            Place::Service { namespace, name } => {
+                match backend::service_addresses(shared, namespace, name, self.port) {
+                    Ok(Leads::To(all)) => Ok(all),
+                    Ok(Leads::Outside(host)) => lookup(host, self.port).await,
+                    Err(Lost::Service) => Err(format!("service {name:?} not found")),
+                    Err(Lost::Port) => Err(format!("no service port {} found for service {name:?}", self.port)),
+                    Err(Lost::Endpoints(_)) => Err(format!("no endpoints available for service {name:?}")),
                 }
-            };
-            tcp.set_nodelay(true).map_err(|e| e.to_string())?;
-            let name = ServerName::try_from(self.server_name.clone()).map_err(|e| e.to_string())?;
-            let stream = TlsConnector::from(self.tls.clone()).connect(name, tcp).await;
-            let stream = stream.map_err(|e| format!("tls: failed to verify certificate: {e}"))?;
-            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!("the connection to a webhook ended: {error}");
-                }
-            });
-            return Ok(sender);
+            }
         }
-        Err(last)
     }
 }
 
@@ -173,51 +139,9 @@ fn read_url(url: &str) -> Result<(Place, String, u16, String), String> {
     Ok((Place::Url { host: host.clone() }, host, uri.port_u16().unwrap_or(443), path))
 }
 
-/// An address behind a service's port: a ready endpoint, so that no proxy need run here; else the service's own.
-async fn resolve(shared: &Shared, namespace: &str, name: &str, port: u16) -> Result<SocketAddr, String> {
-    let Some(service) = shared.peek("", "services", namespace, name) else {
-        return Err(format!("service {name:?} not found"));
-    };
-    let service = service.stored_document();
-    if service.str_at(&["spec", "type"]) == Some("ExternalName") {
-        let host = service.str_at(&["spec", "externalName"]).unwrap_or_default();
-        let mut found =
-            tokio::net::lookup_host((host, port)).await.map_err(|e| format!("dial tcp: lookup {host}: {e}"))?;
-        return found.next().ok_or_else(|| format!("dial tcp: lookup {host}: no such host"));
-    }
-    let ports = service.array_at(&["spec", "ports"]);
-    let Some(asked) = ports.iter().find(|p| p.int_at(&["port"]) == Some(i64::from(port))) else {
-        return Err(format!("no service port {port} found for service {name:?}"));
-    };
-    let endpoints = shared.peek("", "endpoints", namespace, name).map(|e| e.stored_document()).unwrap_or_default();
-    let ready = ready_addresses(&endpoints, asked.str_at(&["name"]).unwrap_or_default());
-    if let Some(address) = ready.choose(&mut rand::rng()) {
-        return Ok(*address);
-    }
-    let own = service.str_at(&["spec", "clusterIP"]).and_then(|ip| ip.parse::<IpAddr>().ok());
-    match own {
-        Some(ip) => Ok((ip, port).into()),
-        None => Err(format!("no endpoints available for service {name:?}")),
-    }
-}
-
-/// The ready addresses of an Endpoints object for the port of this name.
-fn ready_addresses(endpoints: &Value, port_name: &str) -> Vec<SocketAddr> {
-    let mut all = Vec::new();
-    for subset in endpoints.array_at(&["subsets"]) {
-        let named = |p: &&Value| p.str_at(&["name"]).unwrap_or_default() == port_name;
-        let Some(port) = subset.array_at(&["ports"]).iter().find(named) else { continue };
-        let Some(port) = port.int_at(&["port"]).and_then(|p| u16::try_from(p).ok()) else { continue };
-        let ips = subset.array_at(&["addresses"]).iter().filter_map(|a| a.str_at(&["ip"])?.parse::<IpAddr>().ok());
-        all.extend(ips.map(|ip| SocketAddr::from((ip, port))));
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meta::json;
 
     #[test]
     fn client_configs() {
@@ -230,13 +154,5 @@ mod tests {
             let found = found.as_ref().map(|(_, name, port, path)| (name.as_str(), *port, path.as_str()));
             assert_eq!(found.map_err(String::as_str), want);
         }
-    }
-
-    #[test]
-    fn endpoints_by_the_name_of_their_port() {
-        let endpoints = json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "notReadyAddresses": [{"ip": "10.0.0.2"}],
-            "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}]}]});
-        assert_eq!(ready_addresses(&endpoints, "b"), ["10.0.0.1:2".parse().expect("an address")]);
-        assert!(ready_addresses(&endpoints, "").is_empty());
     }
 }

@@ -253,6 +253,10 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
             identity: pki.certificate("apiserver-kubelet-client", &to_kubelet)?,
             ca_pem: pki.ca.certificate_pem().into(),
         }),
+        front_proxy: Some(apiserver::config::FrontProxy {
+            identity: pki.front_proxy_client()?,
+            ca_pem: pki.front_proxy_ca.certificate_pem().into(),
+        }),
         ..apiserver::Config::new(store)
     };
     Ok(Server::start(config).await?)

@@ -14,10 +14,12 @@ use crate::{Authority, CertificateRequest, Error, Issued, identity};
 
 const RENEW_BEFORE_SECONDS: i64 = 30 * 24 * 3600;
 
-/// The directory of keys and certificates, with the cluster's authority.
+/// The directory of keys and certificates, with the cluster's authorities.
 pub struct Pki {
     dir: PathBuf,
     pub ca: Authority,
+    /// Vouches for the API server to the API servers behind it, and for nobody else.
+    pub front_proxy_ca: Authority,
     /// The private key that service account tokens are signed with.
     pub service_account_key_pem: String,
 }
@@ -27,15 +29,8 @@ impl Pki {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let doing = |doing| move |source| Error::Io { doing, path: dir.display().to_string(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(doing("create"))?;
-        let ca = match (read(&dir.join("ca.crt"))?, read(&dir.join("ca.key"))?) {
-            (Some(certificate), Some(key)) => Authority::from_pem(&certificate, &key)?,
-            _ => {
-                let ca = Authority::generate("kubernetes-ca")?;
-                write_private(&dir.join("ca.key"), &ca.key_pem())?;
-                write_private(&dir.join("ca.crt"), ca.certificate_pem())?;
-                ca
-            }
-        };
+        let ca = authority(dir, "ca", "kubernetes-ca")?;
+        let front_proxy_ca = authority(dir, "front-proxy-ca", "front-proxy-ca")?;
         let service_account_key_pem = match read(&dir.join("sa.key"))? {
             Some(pem) => pem,
             None => {
@@ -45,11 +40,21 @@ impl Pki {
                 key.serialize_pem()
             }
         };
-        Ok(Pki { dir: dir.into(), ca, service_account_key_pem })
+        Ok(Pki { dir: dir.into(), ca, front_proxy_ca, service_account_key_pem })
     }
 
     /// The certificate `name` (`apiserver`, `kubelet`, ...), kept over restarts while it says what `request` asks.
     pub fn certificate(&self, name: &str, request: &CertificateRequest) -> Result<Issued, Error> {
+        self.issued_by(&self.ca, name, request)
+    }
+
+    /// What the API server shows to the API servers behind it.
+    pub fn front_proxy_client(&self) -> Result<Issued, Error> {
+        const NAME: &str = "front-proxy-client";
+        self.issued_by(&self.front_proxy_ca, NAME, &CertificateRequest::client(NAME, None))
+    }
+
+    fn issued_by(&self, ca: &Authority, name: &str, request: &CertificateRequest) -> Result<Issued, Error> {
         let (certificate_path, key_path, request_path) = (
             self.dir.join(format!("{name}.crt")),
             self.dir.join(format!("{name}.key")),
@@ -63,7 +68,7 @@ impl Pki {
         {
             return Ok(Issued { certificate_pem, key_pem });
         }
-        let issued = self.ca.issue(request)?;
+        let issued = ca.issue(request)?;
         // The request goes last: a crash in between leaves one that does not match, and the next start issues anew.
         let _ = fs::remove_file(&request_path);
         write_private(&key_path, &issued.key_pem)?;
@@ -71,6 +76,18 @@ impl Pki {
         write_private(&request_path, &asked)?;
         Ok(issued)
     }
+}
+
+/// The authority in `NAME.crt` and `NAME.key`, made at first use.
+fn authority(dir: &Path, name: &str, common_name: &str) -> Result<Authority, Error> {
+    let (certificate_path, key_path) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
+    if let (Some(certificate), Some(key)) = (read(&certificate_path)?, read(&key_path)?) {
+        return Authority::from_pem(&certificate, &key);
+    }
+    let ca = Authority::generate(common_name)?;
+    write_private(&key_path, &ca.key_pem())?;
+    write_private(&certificate_path, ca.certificate_pem())?;
+    Ok(ca)
 }
 
 /// The file's text; `None` when there is none.
@@ -116,6 +133,7 @@ mod tests {
 
         let second = Pki::open(&dir).expect("opened again");
         assert_eq!(first.ca.certificate_pem(), second.ca.certificate_pem());
+        assert_eq!(first.front_proxy_ca.certificate_pem(), second.front_proxy_ca.certificate_pem());
         assert_eq!(first.service_account_key_pem, second.service_account_key_pem);
         let kept = second.certificate("apiserver", &request).expect("kept");
         assert_eq!(certificate.certificate_pem, kept.certificate_pem);

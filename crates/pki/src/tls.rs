@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 
 use crate::{Error, Issued};
 
@@ -44,16 +45,71 @@ pub fn server(identity: &Issued, client_ca_pem: Option<&str>) -> Result<ServerCo
 
 /// A client that trusts `ca_pem`, and shows `identity` where it has one.
 pub fn client(ca_pem: &str, identity: Option<&Issued>) -> Result<ClientConfig, Error> {
+    with_roots(roots(ca_pem)?, identity)
+}
+
+fn with_roots(roots: RootCertStore, identity: Option<&Issued>) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::Tls(e.to_string()))?
-        .with_root_certificates(roots(ca_pem)?);
+        .with_root_certificates(roots);
     match identity {
         None => Ok(builder.with_no_client_auth()),
         Some(identity) => builder
             .with_client_auth_cert(certificates(&identity.certificate_pem)?, key(&identity.key_pem)?)
             .map_err(|e| Error::Tls(e.to_string())),
     }
+}
+
+/// A client that takes whatever certificate the server shows: for servers whose authority nobody knows.
+pub fn client_unverified(identity: Option<&Issued>) -> Result<ClientConfig, Error> {
+    let mut config = with_roots(RootCertStore::empty(), identity)?;
+    config.dangerous().set_certificate_verifier(Arc::new(Anyone(provider())));
+    Ok(config)
+}
+
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The authorities that this machine trusts; empty when it has none.
+pub fn system_bundle() -> String {
+    const PLACES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+    PLACES.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
 }
 
 fn roots(pem: &str) -> Result<RootCertStore, Error> {

@@ -1,30 +1,33 @@
-//! Which kubelet a pod's stream goes to, and by which path: exec, attach, portforward and log.
+//! Which kubelet a pod's stream goes to, and by which path: exec, attach, portforward and log; proxy goes on to its own file.
 //!
 //! Reads: the pod and its node from the watch cache, the options from the query. Invariant: what is wrong with the
 //! options is said here, in upstream's words, before any kubelet is dialled.
 
+use std::net::SocketAddr;
+
 use meta::field::{Error, Errors, Path};
 use meta::{GroupKind, Status, Value};
 
-use super::kubelet::{Address, Kubelets};
 use super::{Kind, connect, fetch};
+use crate::backend::Backend;
 use crate::body::{Body, Request, Response};
 use crate::call::Call;
 use crate::request::Query;
 
 const DEFAULT_KUBELET_PORT: u16 = 10250;
 
-/// pods/exec, pods/attach and pods/portforward.
+/// pods/exec, pods/attach, pods/portforward, and proxy of what has it.
 pub async fn dispatch(call: &Call, request: Request) -> Result<Response, Status> {
     let supported = call.path.group.is_empty() && call.path.resource == "pods";
+    if call.served.namespaced == call.path.namespace.is_empty() {
+        // A node is in no namespace, so that nobody's rights in one lead to it.
+        return Err(Status::unknown_resource());
+    }
     match call.path.subresource.as_str() {
         "exec" | "attach" if supported => remote_command(call, request).await,
         "portforward" if supported => port_forward(call, request).await,
-        other => Err(Status::new(
-            501,
-            meta::Reason::Unknown,
-            format!("{} {other:?} is not served yet: reach the pod by port-forward or exec", call.path.resource),
-        )),
+        "proxy" if call.served.info.subresource("proxy").is_some() => super::proxy::proxy(call, request).await,
+        _ => Err(Status::unknown_resource()),
     }
 }
 
@@ -38,9 +41,9 @@ pub async fn logs(call: &Call) -> Result<Response, Status> {
         // Not scheduled yet: nothing has been logged.
         return Ok(http::Response::new(Body::Empty));
     }
-    let (kubelets, address) = (kubelets(call)?, address(call, &pod).await?);
+    let (kubelet, at) = (kubelet(call)?, address(call, &pod).await?);
     let path = format!("/containerLogs/{}/{container}?{options}", pod_path(call));
-    fetch(&kubelets, &address, &path).await
+    fetch(&kubelet, at, &path).await
 }
 
 async fn remote_command(call: &Call, request: Request) -> Result<Response, Status> {
@@ -68,16 +71,16 @@ async fn remote_command(call: &Call, request: Request) -> Result<Response, Statu
     }
     query.extend(call.query.all("command").map(|word| format!("command={}", encode(word))));
     let path = format!("/{}/{}/{container}?{}", call.path.subresource, pod_path(call), query.join("&"));
-    let (kubelets, address) = (kubelets(call)?, address(call, &pod).await?);
-    connect(&kubelets, &address, &path, Kind::RemoteCommand, request).await
+    let (kubelet, at) = (kubelet(call)?, address(call, &pod).await?);
+    connect(&kubelet, at, &path, Kind::RemoteCommand, request).await
 }
 
 async fn port_forward(call: &Call, request: Request) -> Result<Response, Status> {
     let pod = pod(call).await?;
     let ports: Vec<String> = call.query.all("ports").map(|p| format!("port={}", encode(p))).collect();
     let path = format!("/portForward/{}?{}", pod_path(call), ports.join("&"));
-    let (kubelets, address) = (kubelets(call)?, address(call, &pod).await?);
-    connect(&kubelets, &address, &path, Kind::PortForward, request).await
+    let (kubelet, at) = (kubelet(call)?, address(call, &pod).await?);
+    connect(&kubelet, at, &path, Kind::PortForward, request).await
 }
 
 fn pod_path(call: &Call) -> String {
@@ -127,26 +130,28 @@ fn choose_container(pod: &Value, pod_name: &str, asked: &str) -> Result<String, 
     }
 }
 
-fn kubelets(call: &Call) -> Result<Kubelets, Status> {
+/// A kubelet must show a certificate of its authority for the address it is dialled at, and gets ours.
+pub fn kubelet(call: &Call) -> Result<Backend, Status> {
     let client = call.shared.config.kubelet_client.as_ref().ok_or_else(|| {
         Status::unavailable("this API server has no credentials for kubelets: logs, exec and port-forward are off")
     })?;
-    Kubelets::new(client).map_err(Status::internal)
+    let tls = pki::tls::client(&client.ca_pem, Some(&client.identity)).map_err(Status::internal)?;
+    Ok(Backend::tls(tls, None))
 }
 
 /// Where the kubelet of the pod's node listens, from the node's status.
-async fn address(call: &Call, pod: &Value) -> Result<Address, Status> {
+async fn address(call: &Call, pod: &Value) -> Result<SocketAddr, Status> {
     let name = node_name(pod);
     if name.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", call.path.name)));
     }
     let node = call.shared.find("", "nodes", "", name).await?;
     let node = node.ok_or_else(|| Status::internal(format!("node {name:?} of pod {} is gone", call.path.name)))?;
-    node_address(name, &node.stored_document())
+    node_address(&node.stored_document())
         .ok_or_else(|| Status::internal(format!("node {name:?} has no address that a kubelet could answer at")))
 }
 
-fn node_address(name: &str, node: &Value) -> Option<Address> {
+pub fn node_address(node: &Value) -> Option<SocketAddr> {
     let addresses = node.array_at(&["status", "addresses"]);
     let of_type = |wanted: &str| {
         addresses
@@ -157,7 +162,7 @@ fn node_address(name: &str, node: &Value) -> Option<Address> {
     let ip = of_type("InternalIP").or_else(|| of_type("ExternalIP"))?;
     let port = node.int_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).unwrap_or_default();
     let port = u16::try_from(port).ok().filter(|p| *p != 0).unwrap_or(DEFAULT_KUBELET_PORT);
-    Some(Address { node: name.to_string(), ip, port })
+    Some(SocketAddr::new(ip, port))
 }
 
 /// The log options as the kubelet's query, or what is wrong with them.
@@ -205,7 +210,7 @@ fn log_options(query: &Query) -> Result<String, Errors> {
 }
 
 /// Percent encoding for a path segment or a query value.
-fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
@@ -259,8 +264,7 @@ mod tests {
             "addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "10.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 12345}},
         }});
-        let address = node_address("n", &node).expect("an address");
-        assert_eq!((address.ip.to_string(), address.port), ("10.0.0.1".to_string(), 12345));
-        assert_eq!(node_address("n", &json!({"status": {}})), None);
+        assert_eq!(node_address(&node), Some("10.0.0.1:12345".parse().expect("an address")));
+        assert_eq!(node_address(&json!({"status": {}})), None);
     }
 }

@@ -187,7 +187,7 @@ async fn large_answers_are_compressed() {
     let body = json!({"data": {"x": "y".repeat(200 * 1024)}});
     cluster.ok(Method::PATCH, &format!("{CONFIG_MAPS}/large"), body).await;
     let user = Some(crate::User::new("far", ["system:masters"]));
-    let far = Connection { user, is_near: false };
+    let far = Connection { user, is_near: false, peer: None };
     for path in [format!("{CONFIG_MAPS}/large"), CONFIG_MAPS.into()] {
         for accept in [MEDIA_TYPE, "application/json"] {
             let mut request = cluster.request(Method::GET, &path, "", "");
