@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::outside::Outside;
 use crate::alloc::Services;
 use crate::authz::AllowAuthenticated;
 use crate::body::{Body, BoxError, boxed};
@@ -84,6 +85,7 @@ impl Server {
                 flow: Flow::new(&config.limits),
                 leases: Leases::new(config.limits.event_ttl),
                 definitions: Definitions::default(),
+                outside: Outside::default(),
                 authorizer: Box::new(AllowAuthenticated),
                 metrics: Metrics::default(),
                 registry,

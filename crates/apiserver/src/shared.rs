@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use meta::Status;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::outside::Outside;
 use crate::alloc::Services;
 use crate::authz::Authorizer;
 use crate::config::Config;
@@ -30,6 +31,7 @@ pub struct Shared {
     pub services: Arc<Services>,
     pub leases: Leases,
     pub definitions: Definitions,
+    pub outside: Outside,
     /// Cancelled when the server stops: watches and streams end.
     pub shutdown: CancellationToken,
     /// The default objects exist.

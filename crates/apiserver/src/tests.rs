@@ -4,11 +4,13 @@ mod concurrency;
 mod custom;
 mod lifecycle;
 mod lists;
+mod policies;
 mod protobuf;
 mod refusals;
 mod services;
 mod tokens;
 mod watches;
+mod webhooks;
 
 use std::sync::Arc;
 
