@@ -1,21 +1,33 @@
 //! Admission: plugins that look at a write before it is stored, change it, or refuse it.
 //!
-//! An ordered list of mutating plugins, then one of validating ones; each is a file. Invariant: plugins see the document
+//! An ordered list of mutating plugins, then one of validating ones; each is a file. After each of the two lists come the
+//! webhooks and policies that the cluster has configured (`outside`). Invariant: plugins see the document
 //! in its stored version, and a plugin that refuses says why in upstream's words.
 
+mod configured;
+mod expressions;
 mod limit_ranger;
+mod matching;
+mod mutating_policies;
 mod namespace_lifecycle;
+pub mod outside;
+mod params;
+mod policies;
 pub mod priority;
+mod request;
 mod runtime_class;
 mod service_account;
 mod storage_in_use;
 mod toleration_seconds;
+mod webhooks;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use meta::{Status, Value};
 
+use crate::call::Call;
+use crate::options::DeleteOptions;
 use crate::registry::Served;
 use crate::shared::Shared;
 
@@ -24,10 +36,24 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    Connect,
+}
+
+impl Operation {
+    /// As rules and reviews name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// What is being written.
 pub struct Review<'a> {
+    pub call: &'a Call,
     pub shared: &'a Shared,
     pub served: &'a Arc<Served>,
     pub operation: Operation,
@@ -35,6 +61,9 @@ pub struct Review<'a> {
     pub namespace: String,
     /// Empty for a new object whose name is not made up yet.
     pub name: String,
+    pub dry_run: bool,
+    /// Of a deletion.
+    pub deletion: Option<&'a DeleteOptions>,
 }
 
 impl Review<'_> {
@@ -69,15 +98,25 @@ pub async fn mutate(review: &mut Review<'_>, new: &mut Value, old: Option<&Value
     if review.name.is_empty() {
         review.name = crate::metadata::name(new).to_string();
     }
+    plugins(review, new, old).await?;
+    outside::mutate(review, Some(new), old).await
+}
+
+/// The built-in mutating plugins.
+async fn plugins(review: &mut Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     for plugin in MUTATING {
         plugin(review, new, old).await?;
     }
     Ok(())
 }
 
-pub async fn validate(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+pub async fn validate(review: &mut Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+    if let Some(new) = new.filter(|_| review.name.is_empty()) {
+        review.name = crate::metadata::name(new).to_string();
+    }
     for plugin in VALIDATING {
         plugin(review, new, old).await?;
     }
-    Ok(())
+    outside::check(review, new, old)?;
+    outside::validate(review, new, old).await
 }

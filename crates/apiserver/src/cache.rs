@@ -126,6 +126,12 @@ impl Cache {
         self.read().rv
     }
 
+    /// The revision from which on everything is as it is now: it grows with every change.
+    pub fn since(&self) -> u64 {
+        let state = self.read();
+        state.rv.max(state.floor)
+    }
+
     /// The objects whose key starts with `prefix` and follows `after` (empty: all), that `keep` takes, at most `limit`
     /// (0: all). `count_rest` counts what follows the limit.
     pub fn snapshot(

@@ -104,6 +104,21 @@ pub struct DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// As members of `meta.k8s.io/v1` DeleteOptions.
+    pub fn write_to(&self, value: &mut Value) {
+        if let Some(seconds) = self.grace_seconds {
+            value.set(&["gracePeriodSeconds"], seconds);
+        }
+        for (member, text) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
+            if let Some(text) = text {
+                value.set(&["preconditions", member], text.as_str());
+            }
+        }
+        if let Some(propagation) = self.propagation {
+            value.set(&["propagationPolicy"], format!("{propagation:?}"));
+        }
+    }
+
     /// Reads the body's options, and the query's where there is no body.
     pub fn parse(query: &Query, body: Option<&Value>) -> Result<DeleteOptions, Status> {
         let mut errors = Errors::new();

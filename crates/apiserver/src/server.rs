@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::outside::Outside;
 use crate::aggregate::{self, Aggregator};
 use crate::alloc::Services;
 use crate::authz::AllowAuthenticated;
@@ -86,6 +87,7 @@ impl Server {
                 leases: Leases::new(config.limits.event_ttl),
                 definitions: Definitions::default(),
                 aggregator: Aggregator::default(),
+                outside: Outside::default(),
                 authorizer: Box::new(AllowAuthenticated),
                 metrics: Metrics::default(),
                 registry,

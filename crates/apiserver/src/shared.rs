@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use meta::Status;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::outside::Outside;
 use crate::aggregate::Aggregator;
 use crate::alloc::Services;
 use crate::authz::Authorizer;
@@ -32,6 +33,7 @@ pub struct Shared {
     pub leases: Leases,
     pub definitions: Definitions,
     pub aggregator: Aggregator,
+    pub outside: Outside,
     /// Cancelled when the server stops: watches and streams end.
     pub shutdown: CancellationToken,
     /// The default objects exist.

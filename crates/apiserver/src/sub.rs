@@ -16,6 +16,7 @@ use crate::verbs::{get, patch, update};
 use crate::write::Endpoint;
 
 pub use binding::bind;
+pub use scale::scale_in;
 
 pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     let subresource = call.path.subresource.as_str();

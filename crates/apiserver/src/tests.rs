@@ -5,12 +5,14 @@ mod concurrency;
 mod custom;
 mod lifecycle;
 mod lists;
+mod policies;
 mod protobuf;
 mod proxies;
 mod refusals;
 mod services;
 mod tokens;
 mod watches;
+mod webhooks;
 
 use std::sync::Arc;
 

@@ -9,7 +9,6 @@ const NOT_RUN: &str = "does not run them yet";
 const NO_PODS: &str = "does not make their pods yet";
 const NOT_ENFORCED: &str = "does not enforce them yet";
 const NO_STORAGE: &str = "does not provision, bind or attach storage yet";
-const NOT_CALLED: &str = "does not evaluate them yet: they admit, refuse and change nothing";
 const NO_RBAC: &str = "does not enforce them yet: every authenticated user may do everything";
 const NO_CERTIFICATES: &str = "does not approve or sign them yet";
 const NO_DEVICES: &str = "does not allocate devices yet";
@@ -20,12 +19,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("", "PersistentVolumeClaim", NO_STORAGE),
     ("", "ReplicationController", NO_PODS),
     ("", "ResourceQuota", NOT_ENFORCED),
-    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", NOT_CALLED),
-    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", NOT_CALLED),
-    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", NOT_CALLED),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", NOT_CALLED),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", NOT_CALLED),
-    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", NOT_CALLED),
     ("apps", "DaemonSet", NO_PODS),
     ("apps", "StatefulSet", NO_PODS),
     ("autoscaling", "HorizontalPodAutoscaler", "does not scale anything by them yet"),

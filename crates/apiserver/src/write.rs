@@ -67,7 +67,8 @@ pub async fn create_prepared(call: &Call, document: Value, options: &WriteOption
 /// Creates an object, under the name that it has or under one made up.
 async fn create_named(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
     let served = &call.target;
-    admission::mutate(&mut review(call, served, Operation::Create, ""), &mut document, None).await?;
+    let mut asked = review(call, served, Operation::Create, "", options.dry_run);
+    admission::mutate(&mut asked, &mut document, None).await?;
     if served.custom.as_ref().is_some_and(|c| c.terminating) {
         let why = "create not allowed while custom resource definition is terminating";
         return Err(Status::forbidden(&served.gr, metadata::name(&document), why));
@@ -101,7 +102,8 @@ async fn store_new(
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, &name, &errors));
     }
-    admission::validate(&review(call, served, Operation::Create, ""), Some(&document), None).await?;
+    let mut asked = review(call, served, Operation::Create, "", options.dry_run);
+    admission::validate(&mut asked, Some(&document), None).await?;
     let key = served.key(metadata::namespace(&document), &name);
     let value = metadata::stored_bytes(&mut document);
     let taken = || Status::already_exists(&served.gr, &name);
@@ -227,7 +229,7 @@ async fn attempt(
     if !options.applied {
         managed::updated(served, &mut new, &old, options, endpoint.subresource());
     }
-    let mut asked = review(call, served, Operation::Update, endpoint.subresource());
+    let mut asked = review(call, served, Operation::Update, endpoint.subresource(), options.dry_run);
     asked.name = name.to_string();
     admission::mutate(&mut asked, &mut new, Some(&old)).await?;
     let errors = match endpoint {
@@ -247,7 +249,7 @@ async fn attempt(
         Endpoint::Main => alloc::on_update(&call.shared, served, &mut new, &old, options.dry_run)?,
         _ => alloc::Allocation::default(),
     };
-    admission::validate(&asked, Some(&new), Some(&old)).await?;
+    admission::validate(&mut asked, Some(&new), Some(&old)).await?;
     let gone = is_ready_to_go(served, &new);
     let value = metadata::stored_bytes(&mut new);
     if options.dry_run {
@@ -329,14 +331,18 @@ pub fn review<'a>(
     call: &'a Call,
     served: &'a Arc<Served>,
     operation: Operation,
-    subresource: &'static str,
+    subresource: &'a str,
+    dry_run: bool,
 ) -> Review<'a> {
     Review {
+        call,
         shared: &call.shared,
         served,
         operation,
         subresource,
         namespace: if served.is_core("namespaces") { call.path.name.clone() } else { call.path.namespace.clone() },
         name: call.path.name.clone(),
+        dry_run,
+        deletion: None,
     }
 }

@@ -229,6 +229,14 @@ impl Checker<'_> {
     }
 
     fn message(&mut self, pos: u32, name: &str, fields: &[(CompactString, u32, Expr, bool)]) -> (NodeKind, Type) {
+        // Compat: what is applied to objects of any kind is checked when it is applied (MutatingAdmissionPolicy).
+        let is_any = self.env.mutation && (name == "Object" || name.starts_with("Object."));
+        if is_any && !self.env.objects.iter().any(|object| object.name == name) {
+            let each =
+                fields.iter().map(|(field, _, value, optional)| (field.to_string(), self.expr(value), *optional));
+            let object = crate::schema::Object { name: name.into(), fields: Vec::new() };
+            return (NodeKind::Struct(each.collect()), Type::Object(Arc::new(object)));
+        }
         let Some(object) = self.env.objects.iter().find(|object| object.name == name).cloned() else {
             fields.iter().for_each(|(_, _, value, _)| drop(self.expr(value)));
             return (NodeKind::Const(Const::Null), self.undeclared(pos, name));

@@ -31,6 +31,32 @@ pub enum Reason {
 }
 
 impl Reason {
+    const ALL: [Reason; 18] = [
+        Reason::BadRequest,
+        Reason::Unauthorized,
+        Reason::Forbidden,
+        Reason::NotFound,
+        Reason::AlreadyExists,
+        Reason::Conflict,
+        Reason::Gone,
+        Reason::Expired,
+        Reason::Invalid,
+        Reason::MethodNotAllowed,
+        Reason::NotAcceptable,
+        Reason::RequestEntityTooLarge,
+        Reason::UnsupportedMediaType,
+        Reason::TooManyRequests,
+        Reason::ServerTimeout,
+        Reason::Timeout,
+        Reason::InternalError,
+        Reason::ServiceUnavailable,
+    ];
+
+    /// The reason of this word; `Unknown` for any other.
+    pub fn named(word: &str) -> Reason {
+        Reason::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Reason::Unknown)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Unknown => "",

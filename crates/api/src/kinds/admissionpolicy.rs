@@ -1,10 +1,10 @@
 //! What validating and mutating admission policies and their bindings share.
 
 use meta::Value;
-use meta::field::Errors;
+use meta::field::{Error, Errors, Path};
 
 use super::columns::{AGE, Cell, Column, NAME, age, name, text};
-use super::rules::{Check, check};
+use super::rules::{Check, Rule, check};
 use super::{Kind, fill, keep_status_count_spec, webhook};
 
 pub(super) const PARAM_KIND: Column = Column::text("ParamKind", "The kind of the policy's parameters.");
@@ -31,7 +31,17 @@ pub(super) const BINDING: Kind = Kind {
     prepare_update: keep_status_count_spec,
     validate_create: |b| {
         let mut errors = Errors::new();
-        check(b, &[("spec.policyName", Check::Required(""))], &mut errors);
+        check(b, BINDING_RULES, &mut errors);
+        let reference = &b["spec"]["paramRef"];
+        let at = Path::new("spec.paramRef");
+        match (reference["name"].is_empty(), reference["selector"].is_null()) {
+            _ if reference.is_null() => {}
+            (true, true) => errors.push(Error::required(&at, "one of name or selector must be specified")),
+            (false, false) => {
+                errors.push(Error::forbidden(&at.child("name"), "name and selector are mutually exclusive"));
+            }
+            _ => {}
+        }
         errors
     },
     ..Kind::PLAIN
@@ -44,6 +54,24 @@ pub(super) fn param_kind(policy: &Value) -> Cell {
     }
     format!("{}/{}", text(kind, &["apiVersion"]), text(kind, &["kind"])).into()
 }
+
+const BINDING_RULES: &[Rule] = &[
+    ("spec.policyName", Check::Required("")),
+    ("spec.paramRef.parameterNotFoundAction", Check::RequiredOneOf(&["Allow", "Deny"])),
+    ("spec.paramRef.selector", Check::Selector),
+    ("spec.matchResources.namespaceSelector", Check::Selector),
+    ("spec.matchResources.objectSelector", Check::Selector),
+];
+
+pub(super) const POLICY_RULES: &[Rule] = &[
+    ("spec.matchConstraints", Check::Required("")),
+    ("spec.matchConstraints.resourceRules", Check::Required("")),
+    ("spec.matchConstraints.namespaceSelector", Check::Selector),
+    ("spec.matchConstraints.objectSelector", Check::Selector),
+    ("spec.paramKind.apiVersion", Check::Required("")),
+    ("spec.paramKind.kind", Check::Required("")),
+    ("spec.failurePolicy", Check::OneOf(&["Fail", "Ignore"])),
+];
 
 pub(super) fn policy_defaults(policy: &mut Value) {
     fill::text(policy.slot(&["spec"]), "failurePolicy", "Fail");

@@ -38,7 +38,7 @@ pub fn mutate<'a>(
                 }
                 Ok(())
             }
-            Operation::Delete => Ok(()),
+            Operation::Delete | Operation::Connect => Ok(()),
         }
     }
     .boxed()

@@ -5,6 +5,7 @@
 use meta::field::{Error, Path};
 use meta::{GroupKind, Status, Value, json, time};
 
+use crate::admission::{Operation, outside};
 use crate::body::Response;
 use crate::call::Call;
 use crate::options::WriteOptions;
@@ -27,6 +28,10 @@ pub async fn bind(call: &Call, name: &str, binding: &Value, options: &WriteOptio
         )));
     }
     check(binding, name)?;
+    let mut binding = binding.clone();
+    outside::examine(call, Operation::Create, &mut binding, options.dry_run).await?;
+    check(&binding, name)?;
+    let binding = &binding;
     let Some(pods) = call.shared.registry.stored("", "pods") else { return Err(Status::unknown_resource()) };
     let key = pods.key(&call.path.namespace, name);
     let node = binding.str_at(&["target", "name"]).unwrap_or_default().to_string();

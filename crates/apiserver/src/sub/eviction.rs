@@ -9,6 +9,7 @@ use meta::selector::LabelSelector;
 use meta::status::Cause;
 use meta::{Status, Value, json, time};
 
+use crate::admission::{Operation, outside};
 use crate::body::Response;
 use crate::call::Call;
 use crate::object::Object;
@@ -21,11 +22,12 @@ use crate::{decode, metadata, reply};
 pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(call, "CreateOptions")?;
     let ty = api::resource::root_type("policy", "v1", "Eviction");
-    let eviction = decode::typed(call, body, options.validation, "policy/v1", "Eviction", ty)?;
+    let mut eviction = decode::typed(call, body, options.validation, "policy/v1", "Eviction", ty)?;
     let named = metadata::name(&eviction);
     if !named.is_empty() && named != call.path.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    outside::examine(call, Operation::Create, &mut eviction, options.dry_run).await?;
     let mut deletion = DeleteOptions::parse(&Query::default(), eviction.get("deleteOptions"))?;
     deletion.dry_run |= options.dry_run;
     let pod = get::find(call).await?;

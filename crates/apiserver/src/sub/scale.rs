@@ -113,7 +113,7 @@ async fn store(
 }
 
 /// The Scale of an object: of a custom one by the paths that its definition names.
-fn scale_in(call: &Call, object: &Value) -> Result<Value, Status> {
+pub fn scale_in(call: &Call, object: &Value) -> Result<Value, Status> {
     let Some(paths) = call.served.custom.as_ref().and_then(|c| c.scale.as_ref()) else { return Ok(scale_of(object)) };
     let at = |path: &[String]| object.at(&path.iter().map(String::as_str).collect::<Vec<_>>());
     let Some(replicas) = at(&paths.spec).and_then(Value::as_i64) else {

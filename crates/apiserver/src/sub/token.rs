@@ -7,6 +7,7 @@ use meta::field::{Error, Path};
 use meta::{GroupKind, Status, Value, time};
 use pki::tokens::{Bound, Claims, ObjectRef};
 
+use crate::admission::{Operation, outside};
 use crate::body::Response;
 use crate::call::Call;
 use crate::options::WriteOptions;
@@ -26,6 +27,7 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
     };
     let ty = api::resource::root_type("authentication.k8s.io", "v1", KIND);
     let mut request = decode::typed(call, body, options.validation, API_VERSION, KIND, ty)?;
+    outside::examine(call, Operation::Create, &mut request, options.dry_run).await?;
     let account = get::find(call).await?;
     let seconds = match request.int_at(&["spec", "expirationSeconds"]) {
         None | Some(0) => DEFAULT_SECONDS,

@@ -102,9 +102,11 @@ pub async fn delete_key(
         let Some(existing) = current else { return Err(Status::not_found(&served.gr, name)) };
         let old = existing.document();
         check_preconditions(served, name, &old, options)?;
-        let mut asked = write::review(call, served, Operation::Delete, "");
+        let mut asked = write::review(call, served, Operation::Delete, "", options.dry_run);
         asked.name = name.to_string();
-        admission::validate(&asked, None, Some(&old)).await?;
+        asked.deletion = Some(options);
+        admission::outside::mutate(&mut asked, None, Some(&old)).await?;
+        admission::validate(&mut asked, None, Some(&old)).await?;
         let step = plan(served, &old, options);
         if options.dry_run {
             let gone = matches!(step, Step::Delete);

@@ -1,0 +1,234 @@
+//! Expressions of admission: the variables that they see, match conditions, and the faults that refuse them.
+//!
+//! Reads requests; asks the authorizer. Invariant: an expression is compiled with the object that holds it, never while a
+//! request waits, and runs within upstream's cost budgets.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use cel::cost::MATCH_CONDITIONS_BUDGET;
+use cel::{Bindings, Budget, Decl, Env, EvalError, Expect, Program, Type};
+use meta::field::{Error, Errors, Path};
+use meta::{Value, names};
+
+use super::request::Request;
+use crate::authn::SERVICE_ACCOUNT;
+use crate::authz::Ask;
+use crate::registry::Served;
+use crate::shared::Shared;
+use crate::user::User;
+
+/// Upstream's bound on the match conditions of one webhook or policy.
+const MAX_CONDITIONS: usize = 64;
+
+fn texts(names: &[&str]) -> Vec<(String, Decl)> {
+    names.iter().map(|name| (name.to_string(), Type::String.into())).collect()
+}
+
+fn text_map() -> Decl {
+    Type::map(Type::String, Type::String).into()
+}
+
+/// `request`. Source: the API documentation of ValidatingAdmissionPolicy.
+static REQUEST: LazyLock<Decl> = LazyLock::new(|| {
+    let kind = || Decl::object("kubernetes.GroupVersionKind", texts(&["group", "version", "kind"]));
+    let resource = || Decl::object("kubernetes.GroupVersionResource", texts(&["group", "version", "resource"]));
+    let mut user = texts(&["username", "uid"]);
+    user.push(("groups".into(), Type::list(Type::String).into()));
+    user.push(("extra".into(), Type::map(Type::String, Type::list(Type::String)).into()));
+    let mut fields = texts(&["subResource", "requestSubResource", "name", "namespace", "operation"]);
+    fields.extend([
+        ("kind".to_string(), kind()),
+        ("resource".to_string(), resource()),
+        ("requestKind".to_string(), kind()),
+        ("requestResource".to_string(), resource()),
+        ("userInfo".to_string(), Decl::object("kubernetes.UserInfo", user)),
+        ("dryRun".to_string(), Type::Bool.into()),
+        ("options".to_string(), Type::Dyn.into()),
+    ]);
+    Decl::object("kubernetes.AdmissionRequest", fields)
+});
+
+/// `namespaceObject`.
+static NAMESPACE: LazyLock<Decl> = LazyLock::new(|| {
+    let list = || Decl::from(Type::list(Type::String));
+    let mut metadata = texts(&["name", "generateName", "namespace", "UID", "resourceVersion"]);
+    metadata.extend([
+        ("labels".to_string(), text_map()),
+        ("annotations".to_string(), text_map()),
+        ("creationTimestamp".to_string(), Type::Timestamp.into()),
+        ("deletionGracePeriodSeconds".to_string(), Type::Int.into()),
+        ("deletionTimestamp".to_string(), Type::Timestamp.into()),
+        ("generation".to_string(), Type::Int.into()),
+        ("finalizers".to_string(), list()),
+    ]);
+    let spec = Decl::object("kubernetes.NamespaceSpec", [("finalizers".to_string(), list())]);
+    let status = Decl::object("kubernetes.NamespaceStatus", texts(&["phase"]));
+    let metadata = Decl::object("kubernetes.NamespaceMetadata", metadata);
+    let fields = [("metadata", metadata), ("spec", spec), ("status", status)];
+    Decl::object("kubernetes.Namespace", fields.map(|(name, decl)| (name.to_string(), decl)))
+});
+
+/// What every expression sees; `params` where the policy has a kind of them.
+pub fn environment(params: bool, authorizer: bool) -> Env {
+    let mut env = Env::new()
+        .variable("object", Type::Dyn)
+        .variable("oldObject", Type::Dyn)
+        .variable("request", REQUEST.clone())
+        .variable("namespaceObject", NAMESPACE.clone());
+    if params {
+        env = env.variable("params", Type::Dyn);
+    }
+    if authorizer { env.authorizer() } else { env }
+}
+
+/// Compiles the expression at `path`; an absent one is a fault too.
+pub fn compile(env: &Env, text: &str, expect: Expect, path: &Path, errors: &mut Errors) -> Option<Program> {
+    if text.trim().is_empty() {
+        errors.push(Error::required(path, ""));
+        return None;
+    }
+    let why = match env.compile(text, expect) {
+        Ok(program) => return Some(program),
+        Err(why @ cel::Errors::Compile { .. }) => format!("compilation failed: {why}"),
+        Err(why) => why.to_string(),
+    };
+    errors.push(Error::invalid(path, text, why));
+    None
+}
+
+/// One of `matchConditions`.
+pub struct Condition {
+    text: String,
+    program: Program,
+}
+
+/// Reads `matchConditions`, of which the ones at fault are left out.
+pub fn conditions(holder: &Value, env: &Env, at: &Path, errors: &mut Errors) -> Vec<Condition> {
+    let all = holder.array_at(&["matchConditions"]);
+    let at = at.child("matchConditions");
+    if all.len() > MAX_CONDITIONS {
+        errors.push(Error::too_many(&at, all.len(), MAX_CONDITIONS));
+    }
+    let mut found = Vec::new();
+    for (i, condition) in all.iter().enumerate() {
+        let at = at.index(i);
+        let text = condition.str_at(&["expression"]).unwrap_or_default();
+        if let Some(program) = compile(env, text, Expect::Bool, &at.child("expression"), errors) {
+            found.push(Condition { text: text.to_string(), program });
+        }
+        let name = condition.str_at(&["name"]).unwrap_or_default();
+        if name.is_empty() {
+            errors.push(Error::required(&at.child("name"), ""));
+        } else {
+            let wrong = names::qualified_name(name);
+            errors.extend(wrong.into_iter().map(|why| Error::invalid(&at.child("name"), name, why)));
+        }
+        if all[..i].iter().any(|other| other["name"] == condition["name"]) {
+            errors.push(Error::duplicate(&at.child("name"), name));
+        }
+    }
+    found
+}
+
+/// An evaluation's failure, in upstream's words.
+pub fn failure(text: &str, error: &EvalError) -> String {
+    match error {
+        EvalError::Budget => error.to_string(),
+        _ => format!("expression '{text}' resulted in error: {error}"),
+    }
+}
+
+/// Whether all conditions hold. One that does not settles it; failures count only when there is none.
+pub fn hold(conditions: &[Condition], facts: &Facts, params: &Value) -> Result<bool, String> {
+    let bindings = facts.bindings().document("params", params);
+    let mut budget = Budget::new(MATCH_CONDITIONS_BUDGET);
+    let mut failures = Vec::new();
+    for Condition { text, program } in conditions {
+        match program.run(&bindings, &mut budget).and_then(|value| value.as_bool()) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => failures.push(failure(text, &error)),
+        }
+    }
+    match failures.as_slice() {
+        [] => Ok(true),
+        [one] => Err(one.clone()),
+        many => Err(format!("[{}]", many.join(", "))),
+    }
+}
+
+/// The values of the variables.
+pub struct Facts<'a> {
+    pub object: Cow<'a, Value>,
+    pub old: Cow<'a, Value>,
+    pub request: Value,
+    pub namespace: Value,
+    asker: Asker<'a>,
+    check: cel::Check,
+}
+
+impl<'a> Facts<'a> {
+    pub fn new(request: &Request<'a>, served: &Served, new: Option<&'a Value>, old: Option<&'a Value>) -> Facts<'a> {
+        let review = request.review;
+        let namespace = match &request.namespace {
+            Some(namespace) => namespace.document_without_owners(),
+            None => Value::Null,
+        };
+        let check = cel::Check {
+            group: Some(served.info.group.to_string()),
+            resource: Some(served.info.plural.to_string()),
+            subresource: review.subresource.to_string(),
+            namespace: review.namespace.clone(),
+            name: review.name.clone(),
+            ..cel::Check::default()
+        };
+        Facts {
+            object: request.shown(served, new),
+            old: request.shown(served, old),
+            request: request.value(served),
+            namespace,
+            asker: Asker { shared: review.shared, user: &review.call.user },
+            check,
+        }
+    }
+
+    pub fn bindings(&self) -> Bindings<'_> {
+        Bindings::new()
+            .document("object", &self.object)
+            .document("oldObject", &self.old)
+            .document("request", &self.request)
+            .document("namespaceObject", &self.namespace)
+            .authorizer(&self.asker, self.check.clone())
+    }
+}
+
+/// Answers what expressions ask of `authorizer`.
+struct Asker<'a> {
+    shared: &'a Shared,
+    user: &'a User,
+}
+
+impl cel::Authorizer for Asker<'_> {
+    fn authorize(&self, check: &cel::Check, verb: &str) -> cel::Decision {
+        let account = check.service_account.as_ref().map(|(namespace, name)| {
+            let groups = ["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
+            User::new(format!("{SERVICE_ACCOUNT}{namespace}:{name}"), groups)
+        });
+        let user = account.as_deref().unwrap_or(self.user);
+        let method = verb.to_ascii_uppercase();
+        let ask = match &check.path {
+            Some(path) => Ask::Path { method: &method, path },
+            None => Ask::Review {
+                verb,
+                group: check.group.as_deref().unwrap_or_default(),
+                resource: check.resource.as_deref().unwrap_or_default(),
+                subresource: &check.subresource,
+                namespace: &check.namespace,
+                name: &check.name,
+            },
+        };
+        let decision = self.shared.authorizer.decide(user, &ask);
+        cel::Decision { allowed: decision.allowed, reason: decision.reason, error: None }
+    }
+}
