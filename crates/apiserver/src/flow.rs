@@ -168,18 +168,23 @@ impl Flow {
         let (class, waiting) = {
             let mut state = self.inner.lock();
             let (level, flow, class) = state.find(digest);
-            let (sender, receiver) = oneshot::channel();
-            match state.levels.enter(&level, flow, width, sender) {
-                Ok(Some(entry)) => return (class, Ok(self.inner.seats(Some(entry)))),
-                Ok(None) => (class, receiver),
-                Err(refusal) => return (class, Err(refused(refusal))),
+            let mut receiver = None;
+            let who = || {
+                let (sender, waiting) = oneshot::channel();
+                receiver = Some(waiting);
+                sender
+            };
+            match (state.levels.enter(&level, flow, width, who), receiver) {
+                (Ok(Some(entry)), _) => return (class, Ok(self.inner.seats(Some(entry)))),
+                (Ok(None), Some(waiting)) => (class, waiting),
+                _ => return (class, Err(refused())),
             }
         };
         match tokio::time::timeout(self.inner.patience, waiting).await {
             Ok(Ok(seats)) => (class, Ok(seats)),
             _ => {
                 self.inner.lock().levels.forget(|sender| sender.is_closed());
-                (class, Err(refused(Refusal::TimeOut)))
+                (class, Err(refused()))
             }
         }
     }
@@ -255,7 +260,7 @@ impl State {
     }
 }
 
-fn refused(_: Refusal) -> Status {
+fn refused() -> Status {
     Status::too_many_requests("too many requests, please try again later", 1)
 }
 

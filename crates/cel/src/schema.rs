@@ -244,30 +244,12 @@ fn list_kind(schema: &Value) -> ListKind {
     }
 }
 
-/// Words that CEL keeps for itself. Source: the field documentation of `x-kubernetes-validations`.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Words that cannot be names, and those that are no names to begin with. Source: the field documentation of
+/// `x-kubernetes-validations`.
+fn is_reserved(word: &str) -> bool {
+    matches!(word, "true" | "false" | "null" | "in") || crate::parse::RESERVED.contains(&word)
+}
+
 const ESCAPES: &[(&str, &str)] = &[("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__")];
 
 /// How an expression spells the property `json`; `None` when it cannot.
@@ -276,7 +258,7 @@ pub fn escape(json: &str) -> Option<String> {
     if json.is_empty() || json.starts_with(|c: char| c.is_ascii_digit()) || !json.chars().all(word) {
         return None;
     }
-    if RESERVED.contains(&json) {
+    if is_reserved(json) {
         return Some(format!("__{json}__"));
     }
     let mut escaped = String::new();
@@ -302,7 +284,7 @@ pub fn unescape(name: &str) -> Option<String> {
         return None;
     }
     if let Some(word) = name.strip_prefix("__").and_then(|n| n.strip_suffix("__"))
-        && RESERVED.contains(&word)
+        && is_reserved(word)
     {
         return Some(word.into());
     }

@@ -113,19 +113,11 @@ fn build() -> Result<()> {
         (&["build", "-o"], "ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
     ];
     for (arguments, name, package) in targets {
-        eprintln!("+ go {} {name} {package}", arguments.join(" "));
-        let status = Command::new("go")
-            .args(arguments)
-            .args([built.join(name).as_os_str(), package.as_ref()])
-            .current_dir(MODULE)
-            // The module's versions are its own.
-            .env("GOWORK", "off")
-            .env("PATH", &path)
-            .status()
-            .context("cannot run go")?;
-        if !status.success() {
-            bail!("go cannot build {MODULE}");
-        }
+        let mut go = Command::new("go");
+        go.args(arguments).args([built.join(name).as_os_str(), package.as_ref()]).current_dir(MODULE);
+        // The module's versions are its own.
+        go.env("GOWORK", "off").env("PATH", &path);
+        super::run(&mut go).with_context(|| format!("go cannot build {MODULE}"))?;
     }
     Ok(())
 }

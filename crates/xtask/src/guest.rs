@@ -84,13 +84,15 @@ fn make_disk(dir: &Path, release: &str) -> Result<()> {
     let _ = fs::remove_file(&stamp);
     // What an earlier, interrupted run left.
     remove_root(&root)?;
-    say(&mut make)?;
+    crate::run(&mut make)?;
     for file in ["vmlinuz", "initrd.img"] {
         fs::copy(root.join(file), dir.join(file)).with_context(|| format!("the guest's packages bring no /{file}"))?;
     }
     let disk = dir.join("disk.ext4");
     let _ = fs::remove_file(&disk);
-    say(Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&root).arg(&disk).arg(format!("{DISK_MIB}M")))?;
+    crate::run(
+        Command::new("mke2fs").args(["-q", "-t", "ext4", "-d"]).arg(&root).arg(&disk).arg(format!("{DISK_MIB}M")),
+    )?;
     remove_root(&root)?;
     fs::write(&stamp, recipe)?;
     Ok(())
@@ -98,7 +100,7 @@ fn make_disk(dir: &Path, release: &str) -> Result<()> {
 
 /// Never beyond a mount: the host's /dev may be bound below it.
 fn remove_root(root: &Path) -> Result<()> {
-    say(Command::new("rm").args(["-rf", "--one-file-system"]).arg(root))
+    crate::run(Command::new("rm").args(["-rf", "--one-file-system"]).arg(root))
 }
 
 /// The second disk: a tar, read as such by the guest.
@@ -110,7 +112,7 @@ fn make_payload(dir: &Path, knarr: &Path) -> Result<PathBuf> {
         let path = entry?.path();
         fs::copy(&path, files.join(path.file_name().context("a file has a name")?))?;
     }
-    say(Command::new("strip").arg("-o").arg(files.join("knarr")).arg(knarr))?;
+    crate::run(Command::new("strip").arg("-o").arg(files.join("knarr")).arg(knarr))?;
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let kubectl = std::env::split_paths(&paths).map(|dir| dir.join("kubectl")).find(|path| path.is_file());
     fs::copy(kubectl.context("the guest is driven by a real kubectl: install one")?, files.join("kubectl"))?;
@@ -125,13 +127,13 @@ fn make_payload(dir: &Path, knarr: &Path) -> Result<PathBuf> {
         std::os::unix::fs::symlink("busybox", bin.join(applet))?;
     }
     let tag = format!("{}:1", layout.display());
-    say(Command::new("umoci").args(["init", "--layout"]).arg(&layout))?;
-    say(Command::new("umoci").args(["new", "--image", &tag]))?;
-    say(Command::new("umoci").args(["insert", "--image", &tag]).arg(dir.join("image")).arg("/"))?;
-    say(Command::new("umoci").args(["config", "--image", &tag, "--config.env", "PATH=/bin"]))?;
-    say(Command::new("tar").arg("-cf").arg(files.join("busybox.tar")).arg("-C").arg(&layout).arg("."))?;
+    crate::run(Command::new("umoci").args(["init", "--layout"]).arg(&layout))?;
+    crate::run(Command::new("umoci").args(["new", "--image", &tag]))?;
+    crate::run(Command::new("umoci").args(["insert", "--image", &tag]).arg(dir.join("image")).arg("/"))?;
+    crate::run(Command::new("umoci").args(["config", "--image", &tag, "--config.env", "PATH=/bin"]))?;
+    crate::run(Command::new("tar").arg("-cf").arg(files.join("busybox.tar")).arg("-C").arg(&layout).arg("."))?;
     let payload = dir.join("payload.tar");
-    say(Command::new("tar").arg("-cf").arg(&payload).arg("-C").arg(&files).arg("."))?;
+    crate::run(Command::new("tar").arg("-cf").arg(&payload).arg("-C").arg(&files).arg("."))?;
     fs::remove_dir_all(&files)?;
     Ok(payload)
 }
@@ -170,13 +172,5 @@ fn boot(dir: &Path, payload: &Path, kvm: bool) -> Result<()> {
     guest.wait()?;
     let verdict = verdict.with_context(|| format!("the guest gave no verdict within {LIMIT_S} s"))?;
     ensure!(verdict == "all checks passed", "in the guest, {verdict}");
-    Ok(())
-}
-
-/// Runs a command, telling so.
-fn say(command: &mut Command) -> Result<()> {
-    eprintln!("+ {command:?}");
-    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
-    ensure!(status.success(), "{command:?} failed");
     Ok(())
 }

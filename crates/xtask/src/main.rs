@@ -100,3 +100,14 @@ fn cargo(arguments: &[&str], path: Option<&OsStr>) -> Result<()> {
     eprintln!("  took {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
 }
+
+/// Runs a command, telling so.
+fn run(command: &mut Command) -> Result<()> {
+    let text = format!("{command:?}").replace('"', "");
+    eprintln!("+ {text}");
+    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    if !status.success() {
+        bail!("{text} failed");
+    }
+    Ok(())
+}

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages;
+use crate::{packages, run};
 
 const GO: &str = "1.26.8";
 /// Of the toolchain modules at the proxy, by Rust's name of the architecture: Go's name and SHA-256.
@@ -82,12 +82,3 @@ fn build_kubectl(go: &Path, to: &Path) -> Result<()> {
 
 /// As tests/clients/kubectl/go.mod has it.
 const KUBECTL: &str = "v1.37.2";
-
-fn run(command: &mut Command) -> Result<()> {
-    eprintln!("+ {}", format!("{command:?}").replace('"', ""));
-    let status = command.status().with_context(|| format!("cannot run {:?}", command.get_program()))?;
-    if !status.success() {
-        bail!("{:?} failed", command.get_program());
-    }
-    Ok(())
-}

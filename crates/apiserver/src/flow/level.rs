@@ -211,7 +211,14 @@ impl<W> Levels<W> {
     }
 
     /// Takes seats, or a place in a queue (`None`).
-    pub fn enter(&mut self, name: &Arc<str>, flow: u64, width: usize, who: W) -> Result<Option<Entry>, Refusal> {
+    /// `who` is only made for one who waits.
+    pub fn enter(
+        &mut self,
+        name: &Arc<str>,
+        flow: u64,
+        width: usize,
+        who: impl FnOnce() -> W,
+    ) -> Result<Option<Entry>, Refusal> {
         let Some(level) = self.by_name.get(name) else { return Err(Refusal::Limit) };
         if level.exempt {
             let entry = Entry { level: name.clone(), queue: None, width, exempt: true };
@@ -222,7 +229,8 @@ impl<W> Levels<W> {
         }
         let width = width.clamp(1, level.nominal.max(1));
         if level.waiting == 0 && self.may_start(level, width) {
-            let queue = level.queuing.as_ref().map(|q| level.queue_of(flow, q));
+            // All queues are empty, so the first card dealt is the shortest.
+            let queue = level.queuing.as_ref().map(|q| (flow % q.queues as u64) as usize);
             return Ok(Some(self.start(name.clone(), queue, width)));
         }
         let Some(level) = self.by_name.get_mut(name) else { return Err(Refusal::Limit) };
@@ -240,7 +248,7 @@ impl<W> Levels<W> {
         if queue.waiting.is_empty() {
             queue.served_s = queue.served_s.max(served_s);
         }
-        queue.waiting.push_back(Waiter { who, width });
+        queue.waiting.push_back(Waiter { who: who(), width });
         level.waiting += 1;
         Ok(None)
     }
@@ -342,7 +350,7 @@ mod tests {
 
     fn fill(levels: &mut Levels<u32>, name: &str, flow: u64, width: usize) -> Vec<Entry> {
         let name: Arc<str> = name.into();
-        std::iter::from_fn(|| levels.enter(&name, flow, width, 0).ok().flatten()).take(1000).collect()
+        std::iter::from_fn(|| levels.enter(&name, flow, width, || 0).ok().flatten()).take(1000).collect()
     }
 
     #[test]
@@ -375,12 +383,12 @@ mod tests {
         let mut levels = Levels::new(4);
         levels.configure(&[limited("l", 10, 0, Value::Null, queuing(8, 1, 10))]);
         let name: Arc<str> = "l".into();
-        let held: Vec<Entry> = (0..4).map(|_| levels.enter(&name, 0, 1, 0).expect("free").expect("seats")).collect();
+        let held: Vec<Entry> = (0..4).map(|_| levels.enter(&name, 0, 1, || 0).expect("free").expect("seats")).collect();
         // An elephant and a mouse, in different queues; the elephant's requests came first.
         for who in 1..=8 {
-            assert!(levels.enter(&name, 1, 1, who).expect("room").is_none());
+            assert!(levels.enter(&name, 1, 1, || who).expect("room").is_none());
         }
-        assert!(levels.enter(&name, 2, 1, 100).expect("room").is_none());
+        assert!(levels.enter(&name, 2, 1, || 100).expect("room").is_none());
         assert_eq!(levels.get("l").map(Level::waiting), Some(9));
         let mut order = Vec::new();
         for entry in held {
@@ -397,9 +405,9 @@ mod tests {
         let mut levels = Levels::new(1);
         levels.configure(&[limited("l", 10, 0, Value::Null, queuing(4, 2, 3))]);
         let name: Arc<str> = "l".into();
-        let held = levels.enter(&name, 7, 5, 0).expect("free").expect("seats");
+        let held = levels.enter(&name, 7, 5, || 0).expect("free").expect("seats");
         let mut queued = 0;
-        while levels.enter(&name, 7, 1, queued).is_ok() {
+        while levels.enter(&name, 7, 1, || queued).is_ok() {
             queued += 1;
         }
         assert_eq!(queued, 6, "two queues of three");
