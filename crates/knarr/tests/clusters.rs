@@ -91,11 +91,23 @@ fn two_clusters_side_by_side() {
     one.kubectl(&["rollout", "status", "deployment/site", "--timeout=90s"]);
     let said = eventually("the first one's site answers again", LATER, || http_get(&url(&one)));
     assert_eq!(said.trim(), "one");
+    stopped_in_haste(&one);
     drop(registry);
     for cluster in [&one, &two] {
         let down = cluster.knarr(&["down"]);
         assert!(down.status.success(), "{}", both(&down));
         assert_eq!(cluster.leftovers(), Vec::<String>::new());
+    }
+}
+
+/// `knarr down`, while containerd is still making the sandboxes of the pods, leaves nothing behind.
+fn stopped_in_haste(cluster: &Cluster) {
+    cluster.kubectl(&["scale", "deployment/site", "--replicas=6"]);
+    for _ in 0..4 {
+        let down = cluster.knarr(&["down"]);
+        assert!(down.status.success(), "{}", both(&down));
+        assert_eq!(cluster.leftovers(), Vec::<String>::new());
+        cluster.start();
     }
 }
 

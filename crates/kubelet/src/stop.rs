@@ -54,7 +54,8 @@ pub(crate) async fn all(config: &Config) -> Result<(), Error> {
     let cgroups = Cgroups::new(&config.cgroup_root);
     for uid in cgroups.pods() {
         if let Err(error) = cgroups.remove_pod(&uid) {
-            tracing::warn!(uid, %error, "cgroup not removed");
+            // Busy while the runtime is still making the sandbox: the caller looks again.
+            tracing::debug!(uid, %error, "cgroup not removed");
         }
     }
     if let Err(error) = cgroups.remove_base() {
