@@ -251,7 +251,9 @@ pub fn wants_upgrade(headers: &HeaderMap) -> bool {
 fn strip(headers: &mut HeaderMap, upgrades: bool) {
     let protocol = headers.get(UPGRADE).filter(|_| upgrades).cloned();
     let named: Vec<HeaderName> = words(headers, &CONNECTION).filter_map(|w| w.parse().ok()).collect();
-    named.iter().for_each(|name| drop(headers.remove(name)));
+    // Who asks was written by us: a client may not have it taken out again by naming it as the connection's.
+    let named = named.iter().filter(|name| !name.as_str().starts_with("x-remote-"));
+    named.for_each(|name| drop(headers.remove(name)));
     HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(*name)));
     if let Some(protocol) = protocol {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -339,7 +341,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("authorization", "Bearer x"),
-            ("connection", "close, X-Mine"),
+            ("connection", "close, X-Mine, X-Remote-User"),
+            ("x-remote-user", "ann"),
             ("x-mine", "1"),
             ("te", "trailers"),
             ("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.eA, chat"),
@@ -352,7 +355,7 @@ mod tests {
         let mut left: Vec<String> =
             headers.iter().map(|(k, v)| format!("{k}: {}", v.to_str().expect("text"))).collect();
         left.sort();
-        assert_eq!(left, ["accept: text/html", "sec-websocket-protocol: chat"]);
+        assert_eq!(left, ["accept: text/html", "sec-websocket-protocol: chat", "x-remote-user: ann"]);
     }
 
     #[test]
