@@ -8,6 +8,7 @@ use http::HeaderMap;
 use meta::{GroupResource, Status};
 
 use crate::accept::Accept;
+use crate::audit::Entry;
 use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Verb};
 use crate::shared::Shared;
@@ -29,6 +30,8 @@ pub struct Call {
     pub target: Arc<Served>,
     /// The client is on this machine, where compressing costs more than it saves.
     pub is_near: bool,
+    /// Where the request is written down, when there is an audit log.
+    pub audit: Option<Arc<Entry>>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -46,7 +49,8 @@ impl Call {
         is_near: bool,
     ) -> Call {
         let target = shared.registry.target(&served);
-        Call { shared, user, verb, path, query, headers, accept, served, target, is_near, warnings: Mutex::default() }
+        let warnings = Mutex::default();
+        Call { shared, user, verb, path, query, headers, accept, served, target, is_near, audit: None, warnings }
     }
 
     /// The key of the object that the path names.
@@ -68,6 +72,13 @@ impl Call {
         let text = text.into();
         if warnings.len() < MAX_WARNINGS && !warnings.contains(&text) {
             warnings.push(text);
+        }
+    }
+
+    /// Adds an annotation to the request's audit event.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        if let Some(entry) = &self.audit {
+            entry.annotate(key, value);
         }
     }
 

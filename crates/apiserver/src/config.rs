@@ -9,6 +9,8 @@ use pki::Issued;
 use pki::tokens::{Signer, Verifier};
 use store::Store;
 
+use crate::audit::Auditor;
+
 /// The audience of tokens for the API server, and their issuer, where nothing else is asked for.
 pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
@@ -33,6 +35,8 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
     pub limits: Limits,
     pub features: Features,
+    /// `None` writes no audit log.
+    pub audit: Option<Arc<Auditor>>,
 }
 
 /// Service account tokens: who signs them and who reads them.
@@ -178,6 +182,7 @@ impl Config {
             front_proxy: None,
             limits: Limits::default(),
             features: Features::default(),
+            audit: None,
         }
     }
 }

@@ -12,10 +12,12 @@ use std::time::Instant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::ACCEPT;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use meta::Status;
 
 use crate::accept::{Accept, Offer};
+use crate::audit::Entry;
+use crate::audit::policy::Asked;
 use crate::authz::{self, Ask};
 use crate::backend::Peer;
 use crate::body::{Body, Request, Response};
@@ -27,6 +29,8 @@ use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
 use crate::shared::Shared;
 use crate::user::User;
 use crate::{aggregate, authn, connect, decode, paths, reply, verbs};
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// What is known of a connection.
 #[derive(Clone, Default)]
@@ -42,22 +46,43 @@ pub struct Connection {
 /// Answers one request.
 pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> BoxFuture<'static, Response> {
     let accepts = request.headers().get(ACCEPT).cloned();
+    let id = audit_id(request.headers());
     let format = move || Accept::of_errors(&HeaderMap::from_iter(accepts.map(|value| (ACCEPT, value))));
     // Boxed, so that who serves connections need not be compiled with all of it.
     async move {
         let mut class = Class::default();
-        let response = match AssertUnwindSafe(route(shared, connection, request, &mut class)).catch_unwind().await {
+        let entry = shared.config.audit.as_ref().map(|auditor| Entry::begin(auditor, &id, &request, &connection));
+        let work = route(shared, connection, request, &mut class, entry.as_ref());
+        let mut response = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => reply::status(&status, format()),
             Err(_) => {
                 tracing::error!("a request panicked; the server goes on");
                 let status = Status::internal("the server has a bug that this request met; see its log");
+                if let Some(entry) = &entry {
+                    entry.panicked(&status);
+                }
                 reply::status(&status, format())
             }
         };
+        if let Some(entry) = entry {
+            response = entry.response(response);
+        }
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(AUDIT_ID, id);
+        }
         classified(response, &class)
     }
     .boxed()
+}
+
+/// What the client calls the request, or a new name for it. Compat: at most 64 bytes (apiserver WithAuditInit).
+fn audit_id(headers: &HeaderMap) -> String {
+    let given = headers.get(AUDIT_ID).and_then(|v| v.to_str().ok()).filter(|id| !id.is_empty());
+    match given {
+        Some(id) => id.chars().take(64).collect(),
+        None => uuid::Uuid::new_v4().to_string(),
+    }
 }
 
 /// `class` says afterwards how the request was classified.
@@ -66,15 +91,46 @@ async fn route(
     connection: Connection,
     request: Request,
     class: &mut Class,
+    entry: Option<&Arc<Entry>>,
 ) -> Result<Response, Status> {
     let Some(target) = parse_path(request.uri().path()) else {
         return Err(Status::bad_request("the path holds an invalid percent encoding"));
     };
     let query = Query::parse(request.uri());
-    let user = who(&shared, &connection, request.headers(), request.uri().path()).await?;
+    let user = who(&shared, &connection, request.headers(), request.uri().path()).await;
+    if let Some(entry) = entry {
+        note(entry, user.as_deref().unwrap_or(&User::default()), &target, &query, &request);
+    }
+    let user = user?;
     match target {
         Target::NonResource => non_resource(&shared, &user, &query, request, class).await,
-        Target::Resource(path) => resource(shared, connection, user, path, query, request, class).await,
+        Target::Resource(path) => resource(shared, connection, user, path, query, request, class, entry).await,
+    }
+}
+
+/// Writes down what is asked for, in the verbs of RBAC.
+fn note(entry: &Entry, user: &User, target: &Target, query: &Query, request: &Request) {
+    let method = request.method();
+    let plain = method.as_str().to_ascii_lowercase();
+    let (verb, resource) = match target {
+        Target::NonResource => (plain.as_str(), None),
+        Target::Resource(path) => match path.verb(method, query) {
+            // Compat: a connection is as its method says (apiserver RequestInfo).
+            Some(Verb::Connect) => (by_method(method), Some(path)),
+            Some(verb) => (verb.as_str(), Some(path)),
+            None => (plain.as_str(), Some(path)),
+        },
+    };
+    entry.asked(&Asked { user, verb, path: request.uri().path(), resource });
+}
+
+fn by_method(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "get",
     }
 }
 
@@ -164,6 +220,7 @@ async fn enter(
     (class, seats.map(Some).map_err(|status| rejected(shared, status)))
 }
 
+#[allow(clippy::too_many_arguments)] // what is known of the request so far
 async fn resource(
     shared: Arc<Shared>,
     connection: Connection,
@@ -172,6 +229,7 @@ async fn resource(
     query: Query,
     mut request: Request,
     class: &mut Class,
+    entry: Option<&Arc<Entry>>,
 ) -> Result<Response, Status> {
     let verb = path.verb(request.method(), &query).ok_or_else(Status::method_not_allowed)?;
     let ask = Ask::Resource { verb, path: &path };
@@ -210,7 +268,9 @@ async fn resource(
     let started = Instant::now();
     // A stream's headers go on to the kubelet with the request.
     let headers = if connects { request.headers().clone() } else { std::mem::take(request.headers_mut()) };
-    let call = Arc::new(Call::new(shared, user, verb, path, query, headers, accept, served, connection.is_near));
+    let mut call = Call::new(shared, user, verb, path, query, headers, accept, served, connection.is_near);
+    call.audit = entry.cloned();
+    let call = Arc::new(call);
     if connects {
         with_peer(&mut request, &connection);
         let answer = connect::connect(call.clone(), request).await;
@@ -221,6 +281,9 @@ async fn resource(
         call.warn(text.as_str());
     }
     let body = decode::bytes(request.into_body(), call.shared.config.limits.body_bytes).await?;
+    if let Some(entry) = entry {
+        entry.request(&call.headers, &body);
+    }
     let working = call.clone();
     let work = async move {
         let answer = timed(&working, body).await;

@@ -8,6 +8,7 @@ pub mod accept;
 mod admission;
 mod aggregate;
 mod alloc;
+pub mod audit;
 mod authn;
 pub mod authz;
 mod backend;

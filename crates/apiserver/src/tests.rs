@@ -1,6 +1,7 @@
 //! Tests of the whole server in this process, on a memory store: a request in, code and body out.
 
 mod aggregation;
+mod audit;
 mod concurrency;
 mod custom;
 mod lifecycle;

@@ -39,6 +39,7 @@ async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationT
         api_ip: flags.service_cidr.nth(1).into(),
         node_ports: first..=last,
         etcd: flags.etcd.clone(),
+        audit: flags.audit.clone(),
     };
     let server = serve(layout, &pki, options).await?;
     let port = server.addr().context("the API server listens nowhere")?.port();

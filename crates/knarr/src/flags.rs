@@ -107,6 +107,8 @@ pub struct Up {
     pub timeout: u64,
     #[command(flatten)]
     pub etcd: EtcdFlags,
+    #[command(flatten)]
+    pub audit: AuditFlags,
 }
 
 /// Where objects are kept, other than in the data directory.
@@ -128,6 +130,27 @@ pub struct EtcdFlags {
     /// Where in etcd the objects are
     #[arg(long, value_name = "PREFIX", default_value = "/registry")]
     pub etcd_prefix: String,
+}
+
+/// Who asked for what.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Audit log")]
+pub struct AuditFlags {
+    /// Which requests are written to the audit log, and how much of them: a Policy of audit.k8s.io/v1 (YAML)
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where the audit log is written, a JSON object a line; `-` is the standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Size at which the file is put aside and begun anew
+    #[arg(long, default_value_t = 100, value_name = "MiB", value_parser = clap::value_parser!(u64).range(1..))]
+    pub audit_log_maxsize: u64,
+    /// How many files put aside are kept; 0 keeps all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub audit_log_maxbackup: usize,
+    /// For how many days files put aside are kept; 0 keeps them for ever
+    #[arg(long, default_value_t = 0, value_name = "DAYS")]
+    pub audit_log_maxage: u64,
 }
 
 #[derive(Args)]
@@ -176,6 +199,8 @@ pub struct Apiserver {
     pub tls_san: Vec<String>,
     #[command(flatten)]
     pub etcd: EtcdFlags,
+    #[command(flatten)]
+    pub audit: AuditFlags,
 }
 
 #[derive(Args)]

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use apiserver::audit::{Auditor, Log, Policy, Settings as LogSettings};
 use apiserver::{Server, User};
 use client::Informers;
 use containerd::Containerd;
@@ -24,7 +25,7 @@ use pki::{CertificateRequest, Pki, Usage};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::flags::{EtcdFlags, Up};
+use crate::flags::{AuditFlags, EtcdFlags, Up};
 use crate::host;
 use crate::layout::Layout;
 use crate::lock::Lock;
@@ -197,6 +198,7 @@ async fn start_server(plan: &Plan, pki: &Pki, progress: &Progress) -> Result<Ser
         api_ip: plan.settings.api_ip().into(),
         node_ports: first..=last,
         etcd: plan.flags.etcd.clone(),
+        audit: plan.flags.audit.clone(),
     };
     let server = serve(&plan.layout, pki, options).await?;
     let port = server.addr().map_or(0, |a| a.port());
@@ -215,6 +217,7 @@ pub struct ServerOptions {
     pub api_ip: IpAddr,
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub etcd: EtcdFlags,
+    pub audit: AuditFlags,
 }
 
 /// Opens the store and serves it.
@@ -257,9 +260,25 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
             identity: pki.front_proxy_client()?,
             ca_pem: pki.front_proxy_ca.certificate_pem().into(),
         }),
+        audit: audit(&options.audit)?,
         ..apiserver::Config::new(store)
     };
     Ok(Server::start(config).await?)
+}
+
+fn audit(flags: &AuditFlags) -> Result<Option<Arc<Auditor>>> {
+    let (Some(policy), Some(path)) = (&flags.audit_policy_file, &flags.audit_log_path) else { return Ok(None) };
+    let text = std::fs::read_to_string(policy).with_context(|| format!("cannot read {}", policy.display()))?;
+    let policy = Policy::parse(&text)
+        .map_err(|why| anyhow::anyhow!("cannot use the audit policy {}: {why}", policy.display()))?;
+    let log = Log::open(LogSettings {
+        path: path.clone(),
+        max_size_mib: flags.audit_log_maxsize,
+        max_backups: flags.audit_log_maxbackup,
+        max_age_days: flags.audit_log_maxage,
+    });
+    let log = log.with_context(|| format!("cannot open the audit log {}", path.display()))?;
+    Ok(Some(Arc::new(Auditor::new(policy, log))))
 }
 
 fn open_store(layout: &Layout, flags: &EtcdFlags) -> Result<Arc<dyn store::Store>> {

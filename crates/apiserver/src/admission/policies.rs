@@ -4,12 +4,13 @@
 //! `failurePolicy`, what a violation means is the binding's `validationActions`; all expressions of one binding share
 //! upstream's cost budget.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cel::{Bindings, Budget, Decl, Env, EvalError, Expect, Program, Val};
 use meta::field::{Error, Errors, Path};
 use meta::status::{Cause, Reason};
-use meta::{Status, Value};
+use meta::{Status, Value, json};
 
 use super::expressions::{self, Condition, Facts};
 use super::matching::Matching;
@@ -32,10 +33,16 @@ pub struct Rules {
 pub struct Policy {
     rules: Rules,
     validations: Vec<Validation>,
-    /// The values of audit annotations: as long as there is no audit log, only their failures matter.
-    annotations: Vec<(String, Program)>,
+    annotations: Vec<Annotation>,
     /// An expression is at fault, in an object that was stored without being checked.
     fault: Option<String>,
+}
+
+/// An annotation of the audit event.
+struct Annotation {
+    key: String,
+    text: String,
+    program: Program,
 }
 
 struct Validation {
@@ -140,13 +147,14 @@ fn read_noting(policy: &Value, errors: &mut Errors) -> Policy {
     }
     let mut annotations = Vec::new();
     for (i, annotation) in spec.array_at(&["auditAnnotations"]).iter().enumerate() {
+        let key = text(annotation, "key").to_string();
         let at = at.child("auditAnnotations").index(i).child("valueExpression");
         let expression = annotation.str_at(&["valueExpression"]).unwrap_or_default();
         let Some(program) = expressions::compile(&env, expression, Expect::Any, &at, errors) else { continue };
         if !matches!(program.result_type(), cel::Type::String | cel::Type::Null) {
             errors.push(Error::invalid(&at, expression, "must evaluate to one of [string null_type]"));
         }
-        annotations.push((expression.to_string(), program));
+        annotations.push(Annotation { key, text: expression.to_string(), program });
     }
     Policy { rules, validations, annotations, fault: None }
 }
@@ -192,14 +200,8 @@ impl Binding {
     }
 }
 
-/// Why a write is refused: by whom, and in which words.
-struct Denial {
-    by: String,
-    message: String,
-    reason: Reason,
-}
-
-/// Evaluates all policies. The first violation that a binding does not only warn of is the answer.
+/// Evaluates all policies. The first violation that a binding does not only warn of is the answer; what the others warn of
+/// and note in the audit log is said all the same.
 pub fn validate(
     policies: &[Arc<Policy>],
     bindings: &[Arc<Binding>],
@@ -207,6 +209,8 @@ pub fn validate(
     new: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<(), Status> {
+    let mut refused = None;
+    let mut audited = Vec::new();
     for policy in policies {
         let bound: Vec<&Arc<Binding>> = bindings.iter().filter(|b| b.policy == policy.rules.name).collect();
         if bound.is_empty() {
@@ -214,11 +218,9 @@ pub fn validate(
         }
         let Some(served) = policy.rules.matching.matched(request, new, old) else { continue };
         let mut facts = None;
+        let mut notes = Notes::new();
         for binding in bound {
-            let by = |message: String, reason| {
-                let (policy, binding) = (&policy.rules.name, &binding.name);
-                Denial { by: format!("'{policy}' with binding '{binding}'"), message, reason }
-            };
+            let by = format!("'{}' with binding '{}'", policy.rules.name, binding.name);
             let params = match (&policy.fault, binding.params(&policy.rules, request, new, old)) {
                 (_, Ok(None)) => continue,
                 (Some(why), _) => Err(format!("failed to configure policy: {why}")),
@@ -231,35 +233,43 @@ pub fn validate(
                     tracing::debug!("policy {:?} is not evaluated: {why}", policy.rules.name);
                     continue;
                 }
-                Err(why) => return Err(denied(request, by(why, Reason::Invalid))),
+                Err(why) => {
+                    refused.get_or_insert_with(|| denied(request, &by, &why, Reason::Invalid));
+                    continue;
+                }
             };
             let facts = facts.get_or_insert_with(|| Facts::new(request, &served, new, old));
-            for params in params {
-                for violation in policy.violations(facts, &params) {
-                    let Violation { message, reason, enforced } = violation;
-                    for action in binding.actions.iter().map(String::as_str).chain(enforced.then_some("Deny")) {
-                        match action {
-                            "Deny" => return Err(denied(request, by(message, reason))),
-                            "Warn" => request.review.call.warn(format!(
-                                "Validation failed for ValidatingAdmissionPolicy {}: {message}",
-                                by(String::new(), reason).by
-                            )),
-                            // There is no audit log to write to.
-                            _ => {}
-                        }
+            for violation in params.iter().flat_map(|params| policy.violations(facts, params, &mut notes)) {
+                let Violation { message, reason, index } = &violation;
+                // Compat: an audit annotation that fails refuses the write whatever the actions.
+                for action in binding.actions.iter().map(String::as_str).chain(index.is_none().then_some("Deny")) {
+                    match action {
+                        "Warn" => request
+                            .review
+                            .call
+                            .warn(format!("Validation failed for ValidatingAdmissionPolicy {by}: {message}")),
+                        "Audit" => audited.push(violation.to_value(policy, binding)),
+                        _ => drop(refused.get_or_insert_with(|| denied(request, &by, message, *reason))),
                     }
                 }
             }
         }
+        for (key, values) in notes {
+            request.review.call.annotate(format!("{}/{key}", policy.rules.name), values.join(", "));
+        }
     }
-    Ok(())
+    if !audited.is_empty() {
+        let key = "validation.policy.admission.k8s.io/validation_failure";
+        request.review.call.annotate(key, Value::from(audited).to_string());
+    }
+    refused.map_or(Ok(()), Err)
 }
 
-fn denied(request: &Request, denial: Denial) -> Status {
-    let message = format!("ValidatingAdmissionPolicy {} denied request: {}", denial.by, denial.message);
+fn denied(request: &Request, by: &str, why: &str, reason: Reason) -> Status {
+    let message = format!("ValidatingAdmissionPolicy {by} denied request: {why}");
     let mut status = request.review.forbidden(&message);
-    status.reason = denial.reason;
-    status.code = match denial.reason {
+    status.reason = reason;
+    status.code = match reason {
         Reason::Forbidden => 403,
         Reason::Unauthorized => 401,
         Reason::RequestEntityTooLarge => 413,
@@ -268,41 +278,61 @@ fn denied(request: &Request, denial: Denial) -> Status {
     status.with_causes(vec![Cause { message, ..Cause::default() }])
 }
 
+/// Values of audit annotations, by their keys.
+type Notes = BTreeMap<String, Vec<String>>;
+
 struct Violation {
     message: String,
     reason: Reason,
-    /// Refused whatever the binding's actions.
-    enforced: bool,
+    /// Which validation; `None` for an audit annotation that failed.
+    index: Option<usize>,
+}
+
+impl Violation {
+    /// As the audit log has it. Source: the page "Audit Annotations".
+    fn to_value(&self, policy: &Policy, binding: &Binding) -> Value {
+        json!({"message": self.message.as_str(), "policy": policy.rules.name.as_str(), "binding": binding.name.as_str(),
+            "expressionIndex": self.index.unwrap_or_default() as i64, "validationActions": binding.actions.clone()})
+    }
 }
 
 impl Policy {
     /// What a write violates, with these parameters.
-    fn violations(&self, facts: &Facts, params: &Value) -> Vec<Violation> {
-        let failed = |message: String| Violation { message, reason: Reason::Invalid, enforced: false };
+    fn violations(&self, facts: &Facts, params: &Value, notes: &mut Notes) -> Vec<Violation> {
+        let failed = |message: String, index| Violation { message, reason: Reason::Invalid, index };
         match self.rules.hold(facts, params) {
             Ok(true) => {}
             Ok(false) => return Vec::new(),
             Err(_) if self.rules.ignores_failure => return Vec::new(),
-            Err(why) => return vec![failed(why)],
+            Err(why) => return vec![failed(why, Some(0))],
         }
         let bindings = self.rules.bindings(facts, params);
         let mut budget = Budget::default();
         let mut found = Vec::new();
-        for validation in &self.validations {
+        for (index, validation) in self.validations.iter().enumerate() {
             match validation.program.run(&bindings, &mut budget).and_then(|value| value.as_bool()) {
                 Ok(true) => {}
                 Ok(false) => found.push(Violation {
                     message: validation.message(&bindings, &mut budget),
                     reason: validation.reason,
-                    enforced: false,
+                    index: Some(index),
                 }),
                 Err(_) if self.rules.ignores_failure => {}
-                Err(error) => found.push(failed(expressions::failure(&validation.text, &error))),
+                Err(error) => found.push(failed(expressions::failure(&validation.text, &error), Some(index))),
             }
         }
-        for (text, program) in self.annotations.iter().filter(|_| !self.rules.ignores_failure) {
-            if let Err(error) = program.run(&bindings, &mut budget) {
-                found.push(Violation { enforced: true, ..failed(expressions::failure(text, &error)) });
+        for Annotation { key, text, program } in &self.annotations {
+            match program.run(&bindings, &mut budget) {
+                Ok(Val::String(value)) => {
+                    let (values, value) = (notes.entry(key.clone()).or_default(), value.to_string());
+                    if !values.contains(&value) {
+                        values.push(value);
+                    }
+                }
+                // Null says that there is nothing to note.
+                Ok(_) => {}
+                Err(_) if self.rules.ignores_failure => {}
+                Err(error) => found.push(failed(expressions::failure(text, &error), None)),
             }
         }
         found

@@ -18,6 +18,7 @@ use super::expressions::{self, Condition, Facts};
 use super::matching::Matching;
 use super::outside::Reinvocation;
 use super::request::Request;
+use crate::audit::policy::Level;
 use crate::registry::Served;
 use crate::webhook::Webhook;
 
@@ -32,6 +33,7 @@ const REVIEW: &str = "AdmissionReview";
 pub struct Hook {
     /// `CONFIGURATION/WEBHOOK`
     id: String,
+    configuration: String,
     name: String,
     matching: Matching,
     conditions: Vec<Condition>,
@@ -66,6 +68,8 @@ struct Answer {
     /// A JSON patch.
     patch: Option<Value>,
     warnings: Vec<String>,
+    /// For the audit event.
+    annotations: Vec<(String, String)>,
     /// The `status` of a refusal.
     status: Value,
 }
@@ -88,6 +92,7 @@ impl Hook {
         let env = expressions::environment(false, true);
         Hook {
             id: format!("{configuration}/{name}"),
+            configuration: configuration.to_string(),
             name: name.to_string(),
             matching: Matching::of_webhook(hook),
             conditions: expressions::conditions(hook, &env, &Path::default(), &mut Errors::new()),
@@ -118,19 +123,23 @@ impl Hook {
         }
     }
 
-    /// Asks the webhook; `None` when it failed and that does not matter.
+    /// Asks the webhook; `None` when it failed and that does not matter. `place` is its own in the audit event.
     async fn ask(
         &self,
         request: &Request<'_>,
         served: &Served,
         new: Option<&Value>,
         old: Option<&Value>,
+        (round, index): (usize, usize),
         mutating: bool,
     ) -> Result<Option<Answer>, Status> {
         match self.call(request, served, new, old, mutating).await {
             Ok(answer) => Ok(Some(answer)),
             Err(Failure::Refused(status)) => Err(status),
             Err(Failure::Call(why)) if self.ignores_failure => {
+                let phase = if mutating { "mutation" } else { "validating" };
+                let key = format!("failed-open.{phase}.webhook.admission.k8s.io/round_{round}_index_{index}");
+                request.review.call.annotate(key, self.name.as_str());
                 tracing::warn!("failed calling webhook {:?}, whose failure policy is Ignore: {why}", self.name);
                 Ok(None)
             }
@@ -161,6 +170,9 @@ impl Hook {
         for warning in &answer.warnings {
             request.review.call.warn(warning.as_str());
         }
+        for (key, value) in &answer.annotations {
+            request.review.call.annotate(format!("{}/{key}", self.name), value.as_str());
+        }
         if answer.allowed { Ok(answer) } else { Err(Failure::Refused(refusal(&self.name, &answer.status))) }
     }
 
@@ -171,9 +183,14 @@ impl Hook {
         served: &Served,
         new: Option<&mut Value>,
         old: Option<&Value>,
+        place: (usize, usize),
     ) -> Result<bool, Status> {
-        let answer = self.ask(request, served, new.as_deref(), old, true).await?;
-        let Some(patch) = answer.and_then(|a| a.patch).filter(|p| !p.is_empty()) else { return Ok(false) };
+        let answer = self.ask(request, served, new.as_deref(), old, place, true).await?;
+        let Some(answer) = answer else { return Ok(false) };
+        let Some(patch) = answer.patch.filter(|p| !p.is_empty()) else {
+            self.note_mutation(request, place, None, false);
+            return Ok(false);
+        };
         let Some(new) = new else {
             let why = "attempted to modify the object, which is not supported for this operation";
             return Err(Status::internal(format!("admission webhook {:?} {why}", self.name)));
@@ -183,7 +200,25 @@ impl Hook {
         let taken = request.taken(served, shown, new)?;
         let changed = taken != *new;
         *new = taken;
+        self.note_mutation(request, place, Some(&patch), changed);
         Ok(changed)
+    }
+
+    /// Source: the page "Dynamic Admission Control", mutating webhook auditing annotations.
+    fn note_mutation(&self, request: &Request, (round, index): (usize, usize), patch: Option<&Value>, mutated: bool) {
+        let call = request.review.call;
+        let Some(entry) = &call.audit else { return };
+        let mut note = json!({"configuration": self.configuration.as_str(), "webhook": self.name.as_str()});
+        let place = format!("webhook.admission.k8s.io/round_{round}_index_{index}");
+        if let (Some(patch), true) = (patch, entry.level() >= Level::Request) {
+            note.set(&["patch"], patch.clone());
+            note.set(&["patchType"], "JSONPatch");
+            call.annotate(format!("patch.{place}"), note.to_string());
+            note.remove(&["patch"]);
+            note.remove(&["patchType"]);
+        }
+        note.set(&["mutated"], mutated);
+        call.annotate(format!("mutation.{place}"), note.to_string());
     }
 }
 
@@ -196,12 +231,13 @@ pub async fn mutate(
     again: &mut Reinvocation,
 ) -> Result<(), Status> {
     again.begin(new.as_deref());
-    for hook in hooks.iter().flat_map(|c| c.iter()) {
+    for (index, hook) in hooks.iter().flat_map(|c| c.iter()).enumerate() {
         if !again.wants(&hook.id) {
             continue;
         }
         let Some(served) = hook.applies(request, new.as_deref(), old)? else { continue };
-        let changed = hook.mutate(request, &served, new.as_deref_mut(), old).await?;
+        let place = (usize::from(again.second), index);
+        let changed = hook.mutate(request, &served, new.as_deref_mut(), old, place).await?;
         again.called(&hook.id, hook.again_if_needed, changed);
     }
     again.end(new.as_deref());
@@ -222,8 +258,8 @@ pub async fn validate(
         }
     }
     let mut calls = Vec::new();
-    for (hook, served) in &meant {
-        calls.push(hook.ask(request, served, new, old, false));
+    for (index, (hook, served)) in meant.iter().enumerate() {
+        calls.push(hook.ask(request, served, new, old, (0, index), false));
     }
     stream::iter(calls).buffered(PARALLEL).try_for_each(|_| std::future::ready(Ok(()))).await
 }
@@ -265,10 +301,13 @@ fn verify(review: &Value, api_version: &str, uid: &str, mutating: bool) -> Resul
         let bytes = STANDARD.decode(patch).map_err(|e| format!("response.patch: {e}"))?;
         Some(meta::parse(&bytes).map_err(|e| format!("response.patch: {e}"))?)
     };
+    let annotations = response.get("auditAnnotations").and_then(Value::as_object).into_iter().flat_map(|a| a.iter());
+    let annotations = annotations.filter_map(|(key, value)| Some((key.to_string(), value.as_str()?.to_string())));
     let warnings = response.array_at(&["warnings"]).iter().filter_map(Value::as_str).take(MAX_WARNINGS);
     Ok(Answer {
         allowed: response.bool_at(&["allowed"]).unwrap_or(false),
         patch,
+        annotations: annotations.collect(),
         warnings: warnings.map(|w| w.chars().take(WARNING_MAX_CHARS).collect()).collect(),
         status: response.get("status").cloned().unwrap_or_default(),
     })

@@ -12,7 +12,7 @@ fn at(plural: &str) -> String {
 }
 
 /// A policy `p` about config maps, and its binding `b`.
-async fn bind(cluster: &Cluster, spec: Value, binding: Value) {
+pub async fn bind(cluster: &Cluster, spec: Value, binding: Value) {
     let mut policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [
         {"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]}}});
     for (member, value) in spec.as_object().expect("an object").iter() {
