@@ -1,7 +1,9 @@
-//! Tools of the tests that Debian does not package, or not new enough: Go, and with it a kubectl.
+//! Tools of the tests that Debian does not package, or not new enough: Go, and with it a kubectl; the official clients
+//! for Python and JavaScript, with a Node.
 //!
-//! Reads the Go module proxy. Writes `target/tools`. Invariant: what is downloaded has the checksum written here, or is
-//! not used; a tool that the machine has is taken as it is.
+//! Reads the Go module proxy, PyPI and npm's registry. Writes `target/tools` and `tests/clients/js/node_modules`.
+//! Invariant: what is downloaded has the version and, but for PyPI, the checksum written here or in a lock file, or is
+//! not used; a Go or kubectl that the machine has is taken as it is.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -39,7 +41,31 @@ pub fn path() -> Result<OsString> {
         }
         path.insert(0, bin);
     }
+    once("tests/clients/python/requirements.txt", &tools.join("python/requirements.txt"), || {
+        packages::install(&["python3-venv"])?;
+        let python = tools.join("python");
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&python))?;
+        let mut pip = Command::new(python.join("bin/pip"));
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+        run(pip.arg("tests/clients/python/requirements.txt"))
+    })?;
+    once("tests/clients/js/package-lock.json", &tools.join("package-lock.json"), || {
+        if Command::new("npm").arg("--version").output().is_err() {
+            packages::install(&["npm"])?;
+        }
+        run(Command::new("npm").args(["ci", "--silent", "--no-audit", "--no-fund"]).current_dir("tests/clients/js"))
+    })?;
     Ok(std::env::join_paths(path)?)
+}
+
+/// Installs what a file lists, unless that was done when the file was as it is now.
+fn once(list: &str, done: &Path, install: impl FnOnce() -> Result<()>) -> Result<()> {
+    let wanted = std::fs::read(list).with_context(|| format!("cannot read {list}"))?;
+    if std::fs::read(done).is_ok_and(|last| last == wanted) {
+        return Ok(());
+    }
+    install()?;
+    std::fs::write(done, wanted).with_context(|| format!("cannot write {}", done.display()))
 }
 
 fn has_go() -> bool {

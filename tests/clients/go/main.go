@@ -5,6 +5,11 @@
 // client sees. It ends with code 0 and one line when all of it held, and says what did not otherwise.
 //
 //	go run ./tests/clients/go KUBECONFIG
+//
+// With a namespace (see cluster.go) it does there what programs do in a cluster, over JSON. It says `ready`, and waits for
+// a line on its standard input, meanwhile the API server is restarted.
+//
+//	go run ./tests/clients/go KUBECONFIG NAMESPACE
 package main
 
 import (
@@ -77,10 +82,10 @@ type clients struct {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fail("usage: go run ./tests/clients/go KUBECONFIG")
+	if len(os.Args) != 2 && len(os.Args) != 3 {
+		fail("usage: go run ./tests/clients/go KUBECONFIG [NAMESPACE]")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	plain := must(clientcmd.BuildConfigFromFlags("", os.Args[1]))
 	plain.QPS = -1
@@ -95,6 +100,12 @@ func main() {
 		extensions: must(clientset.NewForConfig(config)),
 		inJSON:     must(clientset.NewForConfig(plain)),
 		config:     config,
+	}
+	if len(os.Args) == 3 {
+		c.config = plain
+		c.inCluster(os.Args[2])
+		fmt.Println("client-go: all held")
+		return
 	}
 	c.namespaces()
 	c.workloads()

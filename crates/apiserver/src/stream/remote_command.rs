@@ -86,8 +86,11 @@ where
         loop {
             tokio::select! {
                 message = from_client.next() => match message {
-                    Some(Ok(Message::Binary(message))) => forward(&message, &streams, &mut out),
                     Some(Ok(Message::Close(_))) | None => return Ok(()),
+                    // Text too: that is how the Python client sends what was given to it as text.
+                    Some(Ok(message)) if message.is_binary() || message.is_text() => {
+                        forward(&message.into_data(), &streams, &mut out);
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(StreamError::Client(error.to_string())),
                 },
@@ -205,7 +208,8 @@ mod tests {
         let wanted = Wanted::from_query("command=cat&stdin=true&stdout=true");
         let translation = tokio::spawn(translate(server, proxy_end, wanted));
 
-        client.send(Message::Binary(Bytes::from_static(b"\x00hello"))).await.expect("sent");
+        client.send(Message::Binary(Bytes::from_static(b"\x00hel"))).await.expect("sent");
+        client.send(Message::text("\x00lo")).await.expect("sent");
         client.send(Message::Binary(Bytes::from_static(&[CLOSE, 0]))).await.expect("sent");
 
         let mut reader = spdy::Reader::new();
