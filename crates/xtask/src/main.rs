@@ -1,7 +1,8 @@
-//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`, `conformance`. Few dependencies, so that it is built
+//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`, `conformance`, `fuzz`. Few dependencies, so that it is built
 //! in a moment.
 
 mod conformance;
+mod fuzz;
 mod guest;
 mod packages;
 mod tools;
@@ -22,6 +23,8 @@ Usage: cargo xtask COMMAND
   guest [FLAGS]   boot Debian with systemd and cgroup v2 in QEMU and check a cluster in it; slow, not part of test
   conformance [FLAGS]
                   run upstream's conformance tests against a fresh cluster and write docs/conformance.md (--help)
+  fuzz TARGET [--seconds N]
+                  throw mutated input at a part of the API server (codec, patches, selectors, cel, schemas)
 
 Examples:
   cargo xtask up --detach
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         "bench" => bench(&rest),
         "guest" => guest::run(&rest),
         "conformance" => conformance::run(&rest),
+        "fuzz" => fuzz::run_target(&rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
             Ok(())
