@@ -33,6 +33,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     match &*call.served.info.plural {
         "selfsubjectreviews" => document.set(&["status", "userInfo"], call.user.to_value()),
         "selfsubjectaccessreviews" => {
+            one_question(&document)?;
             let user = (*call.user).clone();
             decide(call, &mut document, &user);
         }
@@ -64,13 +65,32 @@ fn subject(document: &Value) -> Result<User, Status> {
         groups: list(&spec["groups"]),
         extra: Vec::new(),
     };
+    one_question(document)?;
     if user.name.is_empty() && user.groups.is_empty() {
-        let path = meta::field::Path::new("spec").child("user");
-        let error = meta::field::Error::invalid(&path, "", "at least one of user or group must be specified");
-        let kind = document.str_at(&["kind"]).unwrap_or_default();
-        return Err(Status::invalid(&meta::GroupKind::new("authorization.k8s.io", kind), "", &[error]));
+        return Err(bad_spec(document, "user", "", "at least one of user or group must be specified"));
     }
     Ok(user)
+}
+
+fn one_question(document: &Value) -> Result<(), Status> {
+    let [resource, other] = ["resourceAttributes", "nonResourceAttributes"].map(|m| &document["spec"][m]);
+    match (resource.is_null(), other.is_null()) {
+        (true, true) => {
+            let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            Err(bad_spec(document, "resourceAttributes", Value::Null, detail))
+        }
+        (false, false) => {
+            let detail = "cannot be specified in combination with resourceAttributes";
+            Err(bad_spec(document, "nonResourceAttributes", other, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn bad_spec(document: &Value, member: &str, value: impl Into<Value>, detail: &str) -> Status {
+    let error = meta::field::Error::invalid(&meta::field::Path::new("spec").child(member), value, detail);
+    let kind = document.str_at(&["kind"]).unwrap_or_default();
+    Status::invalid(&meta::GroupKind::new("authorization.k8s.io", kind), "", &[error])
 }
 
 fn decide(call: &Call, document: &mut Value, user: &User) {

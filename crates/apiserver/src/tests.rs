@@ -9,7 +9,7 @@ mod lists;
 mod policies;
 mod protobuf;
 mod proxies;
-mod refusals;
+mod requests;
 mod services;
 mod tokens;
 mod watches;

@@ -291,18 +291,22 @@ fn check_version(served: &Served, name: &str, new: &mut Value, old: &Value) -> R
     if let Some(uid) = new.str_at(&["metadata", "uid"]).filter(|u| !u.is_empty()) {
         let was = old.str_at(&["metadata", "uid"]).unwrap_or_default();
         if uid != was {
-            let namespace = old.str_at(&["metadata", "namespace"]).unwrap_or_default();
-            let key = served.store_key(&served.key(namespace, name));
-            // Compat: the words of upstream's storage layer, which clients match.
-            let why = format!(
-                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: \
-                 Precondition failed: UID in precondition: {uid}, UID in object meta: {was}",
-                String::from_utf8_lossy(&key)
-            );
-            return Err(Status::conflict(&served.gr, name, why));
+            return Err(other_uid(served, old.str_at(&["metadata", "namespace"]).unwrap_or_default(), name, uid, was));
         }
     }
     Ok(())
+}
+
+/// The object has another uid than the client said; none when it is not there.
+pub fn other_uid(served: &Served, namespace: &str, name: &str, uid: &str, was: &str) -> Status {
+    let key = served.store_key(&served.key(namespace, name));
+    // Compat: the words of upstream's storage layer, which clients match.
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {uid}, UID in object meta: {was}",
+        String::from_utf8_lossy(&key)
+    );
+    Status::conflict(&served.gr, name, why)
 }
 
 /// An object that is being deleted goes once nobody holds it any more.

@@ -48,7 +48,8 @@ pub enum ApplyError {
 impl ApplyError {
     pub fn to_status(&self) -> Status {
         match self {
-            ApplyError::Malformed(message) => Status::bad_request(message.clone()),
+            // Compat: upstream has no reason for these; kubectl prints them after a bare "Error from server".
+            ApplyError::Malformed(message) => Status::new(500, Reason::Unknown, message.clone()),
             ApplyError::Conflicts(conflicts) => {
                 let cause = |c: &Conflict| Cause {
                     reason: "FieldManagerConflict".into(),

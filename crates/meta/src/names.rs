@@ -209,6 +209,24 @@ pub fn ip(s: &str) -> Vec<String> {
     }
 }
 
+pub fn cidr(s: &str) -> Vec<String> {
+    let parsed = s.split_once('/').and_then(|(ip, bits)| Some((ip.parse().ok()?, bits.parse::<u8>().ok()?)));
+    match parsed {
+        Some((std::net::IpAddr::V4(_), 0..=32)) | Some((std::net::IpAddr::V6(_), 0..=128)) => Vec::new(),
+        _ => vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()],
+    }
+}
+
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must \
+    consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', \
+    regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+
+/// Hosts of an Ingress with a `*` in them.
+pub fn wildcard_subdomain(s: &str) -> Vec<String> {
+    let fits = s.strip_prefix("*.").is_some_and(is_subdomain) && s.len() <= 253;
+    if fits { Vec::new() } else { vec![WILDCARD.into()] }
+}
+
 /// The end that `generateName` adds: five characters without vowels or look-alikes, as upstream draws them.
 pub fn random_suffix(length: usize) -> String {
     use rand::Rng;

@@ -58,8 +58,10 @@ fn validate(i: &Value) -> Errors {
         let at = path.child("rules").index(r);
         let host = text(rule, &["host"]);
         if !host.is_empty() {
-            let wrong = names::dns1123_subdomain(host.strip_prefix("*.").unwrap_or(host));
-            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("host"), host, m)));
+            validate_host(host, &at.child("host"), &mut errors);
+            if names::ip(host).is_empty() {
+                errors.push(Error::invalid(&at.child("host"), host, "must be a DNS name, not an IP address"));
+            }
         }
         if rule["http"].is_null() {
             continue;
@@ -78,11 +80,32 @@ fn validate(i: &Value) -> Errors {
                 errors.push(Error::not_supported(&at.child("pathType"), ty, PATH_TYPES));
             } else if !(url.starts_with('/') || (url.is_empty() && ty == "ImplementationSpecific")) {
                 errors.push(Error::invalid(&at.child("path"), url, "must be an absolute path"));
+            } else if ty != "ImplementationSpecific" {
+                for part in BAD_PATHS.iter().filter(|part| url.contains(**part)) {
+                    errors.push(Error::invalid(&at.child("path"), url, format!("must not contain '{part}'")));
+                }
+                for part in BAD_ENDS.iter().filter(|part| url.ends_with(**part)) {
+                    errors.push(Error::invalid(&at.child("path"), url, format!("cannot end with '{part}'")));
+                }
             }
             validate_backend(&entry["backend"], &at.child("backend"), &mut errors);
         }
     }
+    for (t, tls) in i.array_at(&["spec", "tls"]).iter().enumerate() {
+        for (h, host) in tls.array_at(&["hosts"]).iter().filter_map(Value::as_str).enumerate() {
+            validate_host(host, &path.child("tls").index(t).child("hosts").index(h), &mut errors);
+        }
+    }
     errors
+}
+
+/// Which parts a path that is compared must not have, and not at its end.
+const BAD_PATHS: &[&str] = &["//", "/./", "/../", "%2f", "%2F"];
+const BAD_ENDS: &[&str] = &["/..", "/."];
+
+fn validate_host(host: &str, path: &Path, errors: &mut Errors) {
+    let wrong = if host.contains('*') { names::wildcard_subdomain(host) } else { names::dns1123_subdomain(host) };
+    errors.extend(wrong.into_iter().map(|m| Error::invalid(path, host, m)));
 }
 
 fn validate_backend(backend: &Value, path: &Path, errors: &mut Errors) {

@@ -89,6 +89,11 @@ fn validate_peer(peer: &Value, path: &Path, errors: &mut Errors) {
         (false, false) if peer["ipBlock"]["cidr"].is_empty() => {
             errors.push(Error::required(&path.child("ipBlock.cidr"), ""));
         }
+        (false, false) => {
+            let cidr = peer.str_at(&["ipBlock", "cidr"]).unwrap_or_default();
+            let wrong = meta::names::cidr(cidr).into_iter();
+            errors.extend(wrong.map(|m| Error::invalid(&path.child("ipBlock.cidr"), cidr, m)));
+        }
         _ => {}
     }
 }

@@ -17,6 +17,12 @@ const MANAGER_MAX_BYTES: usize = 128;
 pub fn validate_create(object: &Value, name_rule: NameRule, namespaced: bool) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("metadata");
+    let base = object.str_at(&["metadata", "generateName"]).unwrap_or_default();
+    if !base.is_empty() {
+        // The hyphen at its end is not the name's end.
+        let start = if base.len() > 1 { base.strip_suffix('-').unwrap_or(base) } else { base };
+        errors.extend(name_rule(start).into_iter().map(|m| Error::invalid(&path.child("generateName"), base, m)));
+    }
     let name = object.str_at(&["metadata", "name"]).unwrap_or_default();
     if name.is_empty() {
         errors.push(Error::required(&path.child("name"), "name or generateName is required"));

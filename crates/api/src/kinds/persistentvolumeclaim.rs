@@ -66,8 +66,11 @@ fn row(c: &Value, now: Timestamp) -> Vec<Cell> {
 
 const RULES: &[Rule] = &[
     ("spec.accessModes", Check::Required("at least 1 access mode is required")),
-    ("spec.volumeMode", Check::OneOf(&["Block", "Filesystem"])),
+];
+
+const LAST: &[Rule] = &[
     ("spec.storageClassName", Check::Name(names::dns1123_subdomain)),
+    ("spec.volumeMode", Check::OneOf(&["Block", "Filesystem"])),
 ];
 
 fn validate(c: &Value) -> Errors {
@@ -76,6 +79,7 @@ fn validate(c: &Value) -> Errors {
     errors.extend(LabelSelector::validate(&c["spec"]["selector"], &Path::new("spec.selector")));
     validate_modes(c.array_at(&["spec", "accessModes"]), &Path::new("spec.accessModes"), &mut errors);
     pod_spec::validate_claim_resources(&c["spec"]["resources"], &Path::new("spec.resources"), &mut errors);
+    check(c, LAST, &mut errors);
     errors
 }
 

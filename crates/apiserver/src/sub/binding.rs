@@ -70,7 +70,9 @@ fn assign(gr: &meta::GroupResource, name: &str, old: &Value, binding: &Value, no
     }
     let bound = old.str_at(&["spec", "nodeName"]).unwrap_or_default();
     if !bound.is_empty() {
-        return Err(Status::conflict(gr, name, format!("pod {name} is already assigned to node {bound:?}")));
+        // Compat: upstream's conflict is of the subresource, as schedulers' logs have it.
+        let gr = meta::GroupResource::new("", "pods/binding");
+        return Err(Status::conflict(&gr, name, format!("pod {name} is already assigned to node {bound:?}")));
     }
     if !old.array_at(&["spec", "schedulingGates"]).is_empty() {
         return Err(Status::conflict(gr, name, format!("pod {name} has non-empty .spec.schedulingGates")));
@@ -114,7 +116,7 @@ mod tests {
         let refused = assign(&gr, "p", &bound, &binding, "m").expect_err("bound already");
         assert_eq!(
             refused.message,
-            r#"Operation cannot be fulfilled on pods "p": pod p is already assigned to node "n""#
+            r#"Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n""#
         );
     }
 }

@@ -74,20 +74,30 @@ pub async fn ephemeral_containers(call: &Call, body: &[u8]) -> Result<Response, 
     part(call, body, "ephemeralcontainers", |new, old, wanted| {
         let before = old.array_at(&["spec", "ephemeralContainers"]);
         let after = wanted.array_at(&["spec", "ephemeralContainers"]);
-        let kept = before.iter().all(|b| after.contains(b));
-        if !kept {
+        if let Some(lost) = before.iter().find(|b| !after.contains(b)) {
+            let done = if after.iter().any(|a| a["name"] == lost["name"]) { "changed" } else { "removed" };
+            let detail = format!("existing ephemeral containers {} may not be {done}\n", lost["name"]);
             let path = meta::field::Path::new("spec").child("ephemeralContainers");
-            let error =
-                meta::field::Error::forbidden(&path, "existing ephemeral containers may not be removed or changed");
+            let error = meta::field::Error::forbidden(&path, detail);
             return Err(Status::invalid(&meta::GroupKind::new("", "Pod"), metadata::name(old), &[error]));
         }
         if !after.is_empty() {
             new.set(&["spec", "ephemeralContainers"], after.to_vec());
         }
         bump(new, old);
-        Ok(())
+        valid(new, "spec.ephemeralContainers")
     })
     .await
+}
+
+/// What the kind's rules say of the part that was changed.
+fn valid(pod: &Value, part: &str) -> Result<(), Status> {
+    let mut errors = (api::kinds::of("", "Pod").validate_create)(pod);
+    errors.retain(|error| error.field.starts_with(part));
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid(&meta::GroupKind::new("", "Pod"), metadata::name(pod), &errors)),
+    }
 }
 
 pub async fn resize(call: &Call, body: &[u8]) -> Result<Response, Status> {
@@ -108,7 +118,7 @@ pub async fn resize(call: &Call, body: &[u8]) -> Result<Response, Status> {
             }
         }
         bump(new, old);
-        Ok(())
+        valid(new, "spec.containers")
     })
     .await
 }

@@ -11,7 +11,7 @@ use super::{Cluster, collect};
 use crate::Tokens;
 use crate::config::DEFAULT_ISSUER;
 
-async fn cluster() -> Cluster {
+pub async fn cluster() -> Cluster {
     let dir = tempfile::tempdir().expect("temporary directory");
     let key = pki::Pki::open(dir.path()).expect("keys").service_account_key_pem.clone();
     let tokens = Tokens {

@@ -217,13 +217,17 @@ fn check_apply(call: &Call, document: &Value) -> Result<(), Status> {
     if !document["metadata"]["managedFields"].is_empty() {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    for (member, expected) in [("apiVersion", &call.served.api_version), ("kind", &call.served.kind)] {
-        let found = document.str_at(&[member]).unwrap_or_default();
-        if found != expected {
-            return Err(Status::bad_request(format!(
-                "the applied object must say {member}: {expected}, but says {found:?}"
-            )));
-        }
+    let version = document.str_at(&["apiVersion"]).unwrap_or_default();
+    if version != call.served.api_version {
+        return Err(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
+            call.served.api_version
+        )));
+    }
+    let kind = document.str_at(&["kind"]).unwrap_or_default();
+    if kind != call.served.kind {
+        let expected = &call.served.kind;
+        return Err(Status::bad_request(format!("the applied object must say kind: {expected}, but says {kind:?}")));
     }
     Ok(())
 }

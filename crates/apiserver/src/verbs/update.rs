@@ -23,6 +23,9 @@ pub async fn replace(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Res
     match write::update(call, endpoint, &options, |_| Ok(document.clone())).await {
         Ok(object) => Ok(reply::object(call, 200, &object)),
         Err(status) if status.reason == Reason::NotFound && may_create(call, endpoint) => {
+            if let Some(uid) = document.str_at(&["metadata", "uid"]).filter(|uid| !uid.is_empty()) {
+                return Err(write::other_uid(&call.target, &call.path.namespace, &call.path.name, uid, ""));
+            }
             if metadata::version(&document).is_some() {
                 // Compat: a version of something that is not there is a conflict (registry's Update).
                 return Err(Status::conflict(

@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
-    ApiResource, AttachParams, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+    ApiResource, AttachParams, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+    PostParams,
 };
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::finalizer::{self, Event, finalizer};
@@ -51,7 +52,9 @@ fn refusal<T>(result: Result<T, kube::Error>) -> (u16, String) {
 
 async fn objects(maps: Api<ConfigMap>) {
     for number in 0..25 {
-        maps.create(&PostParams::default(), &config_map(&format!("page-{number:02}"), json!({}))).await.expect("created");
+        maps.create(&PostParams::default(), &config_map(&format!("page-{number:02}"), json!({})))
+            .await
+            .expect("created");
     }
     let (mut sizes, mut page) = (Vec::new(), ListParams::default().labels("of=kube-rs").limit(10));
     loop {
@@ -141,7 +144,10 @@ fn greetings() -> ApiResource {
 async fn install(client: &Client) {
     let create = async |path: &str, body: Value| {
         let request = http::Request::post(path).header("content-type", "application/json");
-        client.request::<Value>(request.body(body.to_string().into_bytes()).expect("a request")).await.expect("created");
+        client
+            .request::<Value>(request.body(body.to_string().into_bytes()).expect("a request"))
+            .await
+            .expect("created");
     };
     let text = json!({"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]});
     let schema = json!({"type": "object", "properties": {"spec": text}});
@@ -154,7 +160,8 @@ async fn install(client: &Client) {
     .await;
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     await_condition(definitions, "greetings.example.com", conditions::is_crd_established()).await.expect("established");
-    let rule = json!({"apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["greetings"], "operations": ["*"]});
+    let rule =
+        json!({"apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["greetings"], "operations": ["*"]});
     create(
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
         json!({"metadata": {"name": "polite"}, "webhooks": [{"name": "polite.example.com", "rules": [rule],

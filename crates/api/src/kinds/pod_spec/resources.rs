@@ -97,7 +97,7 @@ fn check_amount(name: &str, amount: &Value, at: &Path, errors: &mut Errors) -> O
 /// Checks `spec.resources` of a PersistentVolumeClaim.
 pub fn validate_claim_resources(resources: &Value, path: &Path, errors: &mut Errors) {
     let storage = &resources["requests"]["storage"];
-    let at = path.child("requests").key("storage");
+    let at = path.key("storage");
     if storage.is_null() {
         errors.push(Error::required(&at, ""));
     } else if let Some(quantity) = validate_quantity(storage, &at, errors)
