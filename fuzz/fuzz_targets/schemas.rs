@@ -4,9 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use meta::Value;
 use meta::field::{Errors, Path};
 use meta::schema::Schema;
-use meta::Value;
 
 fuzz_target!(|data: &[u8]| {
     let split = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());

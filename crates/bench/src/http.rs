@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 pub const JSON: &str = "application/json";
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const APPLY: &str = "application/apply-patch+yaml";
 pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
 /// Where the server is and who we are to it.
@@ -29,6 +31,9 @@ pub struct Api {
     address: SocketAddr,
     host: HeaderValue,
     tls: TlsConnector,
+    /// Without our certificate.
+    anonymous: TlsConnector,
+    token: Option<HeaderValue>,
 }
 
 impl Api {
@@ -42,15 +47,26 @@ impl Api {
         };
         let identity =
             Issued { certificate_pem: pem(user, "client-certificate-data")?, key_pem: pem(user, "client-key-data")? };
-        let mut tls = pki::tls::client(&pem(cluster, "certificate-authority-data")?, Some(&identity))?;
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let ca = pem(cluster, "certificate-authority-data")?;
+        let connector = |identity| -> Result<TlsConnector> {
+            let mut tls = pki::tls::client(&ca, identity)?;
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Ok(TlsConnector::from(Arc::new(tls)))
+        };
         let server = cluster["server"].as_str().unwrap_or_default();
         let authority = server.strip_prefix("https://").with_context(|| format!("server {server:?} is no https"))?;
         Ok(Api {
             address: authority.parse().with_context(|| format!("server {authority:?} is no address and port"))?,
             host: authority.parse()?,
-            tls: TlsConnector::from(Arc::new(tls)),
+            tls: connector(Some(&identity))?,
+            anonymous: connector(None)?,
+            token: None,
         })
+    }
+
+    /// As whoever a token is of.
+    pub fn with_token(&self, token: &str) -> Result<Self> {
+        Ok(Api { tls: self.anonymous.clone(), token: Some(format!("Bearer {token}").parse()?), ..self.clone() })
     }
 
     pub async fn connect(&self) -> Result<Connection> {
@@ -60,7 +76,7 @@ impl Api {
         let stream = self.tls.connect(ServerName::IpAddress(self.address.ip().into()), stream).await?;
         let (sender, driver) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(driver);
-        Ok(Connection { sender, host: self.host.clone() })
+        Ok(Connection { sender, host: self.host.clone(), token: self.token.clone() })
     }
 
     /// A GET on a connection of its own.
@@ -86,6 +102,7 @@ impl Api {
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: HeaderValue,
+    token: Option<HeaderValue>,
 }
 
 impl Connection {
@@ -96,10 +113,14 @@ impl Connection {
         accept: &str,
         body: Bytes,
     ) -> Result<http::Response<Incoming>> {
+        let media = if method == Method::PATCH { APPLY } else { JSON };
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.host);
         request = request.header(header::ACCEPT, accept);
         if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, JSON);
+            request = request.header(header::CONTENT_TYPE, media);
+        }
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, token);
         }
         self.sender.ready().await?;
         Ok(self.sender.send_request(request.body(Full::new(body))?).await?)

@@ -52,7 +52,7 @@ pub struct Template {
 }
 
 impl Template {
-    fn new(object: &Value) -> Self {
+    pub fn new(object: &Value) -> Self {
         let text = object.to_string();
         let places = |mark: &str| text.match_indices(mark).map(|(at, _)| at).collect();
         Template { numbers: places(NUMBER), shards: places("@"), text: text.into_bytes() }

@@ -3,6 +3,8 @@
 //! Reads: the `knarr` binary. Writes: the JSON file, and directories below `--dir` that it removes again.
 //! Invariant: asserts no time, only that what was measured also happened; ends every process that it started.
 
+#[path = "../../store/tests/support/etcd.rs"]
+mod etcd;
 mod http;
 mod load;
 mod process;
@@ -25,7 +27,9 @@ use crate::report::Report;
     after_help = "Examples:
   cargo xtask bench                      everything, about five minutes
   cargo xtask bench --quick              everything, short runs
-  cargo xtask bench create list watch    only these rows"
+  cargo xtask bench create list watch    only these rows
+  cargo xtask bench list memory --pods 100000
+  cargo xtask bench create custom --etcd on etcd instead of the embedded store"
 )]
 pub struct Settings {
     /// What to measure
@@ -34,6 +38,15 @@ pub struct Settings {
     /// Short runs and small numbers: to see that it works, not to compare
     #[arg(long)]
     pub quick: bool,
+    /// Pods that are listed, and held in memory; with --quick a tenth
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pods: u64,
+    /// Watchers that updates are delivered to
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub watchers: u64,
+    /// Give each API server an etcd of its own (Debian's etcd-server) instead of the embedded store
+    #[arg(long)]
+    pub etcd: bool,
     /// The binary to measure
     #[arg(long, default_value = "target/release/knarr", value_name = "FILE")]
     pub knarr: PathBuf,
@@ -49,6 +62,10 @@ impl Settings {
     /// `full`, or `quick` with --quick.
     pub fn pick<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
+    }
+
+    pub fn pods(&self) -> u64 {
+        self.pick(self.pods, self.pods / 10)
     }
 }
 

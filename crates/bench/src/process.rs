@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::Settings;
+use crate::etcd::EtcdServers;
 use crate::http::Api;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -23,12 +24,18 @@ const UP: &[&str] = &["up", "--detach", "--api-port", "0", "--kubelet-port", "0"
 const SERVER: &[&str] = &["apiserver", "--port", "0", "--bind-address", "127.0.0.1"];
 
 /// Runs in a process group of its own, so that a Ctrl-C at the terminal leaves ending it to us.
-fn spawn(binary: &Path, arguments: &[&str], dir: &Path) -> Result<Child> {
+fn spawn(binary: &Path, arguments: &[impl AsRef<std::ffi::OsStr>], dir: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     let mut command = Command::new(binary);
     command.args(arguments).arg("--data-dir").arg(dir.join("data")).env_remove("KUBECONFIG").process_group(0);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn().with_context(|| format!("cannot run {}", binary.display()))
+}
+
+fn arguments(whole_cluster: bool, etcd: Option<&EtcdServers>) -> Vec<String> {
+    let flags = etcd.map(EtcdServers::flags).unwrap_or_default();
+    let command = if whole_cluster { UP } else { SERVER };
+    command.iter().map(|argument| argument.to_string()).chain(flags).collect()
 }
 
 #[allow(clippy::disallowed_methods)] // only where a process is ended, and nothing else goes on meanwhile
@@ -66,6 +73,8 @@ fn unmount_below(dir: &Path) -> Result<()> {
 pub struct Knarr {
     binary: PathBuf,
     dir: TempDir,
+    /// Where the server keeps its objects, if not in its directory.
+    etcd: Option<EtcdServers>,
     /// The API server itself, or the `knarr up --detach` that returns when the cluster is ready.
     child: Child,
     whole_cluster: bool,
@@ -98,9 +107,10 @@ impl Knarr {
         let made = tempfile::Builder::new().prefix("bench-").tempdir_in(&settings.dir);
         let dir = made.with_context(|| format!("cannot make a directory in {}", settings.dir.display()))?;
         fs::create_dir(dir.path().join("data"))?;
+        let etcd = (settings.etcd && !whole_cluster).then(|| EtcdServers::start(1));
         let (binary, began) = (settings.knarr.clone(), Instant::now());
-        let child = spawn(&binary, if whole_cluster { UP } else { SERVER }, dir.path())?;
-        Ok(Knarr { binary, dir, child, whole_cluster, running: true, began })
+        let child = spawn(&binary, &arguments(whole_cluster, etcd.as_ref()), dir.path())?;
+        Ok(Knarr { binary, dir, etcd, child, whole_cluster, running: true, began })
     }
 
     /// Stops an API server and starts it again on the same state; how long it took until it answered.
@@ -109,7 +119,7 @@ impl Knarr {
         // The old one names the port of before.
         fs::remove_file(self.data().join("admin.kubeconfig"))?;
         let began = Instant::now();
-        self.child = spawn(&self.binary, SERVER, self.dir.path())?;
+        self.child = spawn(&self.binary, &arguments(false, self.etcd.as_ref()), self.dir.path())?;
         Ok((self.api().await?, began.elapsed()))
     }
 

@@ -1,6 +1,7 @@
 //! The rows of the report, each in its own file, in the order they are run.
 
 mod create;
+mod custom;
 mod idle;
 mod list;
 mod memory;
@@ -8,6 +9,7 @@ mod pods;
 mod size;
 mod startup;
 mod store;
+mod tenants;
 mod watch;
 
 use anyhow::{Result, bail};
@@ -16,7 +18,8 @@ use serde_json::{Value, json};
 use crate::Settings;
 use crate::report::Report;
 
-pub const NAMES: [&str; 9] = ["size", "startup", "idle", "pods", "create", "list", "watch", "store", "memory"];
+pub const NAMES: [&str; 11] =
+    ["size", "startup", "idle", "pods", "create", "custom", "list", "watch", "tenants", "store", "memory"];
 
 pub async fn run(row: &str, settings: &Settings, report: &mut Report) -> Result<()> {
     match row {
@@ -25,8 +28,10 @@ pub async fn run(row: &str, settings: &Settings, report: &mut Report) -> Result<
         "idle" => idle::run(settings, report).await,
         "pods" => pods::run(settings, report).await,
         "create" => create::run(settings, report).await,
+        "custom" => custom::run(settings, report).await,
         "list" => list::run(settings, report).await,
         "watch" => watch::run(settings, report).await,
+        "tenants" => tenants::run(settings, report).await,
         "store" => store::run(settings, report).await,
         "memory" => memory::run(settings, report).await,
         other => bail!("no row {other:?}"),

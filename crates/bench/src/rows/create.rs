@@ -1,4 +1,4 @@
-//! Durable creates and gets per second through the API, over TLS on loopback, by 1 and by 100 clients.
+//! Durable creates, applies and gets per second through the API, over TLS on loopback, by 1 and by 100 clients.
 //! The server answers a create when it is on disk. The load shares the machine's cores with it: see the notes.
 
 use std::time::Duration;
@@ -13,6 +13,8 @@ use crate::process::{Cpu, Knarr};
 use crate::report::Report;
 
 const CLIENTS: [usize; 2] = [1, 100];
+/// Objects that are applied, over and over.
+const APPLIED: u64 = 100;
 
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let (server, api) = Knarr::server(settings).await?;
@@ -33,6 +35,19 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         if resource == "configmaps" {
             config_maps = first;
         }
+    }
+    for clients in CLIENTS {
+        let cpu = Cpu::of(&server)?;
+        let templates: Vec<_> = (0..APPLIED).map(|i| load::config_map(Some(&format!("bench-{i:08}")))).collect();
+        let apply = move |number: u64| {
+            let which = number % APPLIED;
+            let path =
+                format!("/api/v1/namespaces/{NAMESPACE}/configmaps/bench-{which:08}?fieldManager=bench&force=true");
+            Call { method: Method::PATCH, path, body: templates[which as usize].fill(number) }
+        };
+        // From 1,000 on, so that every apply changes something.
+        let outcome = load::run(&api, clients, 1000 * clients as u64, until, apply).await?;
+        add(report, "applies to configmaps", clients, &outcome, &cpu.note());
     }
     for clients in CLIENTS {
         let cpu = Cpu::of(&server)?;

@@ -1,5 +1,5 @@
-//! LIST of 10,000 pods: the first one after a start, and the median of further ones, as clients ask for it: all at
-//! once, by label, as a table, in pages. Counted from the request until the last byte, uncompressed, over TLS.
+//! LIST of 10,000 pods (`--pods`): the first one after a start, and the median of further ones, as clients ask for it: all at
+//! once, by label, in protobuf, as a table, in pages. Counted from the request until the last byte, uncompressed, over TLS.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::Settings;
-use crate::http::{Api, Connection, JSON, TABLE, message};
+use crate::http::{Api, Connection, JSON, PROTOBUF, TABLE, message};
 use crate::load::{self, Latencies, NAMESPACE, Until, ms};
 use crate::process::Knarr;
 use crate::report::Report;
@@ -17,7 +17,7 @@ use crate::report::Report;
 const PAGE: u64 = 500;
 
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let pods: u64 = settings.pick(10_000, 1_000);
+    let pods: u64 = settings.pods();
     let (mut server, api) = Knarr::server(settings).await?;
     fill(&api, pods).await?;
     let (api, took) = server.restart_server().await?;
@@ -32,6 +32,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let requests = [
         ("JSON, warm", &all, JSON, pods, "aim 100 ms"),
         ("JSON, by label, 1 in 10", &labelled, JSON, pods / 10, ""),
+        ("protobuf", &all, PROTOBUF, pods, ""),
         ("Table", &all, TABLE, pods, ""),
         ("Table, by label, 1 in 10", &labelled, TABLE, pods / 10, ""),
     ];
@@ -93,6 +94,12 @@ fn count(list: &Value) -> u64 {
 
 /// That the answer is whole, before it is timed.
 async fn holds(connection: &mut Connection, path: &str, accept: &str, expected: u64) -> Result<()> {
+    if accept == PROTOBUF {
+        // Only that it is protobuf, and about as much.
+        let (_, body) = connection.call(Method::GET, path, accept, Bytes::new()).await?;
+        ensure!(body.starts_with(b"k8s\0") && body.len() as u64 > 1000 * expected, "{} bytes of protobuf", body.len());
+        return Ok(());
+    }
     let list = read(connection, path, accept).await?;
     let (kind, count) = (list["kind"].as_str().unwrap_or_default(), count(&list));
     ensure!((kind == "Table") == (accept == TABLE), "asked for {accept:?}, got a {kind}");

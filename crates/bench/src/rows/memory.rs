@@ -1,4 +1,4 @@
-//! What an object costs in memory: how the API server's RSS grows by 10,000 pods, made one by one and read again after
+//! What an object costs in memory: how the API server's RSS grows by 10,000 pods (`--pods`), made one by one and read again after
 //! a restart.
 
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ use crate::process::{Knarr, usage};
 use crate::report::Report;
 
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let pods: u64 = settings.pick(10_000, 1_000);
+    let pods: u64 = settings.pods();
     let (mut server, api) = Knarr::server(settings).await?;
     let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     // What answering takes the first time is not an object's.

@@ -14,11 +14,9 @@ use store::{Compare, Etcd, EtcdOptions, Op, Options, Store, Txn};
 use tokio::task::JoinSet;
 
 use crate::Settings;
+use crate::etcd;
 use crate::load::{Latencies, ms};
 use crate::report::Report;
-
-#[path = "../../../store/tests/support/etcd.rs"]
-mod etcd;
 
 const VALUE_BYTES: usize = 1500;
 

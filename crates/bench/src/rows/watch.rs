@@ -1,4 +1,4 @@
-//! Deliveries per second to 100 watchers: 100 watches of one namespace's ConfigMaps, and as many updates as 32 writers
+//! Deliveries per second to 100 watchers (`--watchers`): as many watches of one namespace's ConfigMaps, and as many updates as 32 writers
 //! get through. Done when every watcher has every event; a watch that ends before is a failure.
 
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::load::{self, Call, NAMESPACE, Template, Until, ms};
 use crate::process::{Cpu, Knarr};
 use crate::report::Report;
 
-const WATCHERS: u64 = 100;
 const WRITERS: u64 = 32;
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let updates: u64 = settings.pick(10_000, 500);
+    let watchers_wanted = settings.watchers;
+    let updates: u64 = settings.pick(1_000_000, 50_000) / watchers_wanted.max(1);
     let (server, api) = Knarr::server(settings).await?;
     load::namespace(&api).await?;
     let collection = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
@@ -27,7 +27,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let version = list["metadata"]["resourceVersion"].as_str().context("the list has no resourceVersion")?;
 
     let mut watchers: JoinSet<Result<(Instant, u64)>> = JoinSet::new();
-    for _ in 0..WATCHERS {
+    for _ in 0..watchers_wanted {
         let path = format!("{collection}?watch=true&resourceVersion={version}");
         let watch = api.watch(&path).await?;
         watchers.spawn(count(watch, updates));
@@ -53,9 +53,9 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     };
     tokio::time::timeout(LIMIT, all).await.context("watchers wait for events that do not come")??;
     let seconds = (last - began).as_secs_f64();
-    let rate = (updates * WATCHERS) as f64 / seconds;
+    let rate = (updates * watchers_wanted) as f64 / seconds;
     let volume = format!("{:.0} MB/s; {}", bytes as f64 / 1e6 / seconds, cpu.note());
-    report.add_noting(format!("deliveries to {WATCHERS} watchers"), rate, "/s", volume);
+    report.add_noting(format!("deliveries to {watchers_wanted} watchers"), rate, "/s", volume);
     report.add_noting(
         format!("updates by {WRITERS} writers meanwhile"),
         written.per_second(),

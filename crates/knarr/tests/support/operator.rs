@@ -124,7 +124,7 @@ async fn webhook() -> Value {
                 let polite = !request["object"]["spec"]["text"].to_string().contains("rude");
                 let mut response = json!({"uid": request["uid"], "allowed": polite});
                 if !polite {
-                    response["status"] = json!({"message": "be polite"});
+                    response["status"] = json!({"code": 403, "message": "be polite"});
                 }
                 review["response"] = response;
                 Ok::<_, Infallible>(http::Response::new(review.to_string()))

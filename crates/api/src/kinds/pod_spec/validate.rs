@@ -26,6 +26,7 @@ const RULES: &[Rule] = &[
     ("imagePullSecrets[].name", Check::Required("")),
     ("terminationGracePeriodSeconds", Check::NonNegative),
     ("os.name", Check::RequiredOneOf(&["linux", "windows"])),
+    ("securityContext.fsGroupChangePolicy", Check::OneOf(&["Always", "OnRootMismatch"])),
 ];
 
 /// Checks a PodSpec at `path`.

@@ -1,0 +1,70 @@
+//! What a flood by one tenant costs another: the latency of one quiet client's creates and gets, alone and while another
+//! account's 200 clients list pods as fast as they can. Priority and fairness should keep it within twice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::Method;
+use serde_json::json;
+
+use super::list;
+use crate::Settings;
+use crate::http::Api;
+use crate::load::{self, Call, NAMESPACE, Until};
+use crate::process::{Cpu, Knarr};
+use crate::report::Report;
+
+const FLOOD: usize = 200;
+const PODS: u64 = 1_000;
+
+pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
+    let (server, api) = Knarr::server(settings).await?;
+    list::fill(&api, PODS).await?;
+    let subject = |name: &str| json!({"kind": "ServiceAccount", "namespace": NAMESPACE, "name": name});
+    let role = json!({"kind": "ClusterRole", "apiGroup": "rbac.authorization.k8s.io", "name": "cluster-admin"});
+    let binding =
+        json!({"metadata": {"name": "tenants"}, "roleRef": role, "subjects": [subject("quiet"), subject("loud")]});
+    api.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await?;
+    let (quiet, loud) = (tenant(&api, "quiet").await?, tenant(&api, "loud").await?);
+    let length = Duration::from_secs(settings.pick(5, 1));
+
+    let alone = load::run(&quiet, 1, 0, Until::Time(length), mixed()).await?;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    let list = move |_| Call { method: Method::GET, path: path.clone(), body: Bytes::new() };
+    let cpu = Cpu::of(&server)?;
+    let (flood, beside) = tokio::join!(
+        load::run(&loud, FLOOD, 0, Until::Time(length), list),
+        load::run(&quiet, 1, alone.next, Until::Time(length), mixed())
+    );
+    let (flood, beside) = (flood.context("the flood")?, beside.context("the quiet tenant")?);
+    for (what, q) in [("p50", 0.5), ("p99", 0.99)] {
+        let [a, b] = [&alone, &beside].map(|outcome| outcome.latencies.at(q));
+        report.add(format!("a quiet tenant alone, {what}"), a, "ms");
+        report.add_noting(format!("beside a flood, {what}"), b, "ms", format!("{:.1} times; aim 2", b / a));
+    }
+    let note = format!("LIST of {PODS} pods, p99 {:.0} ms; {}", flood.latencies.at(0.99), cpu.note());
+    report.add_noting(format!("the flood by {FLOOD} clients"), flood.per_second(), "/s", note);
+    Ok(())
+}
+
+/// A service account, and the API as it.
+async fn tenant(api: &Api, name: &str) -> Result<Api> {
+    let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
+    api.create(&accounts, &json!({"metadata": {"name": name}})).await?;
+    let token = api.create(&format!("{accounts}/{name}/token"), &json!({"spec": {}})).await?;
+    api.with_token(token["status"]["token"].as_str().context("no token")?)
+}
+
+/// A create, and a get of it.
+fn mixed() -> impl Fn(u64) -> Call + Send + Sync + 'static {
+    let create = load::creates("configmaps", load::config_map(None));
+    move |number| match number % 2 {
+        0 => create(number),
+        _ => Call {
+            method: Method::GET,
+            path: format!("/api/v1/namespaces/{NAMESPACE}/configmaps/bench-{:08}", number - 1),
+            body: Bytes::new(),
+        },
+    }
+}
