@@ -309,60 +309,9 @@ fn deep_and_wide_texts_end_in_errors() {
 }
 
 /// Words that make texts which get past the lexer often.
-const WORDS: &[&str] = &[
-    "self",
-    "x",
-    ".s",
-    ".l",
-    ".m",
-    "(",
-    ")",
-    "[",
-    "]",
-    "{",
-    "}",
-    ",",
-    ":",
-    "?",
-    "&&",
-    "||",
-    "!",
-    "-",
-    "+",
-    "==",
-    "<",
-    "in",
-    "1",
-    "2u",
-    "1.5",
-    "'a'",
-    "b'x'",
-    "null",
-    "true",
-    ".all(x,",
-    ".map(x,",
-    ".exists(i, x,",
-    ".filter(x,",
-    "has(",
-    ".optMap(x,",
-    ".?",
-    "[?",
-    ".orValue(",
-    "size(",
-    ".size()",
-    ".sort()",
-    ".format([",
-    "'%s %d'",
-    ".sortBy(x,",
-    "dyn(",
-    ".transformMap(k, v,",
-    "quantity('1')",
-    "duration('1s')",
-    ".getHours()",
-    ".matches('a*')",
-    "optional.of(",
-    ".flatten()",
-];
+fn words() -> Vec<&'static str> {
+    include_str!("tests/words.txt").lines().collect()
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
@@ -373,7 +322,7 @@ proptest! {
     }
 
     #[test]
-    fn any_words_run_within_bounds(words in proptest::collection::vec(proptest::sample::select(WORDS), 1..25)) {
+    fn any_words_run_within_bounds(words in proptest::collection::vec(proptest::sample::select(words()), 1..25)) {
         let object = json!({"s": "text", "l": [1, "a", {"k": [1]}], "m": {"a": 1.5, "b": null}});
         if let Ok(program) = Env::new().variable("self", Type::Dyn).compile(&words.concat(), Expect::Any) {
             let _ = program.estimate();

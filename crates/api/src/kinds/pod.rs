@@ -3,15 +3,12 @@
 mod row;
 mod update;
 
-use meta::Value;
-use meta::field::{Errors, Path};
-
-use super::columns::{AGE, Column, NAME};
-use super::{Kind, first_generation, keep_all_but_status, keep_status_count_spec, pod_spec};
+use super::prelude::*;
+use super::{keep_all_but_status, pod_spec};
 
 pub static KIND: Kind = Kind {
     columns: COLUMNS,
-    row: row::row,
+    row: Some(row::row),
     defaults,
     prepare_create,
     prepare_update: keep_status_count_spec,
@@ -23,19 +20,14 @@ pub static KIND: Kind = Kind {
     },
     validate_update: update::validate,
     selectable,
-    selectable_names: &[
-        "spec.nodeName",
-        "spec.restartPolicy",
-        "spec.schedulerName",
-        "spec.serviceAccountName",
-        "spec.hostNetwork",
-        "status.phase",
-        "status.podIP",
-        "status.podIPs",
-        "status.nominatedNodeName",
-    ],
+    selectable_names: FIELDS,
     ..Kind::PLAIN
 };
+
+const FIELDS: &[&str] = &[
+    "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+    "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",
+];
 
 const COLUMNS: &[Column] = &[
     NAME,
@@ -59,8 +51,8 @@ fn defaults(pod: &mut Value) {
     spec.set_default(&["enableServiceLinks"], true);
     if spec.bool_at(&["hostNetwork"]) == Some(true) {
         for list in ["initContainers", "containers"] {
-            super::fill::each(spec, &[list], |container| {
-                super::fill::each(container, &["ports"], |port| {
+            fill::each(spec, &[list], |container| {
+                fill::each(container, &["ports"], |port| {
                     if port.int_at(&["hostPort"]).unwrap_or(0) == 0 {
                         let number = port["containerPort"].clone();
                         port.set(&["hostPort"], number);
@@ -74,9 +66,9 @@ fn defaults(pod: &mut Value) {
 
 fn prepare_create(pod: &mut Value) {
     first_generation(pod);
-    pod.set(&["status"], meta::json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])}));
+    pod.set(&["status"], json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])}));
     if !pod.array_at(&["spec", "schedulingGates"]).is_empty() {
-        let condition = meta::json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates", "lastProbeTime": null,
             "lastTransitionTime": null});
         pod.set(&["status", "conditions"], vec![condition]);
@@ -121,26 +113,18 @@ pub fn qos_class(spec: &Value) -> &'static str {
 }
 
 fn selectable(pod: &Value) -> Vec<(&'static str, String)> {
-    let text = |path: &[&str]| pod.str_at(path).unwrap_or_default().to_string();
-    let host_network = pod.bool_at(&["spec", "hostNetwork"]).unwrap_or(false);
-    vec![
-        ("spec.nodeName", text(&["spec", "nodeName"])),
-        ("spec.restartPolicy", text(&["spec", "restartPolicy"])),
-        ("spec.schedulerName", text(&["spec", "schedulerName"])),
-        ("spec.serviceAccountName", text(&["spec", "serviceAccountName"])),
-        ("spec.hostNetwork", host_network.to_string()),
-        ("status.phase", text(&["status", "phase"])),
-        ("status.podIP", text(&["status", "podIP"])),
-        ("status.podIPs", text(&["status", "podIP"])),
-        ("status.nominatedNodeName", text(&["status", "nominatedNodeName"])),
-    ]
+    let value = |field: &str| match field {
+        "spec.hostNetwork" => pod.bool_at(&["spec", "hostNetwork"]).unwrap_or(false).to_string(),
+        "status.podIPs" => text(pod, &["status", "podIP"]).to_string(),
+        _ => super::rules::at(pod, field).as_str().unwrap_or_default().to_string(),
+    };
+    FIELDS.iter().map(|field| (*field, value(field))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use expect_test::expect;
-    use meta::json;
 
     #[test]
     fn classes() {

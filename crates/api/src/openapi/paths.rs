@@ -324,7 +324,7 @@ impl Paths<'_, '_> {
                 w.member("parameters", |w| {
                     w.array(|w| {
                         shared.iter().for_each(|p| w.item(|w| parameters::write_one(w, form, p)));
-                        w.item(|w| parameters::write_one(w, form, &parameters::PRETTY));
+                        w.item(|w| parameters::write_one(w, form, &parameters::pretty()));
                     });
                 });
             });
