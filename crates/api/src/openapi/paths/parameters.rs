@@ -85,27 +85,22 @@ pub(super) fn of_options(docs: &Docs, kind: &str) -> Vec<Parameter> {
         .collect()
 }
 
+/// The members of a parameter.
 pub(super) fn write_one(w: &mut Writer, form: Form, parameter: &Parameter) {
-    w.object(|w| {
-        w.pair("name", &parameter.name);
-        w.pair("in", if parameter.in_path { "path" } else { "query" });
-        if !parameter.description.is_empty() {
-            w.pair("description", &parameter.description);
-        }
-        if parameter.in_path {
-            w.flag("required", true);
-        }
-        match form {
-            Form::V2 => {
-                w.pair("type", parameter.ty);
-                w.flag("uniqueItems", true);
-            }
-            Form::V3 => w.member("schema", |w| {
-                w.object(|w| {
-                    w.pair("type", parameter.ty);
-                    w.flag("uniqueItems", true);
-                });
-            }),
-        }
-    });
+    w.pair("name", &parameter.name);
+    w.pair("in", if parameter.in_path { "path" } else { "query" });
+    if !parameter.description.is_empty() {
+        w.pair("description", &parameter.description);
+    }
+    if parameter.in_path {
+        w.flag("required", true);
+    }
+    let schema = |w: &mut Writer| {
+        w.pair("type", parameter.ty);
+        w.flag("uniqueItems", true);
+    };
+    match form {
+        Form::V2 => schema(w),
+        Form::V3 => w.within("schema", schema),
+    }
 }
