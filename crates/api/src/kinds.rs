@@ -131,6 +131,21 @@ kinds! {
     }
 }
 
+/// What nearly every kind's file is written with.
+mod prelude {
+    pub(super) use super::columns::{
+        AGE, Cell, Column, NAME, int, joined, labels, name, selector, since, text, text_or,
+    };
+    pub(super) use super::rules::Check::*;
+    pub(super) use super::rules::{Rule, check, check_immutable};
+    pub(super) use super::{
+        Kind, count_change, fill, first_generation, keep_status, keep_status_count_spec, new_object,
+    };
+    pub(super) use meta::field::{Error, Errors, Path};
+    pub(super) use meta::time::Timestamp;
+    pub(super) use meta::{Value, json, names};
+}
+
 pub use columns::{Cell, Column};
 pub use object_meta::NameRule;
 pub use rules::{Check, Rule};
@@ -143,8 +158,8 @@ use meta::{Value, names};
 pub struct Kind {
     /// The columns of `kubectl get`; those of priority 1 only stand in `-o wide`.
     pub columns: &'static [Column],
-    /// One cell per column.
-    pub row: fn(&Value, Timestamp) -> Vec<Value>,
+    /// One cell per column, of a kind whose columns do not say themselves what they show.
+    pub row: Option<fn(&Value, Timestamp) -> Vec<Cell>>,
     /// Fills in what the client left out. Runs on every decode, so it must not depend on anything but the object.
     pub defaults: fn(&mut Value),
     /// Resets what a creating client may not say (status, generation).
@@ -153,9 +168,13 @@ pub struct Kind {
     pub prepare_update: fn(&mut Value, &Value),
     /// `(new, old)`: as `prepare_update`, for the status endpoint.
     pub prepare_status_update: fn(&mut Value, &Value),
-    /// The kind's own errors; those of the metadata come from `object_meta`.
+    /// What every object of the kind must hold to, at creation and at each update; `Immutable` at updates only.
+    pub rules: &'static [Rule],
+    /// What rules can't say about every object of the kind. Errors of the metadata come from `object_meta`.
+    pub validate: fn(&Value, &mut Errors),
+    /// More errors, at creation only.
     pub validate_create: fn(&Value) -> Errors,
-    /// `(new, old)`
+    /// More errors at updates: `(new, old)`
     pub validate_update: fn(&Value, &Value) -> Errors,
     /// `(new, old)`
     pub validate_status_update: fn(&Value, &Value) -> Errors,
@@ -174,11 +193,13 @@ pub struct Kind {
 impl Kind {
     pub const PLAIN: Kind = Kind {
         columns: columns::NAME_AND_AGE,
-        row: columns::name_and_age,
+        row: None,
         defaults: |_| {},
         prepare_create: |_| {},
         prepare_update: keep_status,
         prepare_status_update: keep_all_but_status,
+        rules: &[],
+        validate: |_, _| {},
         validate_create: |_| Errors::new(),
         validate_update: |_, _| Errors::new(),
         validate_status_update: |_, _| Errors::new(),
@@ -188,6 +209,14 @@ impl Kind {
         create_on_update: false,
         unconditional_update: true,
     };
+
+    /// The object's line in a table: one cell per column.
+    pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        match self.row {
+            Some(row) => row(object, now),
+            None => self.columns.iter().map(|c| c.cell(object, now)).collect(),
+        }
+    }
 }
 
 static PLAIN: Kind = Kind::PLAIN;
@@ -195,6 +224,8 @@ static PLAIN: Kind = Kind::PLAIN;
 /// All errors of an object that is to be created: its metadata's, then its kind's.
 pub fn check_create(kind: &Kind, object: &Value, namespaced: bool) -> Errors {
     let mut errors = object_meta::validate_create(object, kind.name_rule, namespaced);
+    rules::check(object, kind.rules, &mut errors);
+    (kind.validate)(object, &mut errors);
     errors.extend((kind.validate_create)(object));
     errors
 }
@@ -202,6 +233,9 @@ pub fn check_create(kind: &Kind, object: &Value, namespaced: bool) -> Errors {
 /// All errors of an object that is to replace `old`: its metadata's, then its kind's.
 pub fn check_update(kind: &Kind, new: &Value, old: &Value) -> Errors {
     let mut errors = object_meta::validate_update(new, old);
+    rules::check(new, kind.rules, &mut errors);
+    (kind.validate)(new, &mut errors);
+    rules::check_immutable(new, old, kind.rules, &mut errors);
     errors.extend((kind.validate_update)(new, old));
     errors
 }
@@ -215,11 +249,13 @@ pub fn check_status_update(kind: &Kind, new: &Value, old: &Value) -> Errors {
 
 /// Sets one top-level member of `new` to what `old` has there.
 pub(crate) fn restore(new: &mut Value, old: &Value, member: &str) {
-    match old.get(member) {
-        Some(value) => new.set(&[member], value),
-        None => {
-            new.remove(&[member]);
-        }
+    restore_at(new, old, &[member]);
+}
+
+fn restore_at(new: &mut Value, old: &Value, path: &[&str]) {
+    match old.at(path) {
+        Some(value) => new.set(path, value),
+        None => drop(new.remove(path)),
     }
 }
 
@@ -240,18 +276,19 @@ pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value) {
         m.retain(|k, _| matches!(k, "status" | "metadata" | "apiVersion" | "kind") || members.contains_key(k));
     }
     for member in ["labels", "ownerReferences"] {
-        match old["metadata"].get(member) {
-            Some(value) => new.set(&["metadata", member], value),
-            None => {
-                new.remove(&["metadata", member]);
-            }
-        }
+        restore_at(new, old, &["metadata", member]);
     }
 }
 
 /// A new object of a kind that counts the versions of its spec.
 pub(crate) fn first_generation(new: &mut Value) {
     new.set(&["metadata", "generation"], 1);
+}
+
+/// A new object with its first status, of a kind that counts the versions of its spec.
+pub(crate) fn new_object(new: &mut Value, status: Value) {
+    new.set(&["status"], status);
+    first_generation(new);
 }
 
 /// As `keep_status`, counting a change of the spec.
@@ -269,6 +306,14 @@ pub(crate) fn count_change(new: &mut Value, old: &Value, members: &[&str]) {
     } else {
         new.remove(&["metadata", "generation"]);
     }
+}
+
+/// What an `immutable` ConfigMap or Secret may not change.
+pub(crate) fn validate_frozen(new: &Value, old: &Value, members: &[&str]) -> Errors {
+    let frozen = old.bool_at(&["immutable"]) == Some(true);
+    let changed = members.iter().filter(|m| frozen && new[**m] != old[**m]);
+    let detail = "field is immutable when `immutable` is set";
+    changed.map(|m| meta::field::Error::forbidden(&meta::field::Path::new(m), detail)).collect()
 }
 
 /// Upstream's bound on the data of a ConfigMap or Secret.

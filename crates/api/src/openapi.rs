@@ -50,13 +50,11 @@ pub fn v3_index<'r>(resources: impl IntoIterator<Item = &'r Resource>) -> Vec<u8
     }
     let mut w = Writer::new();
     w.object(|w| {
-        w.member("paths", |w| {
-            w.object(|w| {
-                for (path, resources) in &versions {
-                    let address = format!("/openapi/v3/{path}?hash={}", hash(resources));
-                    w.member(path, |w| w.object(|w| w.pair("serverRelativeURL", &address)));
-                }
-            });
+        w.within("paths", |w| {
+            for (path, resources) in &versions {
+                let address = format!("/openapi/v3/{path}?hash={}", hash(resources));
+                w.within(path, |w| w.pair("serverRelativeURL", &address));
+            }
         });
     });
     w.finish()
@@ -94,12 +92,10 @@ pub fn v3<'r>(
     w.object(|w| {
         w.pair("openapi", "3.0.0");
         info(w);
-        w.member("paths", |w| w.object(|w| paths::write(w, Form::V3, &own, docs, &mut used)));
-        w.member("components", |w| {
-            w.object(|w| {
-                w.member("schemas", |w| w.object(|w| schemas::write(w, Form::V3, docs, &mut used)));
-                w.member("securitySchemes", |w| w.object(security_scheme));
-            });
+        w.within("paths", |w| paths::write(w, Form::V3, &own, docs, &mut used));
+        w.within("components", |w| {
+            w.within("schemas", |w| schemas::write(w, Form::V3, docs, &mut used));
+            w.within("securitySchemes", security_scheme);
         });
     });
     Some(w.finish())
@@ -116,39 +112,27 @@ pub fn v2<'r>(resources: impl IntoIterator<Item = &'r Resource>, docs: &Docs) ->
     w.object(|w| {
         w.pair("swagger", "2.0");
         info(w);
-        w.member("paths", |w| {
-            w.object(|w| {
-                for own in versions.values() {
-                    paths::write(w, Form::V2, own, docs, &mut used);
-                }
-            });
-        });
-        w.member("definitions", |w| w.object(|w| schemas::write(w, Form::V2, docs, &mut used)));
-        w.member("securityDefinitions", |w| w.object(security_scheme));
-        w.member("security", |w| {
-            w.array(|w| w.item(|w| w.object(|w| w.member("BearerToken", |w| w.array(|_| {})))));
-        });
+        w.within("paths", |w| versions.values().for_each(|own| paths::write(w, Form::V2, own, docs, &mut used)));
+        w.within("definitions", |w| schemas::write(w, Form::V2, docs, &mut used));
+        w.within("securityDefinitions", security_scheme);
+        w.objects("security", ["BearerToken"], |w, name| w.strings(name, []));
     });
     w.finish()
 }
 
 fn info(w: &mut Writer) {
-    w.member("info", |w| {
-        w.object(|w| {
-            w.pair("title", "Kubernetes");
-            w.pair("version", meta::KUBERNETES_VERSION);
-        });
+    w.within("info", |w| {
+        w.pair("title", "Kubernetes");
+        w.pair("version", meta::KUBERNETES_VERSION);
     });
 }
 
 fn security_scheme(w: &mut Writer) {
-    w.member("BearerToken", |w| {
-        w.object(|w| {
-            w.pair("type", "apiKey");
-            w.pair("description", "Bearer Token authentication");
-            w.pair("name", "authorization");
-            w.pair("in", "header");
-        });
+    w.within("BearerToken", |w| {
+        w.pair("type", "apiKey");
+        w.pair("description", "Bearer Token authentication");
+        w.pair("name", "authorization");
+        w.pair("in", "header");
     });
 }
 

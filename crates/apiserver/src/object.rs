@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use compact_str::CompactString;
 use meta::Value;
-use meta::time::Timestamp;
 
 use crate::protobuf;
 use crate::row::{Cells, holds_marks};
@@ -133,10 +132,10 @@ impl Object {
     }
 
     /// The cells of the object's row, worked out at first use; `None` when they are not to be kept.
-    pub fn cells(&self, row: fn(&Value, Timestamp) -> Vec<Value>) -> Option<&Cells> {
+    pub fn cells(&self, kind: &api::kinds::Kind) -> Option<&Cells> {
         let make = || {
             let known = !holds_marks(&self.value);
-            known.then(|| Cells::new(&self.document_without_owners(), row).map(Box::new)).flatten()
+            known.then(|| Cells::new(&self.document_without_owners(), kind).map(Box::new)).flatten()
         };
         self.cells.get_or_init(make).as_deref()
     }

@@ -115,7 +115,7 @@ impl Served {
     pub fn row(&self, document: &Value, now: Timestamp) -> Vec<Value> {
         match &self.custom {
             Some(custom) => custom.row(document, now),
-            None => (self.rules.row)(document, now),
+            None => self.rules.cells(document, now),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Ages change while the object does not: they are left open and written when the row is sent. Bound: cells that take
 //! more than [`MAX_BYTES`] are not kept.
 
+use api::kinds::Kind;
 use api::kinds::columns::{AGE_CLOSE, AGE_OPEN, LATER};
 use meta::Value;
 use meta::time::{self, Timestamp};
@@ -19,10 +20,10 @@ pub struct Cells {
 }
 
 impl Cells {
-    /// Cells of a document, by the kind's function; `None` when they are too large to keep. The document must not
+    /// Cells of a document, by the kind's columns; `None` when they are too large to keep. The document must not
     /// hold the marks of ages itself.
-    pub fn new(document: &Value, row: fn(&Value, Timestamp) -> Vec<Value>) -> Option<Cells> {
-        let marked = Value::Array(row(document, LATER)).to_vec();
+    pub fn new(document: &Value, kind: &Kind) -> Option<Cells> {
+        let marked = Value::Array(kind.cells(document, LATER)).to_vec();
         if marked.len() > MAX_BYTES {
             return None;
         }
@@ -83,14 +84,14 @@ mod tests {
         for (group, kind, document) in
             [("", "Pod", restarted), ("batch", "Job", job), ("", "Event", event), ("", "Node", json!({}))]
         {
-            let row = api::kinds::of(group, kind).row;
+            let columns = api::kinds::of(group, kind);
             let mut written = Vec::new();
-            Cells::new(&document, row).expect("small enough").write(now, &mut written);
-            let want = Value::Array(row(&document, now)).to_vec();
+            Cells::new(&document, columns).expect("small enough").write(now, &mut written);
+            let want = Value::Array(columns.cells(&document, now)).to_vec();
             assert_eq!(String::from_utf8(written), String::from_utf8(want), "{kind}");
         }
         let long = json!({"metadata": {"name": "e"}, "message": "x".repeat(MAX_BYTES)});
-        assert!(Cells::new(&long, api::kinds::of("", "Event").row).is_none());
+        assert!(Cells::new(&long, api::kinds::of("", "Event")).is_none());
     }
 
     #[test]

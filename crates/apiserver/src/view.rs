@@ -152,7 +152,7 @@ fn write_metadata_only(object: &Object, out: &mut Vec<u8>) {
 fn write_row(served: &Served, object: &Object, include: Include, now: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"cells\":");
     // Columns of custom resources change with their definitions, so their cells are not kept.
-    match if served.custom.is_none() { object.cells(served.rules.row) } else { None } {
+    match if served.custom.is_none() { object.cells(served.rules) } else { None } {
         Some(cells) => cells.write(now, out),
         None => Value::Array(served.row(&object.stored_document(), now)).write_to(out),
     }

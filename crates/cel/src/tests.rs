@@ -13,79 +13,58 @@ fn env_of(schema: &Value) -> Env {
     Env::new().variable("self", Decl::from_structural(schema, "selfType", false).expect("an object"))
 }
 
-fn compare(name: &str, differences: Vec<String>, total: usize) {
-    assert!(differences.is_empty(), "{name}: {} of {total} differ:\n{}", differences.len(), differences.join("\n"));
+/// Compares what comes of every expression with what comes of it upstream.
+fn compare<'t>(facts: impl Iterator<Item = (&'t str, &'t str)>, answer: impl Fn(&str) -> String) {
+    let differences: Vec<String> = facts
+        .map(|(expr, want)| (expr, want, answer(expr)))
+        .filter(|(_, want, got)| got != want)
+        .map(|(expr, want, got)| format!("» {expr}\nwant\n{want}\ngot\n{got}\n"))
+        .collect();
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.concat());
 }
 
 #[test]
 fn values_and_costs_are_upstreams() {
     let fixture = fixture(include_str!("tests/document.json"));
     let env = env_of(&fixture["schema"]);
-    let mut differences = Vec::new();
-    let lines = include_str!("tests/values.txt").lines();
-    let mut total = 0;
-    for line in lines {
-        total += 1;
-        let (expr, rest) = line.split_once('\t').expect("three columns");
-        let (cost, want) = rest.split_once('\t').expect("three columns");
-        let got = match env.compile(expr, Expect::Any) {
-            Err(errors) => format!("does not compile: {errors}"),
-            Ok(program) => {
-                let bindings = Bindings::new().document("self", &fixture["self"]);
-                let mut budget = Budget::default();
-                let value = program.run(&bindings, &mut budget);
-                let text = match value
-                    .and_then(|v| v.to_value().or_else(|_| Ok(format!("={}", library::format::text(&v)).into())))
-                {
-                    Ok(Value::String(s)) if s.starts_with('=') => s.to_string(),
-                    Ok(v) => v.to_string(),
-                    Err(e) => format!("!{e}"),
-                };
-                format!("{}\t{text}", cost::RUNTIME_BUDGET - budget.left())
-            }
-        };
-        if got != format!("{cost}\t{want}") {
-            differences.push(format!("{expr}\n    want {cost}\t{want}\n    got  {got}"));
+    let facts = include_str!("tests/values.txt").lines().map(|line| line.split_once('\t').expect("three columns"));
+    compare(facts, |expr| match env.compile(expr, Expect::Any) {
+        Err(errors) => format!("does not compile: {errors}"),
+        Ok(program) => {
+            let mut budget = Budget::default();
+            let value = program.run(&Bindings::new().document("self", &fixture["self"]), &mut budget);
+            let shown = |v: Val| v.to_value().or_else(|_| Ok(format!("={}", library::format::text(&v)).into()));
+            let text = match value.and_then(shown) {
+                Ok(Value::String(s)) if s.starts_with('=') => s.to_string(),
+                Ok(v) => v.to_string(),
+                Err(e) => format!("!{e}"),
+            };
+            format!("{}\t{text}", cost::RUNTIME_BUDGET - budget.left())
         }
-    }
-    compare("values", differences, total);
+    });
 }
 
 #[test]
 fn errors_are_upstreams() {
     let fixture = fixture(include_str!("tests/document.json"));
     let env = env_of(&fixture["schema"]);
-    let mut differences = Vec::new();
-    let cases: Vec<&str> = include_str!("tests/errors.txt").split("» ").filter(|c| !c.is_empty()).collect();
-    for case in &cases {
-        let (expr, want) = case.trim_end().split_once('\n').expect("an expression and its errors");
-        let got = match env.compile(expr, Expect::Any) {
-            Err(errors) => errors.to_string(),
-            Ok(program) => format!("compiles: {}", program.result_type()),
-        };
-        if got != want {
-            differences.push(format!("» {expr}\nwant\n{want}\ngot\n{got}"));
-        }
-    }
-    compare("errors", differences, cases.len());
+    let cases = include_str!("tests/errors.txt").split("» ").filter(|case| !case.is_empty());
+    let facts = cases.map(|case| case.trim_end().split_once('\n').expect("an expression and its errors"));
+    compare(facts, |expr| match env.compile(expr, Expect::Any) {
+        Err(errors) => errors.to_string(),
+        Ok(program) => format!("compiles: {}", program.result_type()),
+    });
 }
 
 #[test]
 fn estimates_are_upstreams() {
     let env = env_of(&fixture(include_str!("tests/costs.json")));
-    let mut differences = Vec::new();
     let lines = include_str!("tests/costs.txt").lines();
-    for line in lines.clone() {
-        let (want, expr) = line.split_once('\t').expect("two columns");
-        let got = match env.compile(expr, Expect::Bool) {
-            Ok(program) => program.estimate().max.to_string(),
-            Err(errors) => errors.to_string(),
-        };
-        if got != want {
-            differences.push(format!("{expr}: want {want}, got {got}"));
-        }
-    }
-    compare("estimates", differences, lines.count());
+    let facts = lines.map(|line| line.split_once('\t').map(|(want, expr)| (expr, want)).expect("two columns"));
+    compare(facts, |expr| match env.compile(expr, Expect::Bool) {
+        Ok(program) => program.estimate().max.to_string(),
+        Err(errors) => errors.to_string(),
+    });
 }
 
 struct Rbac;
@@ -309,60 +288,9 @@ fn deep_and_wide_texts_end_in_errors() {
 }
 
 /// Words that make texts which get past the lexer often.
-const WORDS: &[&str] = &[
-    "self",
-    "x",
-    ".s",
-    ".l",
-    ".m",
-    "(",
-    ")",
-    "[",
-    "]",
-    "{",
-    "}",
-    ",",
-    ":",
-    "?",
-    "&&",
-    "||",
-    "!",
-    "-",
-    "+",
-    "==",
-    "<",
-    "in",
-    "1",
-    "2u",
-    "1.5",
-    "'a'",
-    "b'x'",
-    "null",
-    "true",
-    ".all(x,",
-    ".map(x,",
-    ".exists(i, x,",
-    ".filter(x,",
-    "has(",
-    ".optMap(x,",
-    ".?",
-    "[?",
-    ".orValue(",
-    "size(",
-    ".size()",
-    ".sort()",
-    ".format([",
-    "'%s %d'",
-    ".sortBy(x,",
-    "dyn(",
-    ".transformMap(k, v,",
-    "quantity('1')",
-    "duration('1s')",
-    ".getHours()",
-    ".matches('a*')",
-    "optional.of(",
-    ".flatten()",
-];
+fn words() -> Vec<&'static str> {
+    include_str!("tests/words.txt").lines().collect()
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
@@ -373,7 +301,7 @@ proptest! {
     }
 
     #[test]
-    fn any_words_run_within_bounds(words in proptest::collection::vec(proptest::sample::select(WORDS), 1..25)) {
+    fn any_words_run_within_bounds(words in proptest::collection::vec(proptest::sample::select(words()), 1..25)) {
         let object = json!({"s": "text", "l": [1, "a", {"k": [1]}], "m": {"a": 1.5, "b": null}});
         if let Ok(program) = Env::new().variable("self", Type::Dyn).compile(&words.concat(), Expect::Any) {
             let _ = program.estimate();

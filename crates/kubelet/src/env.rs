@@ -176,40 +176,32 @@ fn value_from(
         };
         return resources::value(container, reference, inputs.allocatable).map(Some);
     }
-    if let Some(reference) = &source.config_map_key_ref {
-        let optional = reference.optional == Some(true);
-        let Some(map) = inputs.objects.config_maps.get(&reference.name) else {
-            return if optional { Ok(None) } else { Err(EnvError::ConfigMapNotFound(reference.name.clone())) };
+    let (value, missing, optional) = if let Some(reference) = &source.config_map_key_ref {
+        let (name, key) = (reference.name.clone(), reference.key.clone());
+        let (value, missing) = match inputs.objects.config_maps.get(&name) {
+            Some(map) => {
+                let value = map.data.as_ref().and_then(|data| data.get(&key)).cloned();
+                (value, EnvError::ConfigMapKey { namespace: namespace(), name, key })
+            }
+            None => (None, EnvError::ConfigMapNotFound(name)),
         };
-        return match map.data.as_ref().and_then(|data| data.get(&reference.key)) {
-            Some(value) => Ok(Some(value.clone())),
-            None if optional => Ok(None),
-            None => Err(EnvError::ConfigMapKey {
-                namespace: namespace(),
-                name: reference.name.clone(),
-                key: reference.key.clone(),
-            }),
+        (value, missing, reference.optional)
+    } else if let Some(reference) = &source.secret_key_ref {
+        let (name, key) = (reference.name.clone(), reference.key.clone());
+        let (value, missing) = match inputs.objects.secrets.get(&name) {
+            Some(secret) => {
+                let value = secret.data.as_ref().and_then(|data| data.get(&key)).map(|value| text(&value.0));
+                (value, EnvError::SecretKey { namespace: namespace(), name, key })
+            }
+            None => (None, EnvError::SecretNotFound(name)),
         };
-    }
-    if let Some(reference) = &source.secret_key_ref {
-        let optional = reference.optional == Some(true);
-        let Some(secret) = inputs.objects.secrets.get(&reference.name) else {
-            return if optional { Ok(None) } else { Err(EnvError::SecretNotFound(reference.name.clone())) };
-        };
-        return match secret.data.as_ref().and_then(|data| data.get(&reference.key)) {
-            Some(value) => Ok(Some(text(&value.0))),
-            None if optional => Ok(None),
-            None => Err(EnvError::SecretKey {
-                namespace: namespace(),
-                name: reference.name.clone(),
-                key: reference.key.clone(),
-            }),
-        };
-    }
-    match source.file_key_ref {
-        Some(_) => Err(EnvError::FileKey(variable.to_owned())),
-        None => Ok(Some(String::new())),
-    }
+        (value, missing, reference.optional)
+    } else if source.file_key_ref.is_some() {
+        return Err(EnvError::FileKey(variable.to_owned()));
+    } else {
+        return Ok(Some(String::new()));
+    };
+    if value.is_none() && optional != Some(true) { Err(missing) } else { Ok(value) }
 }
 
 // CRI carries variables as UTF-8 strings, so other bytes cannot get through whole.

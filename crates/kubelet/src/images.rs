@@ -239,16 +239,7 @@ fn malformed(image: &str) -> Option<String> {
 
 /// A duration as Go prints it, cut to milliseconds.
 fn go_millis(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    if millis < 1000 {
-        return format!("{millis}ms");
-    }
-    let (minutes, rest) = (millis / 60_000, millis % 60_000);
-    let fraction = format!("{:03}", rest % 1000);
-    let fraction = fraction.trim_end_matches('0');
-    let dot = if fraction.is_empty() { "" } else { "." };
-    let seconds = format!("{}{dot}{fraction}s", rest / 1000);
-    if minutes == 0 { seconds } else { format!("{minutes}m{seconds}") }
+    meta::time::go_duration(duration.as_millis() as i64 * 1_000_000)
 }
 
 #[cfg(test)]

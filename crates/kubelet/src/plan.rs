@@ -233,7 +233,7 @@ fn must_wait(situation: &Situation<'_>, name: &str, ended: Timestamp, plan: &mut
     let Some((wait, left)) = situation.backoff.waiting(name, ended, situation.now) else { return false };
     let message = format!(
         "back-off {} restarting failed container={name} pod={}",
-        go_duration(wait),
+        meta::time::go_duration(wait.as_secs() * 1_000_000_000),
         spec::described(situation.pod)
     );
     plan.waiting.push(Waiting { name: name.to_string(), message });
@@ -272,16 +272,6 @@ fn why_kill(situation: &Situation<'_>, slot: &Slot<'_>, instance: &Instance) -> 
         return Some((message, grace(&slot.container.startup_probe)));
     }
     None
-}
-
-/// A duration as Go prints it, in whole seconds: `10s`, `1m20s`, `5m0s`.
-pub fn go_duration(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs();
-    match (seconds / 3600, seconds % 3600 / 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds}s"),
-        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
-        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
-    }
 }
 
 #[cfg(test)]

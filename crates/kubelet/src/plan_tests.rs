@@ -174,10 +174,3 @@ fn probes_kill() {
         "initContainers": [{"name": "s", "restartPolicy": "Always", "startupProbe": {"exec": {}}}]});
     assert_eq!(steps(spec, &observed(&["s:run"]), view, &no_backoff()), "", "waits for the sidecar's startup probe");
 }
-
-#[test]
-fn durations_read_like_gos() {
-    for (seconds, want) in [(10, "10s"), (80, "1m20s"), (300, "5m0s"), (3600, "1h0m0s")] {
-        assert_eq!(go_duration(SignedDuration::from_secs(seconds)), want);
-    }
-}

@@ -83,36 +83,9 @@ pub fn find<'a>(pod: &'a Pod, name: &str) -> Option<Slot<'a>> {
     containers(pod).into_iter().find(|slot| slot.name() == name)
 }
 
-/// An ephemeral container as a plain one.
+/// An ephemeral container as a plain one: all its fields but the target are a container's too.
 fn plain(from: &EphemeralContainer) -> Container {
-    let from = from.clone();
-    Container {
-        args: from.args,
-        command: from.command,
-        env: from.env,
-        env_from: from.env_from,
-        image: from.image,
-        image_pull_policy: from.image_pull_policy,
-        lifecycle: from.lifecycle,
-        liveness_probe: from.liveness_probe,
-        name: from.name,
-        ports: from.ports,
-        readiness_probe: from.readiness_probe,
-        resize_policy: from.resize_policy,
-        resources: from.resources,
-        restart_policy: from.restart_policy,
-        restart_policy_rules: from.restart_policy_rules,
-        security_context: from.security_context,
-        startup_probe: from.startup_probe,
-        stdin: from.stdin,
-        stdin_once: from.stdin_once,
-        termination_message_path: from.termination_message_path,
-        termination_message_policy: from.termination_message_policy,
-        tty: from.tty,
-        volume_devices: from.volume_devices,
-        volume_mounts: from.volume_mounts,
-        working_dir: from.working_dir,
-    }
+    serde_json::to_value(from).and_then(serde_json::from_value).unwrap_or_default()
 }
 
 /// Whether a container that ended with `exit_code` runs again.

@@ -1,6 +1,5 @@
 //! Pods and what runs of them, in; the YAML a user sees, out.
 
-use expect_test::{Expect, expect};
 use serde_json::json;
 
 use super::*;
@@ -61,22 +60,17 @@ fn show(pod: &Pod, observed: &Observed, waiting: &[(&str, &str)], stage: Stage) 
     out
 }
 
-fn check(pod: &Pod, observed: &Observed, waiting: &[(&str, &str)], stage: Stage, want: Expect) {
-    want.assert_eq(&show(pod, observed, waiting, stage));
-}
-
-fn sandbox() -> Sandbox {
-    Sandbox { id: "sb".into(), ready: true, ips: vec!["10.0.0.2".into()], ..Sandbox::default() }
-}
-
-fn instance(name: &str, attempt: u32, state: State, exit_code: i32) -> Instance {
+/// `NAME ATTEMPT STATE EXIT_CODE`
+fn instance(text: &str) -> Instance {
+    let [name, attempt, state, exit_code] = text.split(' ').collect::<Vec<_>>().try_into().expect("four words");
+    let state = if state == "Running" { State::Running } else { State::Exited };
     Instance {
         id: format!("{name}{attempt}"),
         name: name.into(),
-        attempt,
+        attempt: attempt.parse().expect("a number"),
         sandbox_id: "sb".into(),
         state,
-        exit_code,
+        exit_code: exit_code.parse().expect("a number"),
         started: Some(at(100)),
         finished: (state == State::Exited).then(|| at(150)),
         ..Instance::default()
@@ -84,129 +78,19 @@ fn instance(name: &str, attempt: u32, state: State, exit_code: i32) -> Instance 
 }
 
 #[test]
-fn new_pod() {
-    let pod = pod(json!({"containers": [{"name": "c", "image": "i"}]}));
-    check(
-        &pod,
-        &Observed::default(),
-        &[],
-        Stage::Sync,
-        expect![[r#"
-        Pending ip=- start=200
-        PodReadyToStartContainers=False None None
-        Initialized=True None None
-        Ready=False Some("ContainersNotReady") Some("containers with unready status: [c]")
-        ContainersReady=False Some("ContainersNotReady") Some("containers with unready status: [c]")
-        PodScheduled=True None None
-        c ready=false started=Some(false) restarts=0 state={"waiting":{"reason":"ContainerCreating"}} last={}
-    "#]],
-    );
-}
-
-#[test]
-fn waits_for_init() {
-    let pod = pod(json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}]}));
-    let observed = Observed { sandboxes: vec![sandbox()], instances: vec![instance("i", 0, State::Running, 0)] };
-    check(
-        &pod,
-        &observed,
-        &[],
-        Stage::Sync,
-        expect![[r#"
-        Pending ip=10.0.0.2 start=200
-        PodReadyToStartContainers=True None None
-        Initialized=False Some("ContainersNotInitialized") Some("containers with incomplete status: [i]")
-        Ready=False Some("ContainersNotReady") Some("containers with unready status: [c]")
-        ContainersReady=False Some("ContainersNotReady") Some("containers with unready status: [c]")
-        PodScheduled=True None None
-        i ready=false started=Some(true) restarts=0 state={"running":{"startedAt":"1970-01-01T00:01:40Z"}} last={}
-        c ready=false started=Some(false) restarts=0 state={"waiting":{"reason":"PodInitializing"}} last={}
-    "#]],
-    );
-}
-
-#[test]
-fn running_after_a_crash() {
-    let pod = pod(json!({"containers": [{"name": "c"}]}));
-    let instances = vec![instance("c", 1, State::Running, 0), instance("c", 0, State::Exited, 1)];
-    let observed = Observed { sandboxes: vec![sandbox()], instances };
-    check(
-        &pod,
-        &observed,
-        &[],
-        Stage::Sync,
-        expect![[r#"
-        Running ip=10.0.0.2 start=200
-        PodReadyToStartContainers=True None None
-        Initialized=True None None
-        Ready=True None None
-        ContainersReady=True None None
-        PodScheduled=True None None
-        c ready=true started=Some(true) restarts=1 state={"running":{"startedAt":"1970-01-01T00:01:40Z"}} last={"terminated":{"containerID":"containerd://c0","exitCode":1,"finishedAt":"1970-01-01T00:02:30Z","reason":"Error","startedAt":"1970-01-01T00:01:40Z"}}
-    "#]],
-    );
-}
-
-#[test]
-fn crash_loop() {
-    let pod = pod(json!({"containers": [{"name": "c"}]}));
-    let observed = Observed { sandboxes: vec![sandbox()], instances: vec![instance("c", 1, State::Exited, 1)] };
-    check(
-        &pod,
-        &observed,
-        &[("c", "CrashLoopBackOff")],
-        Stage::Sync,
-        expect![[r#"
-        Running ip=10.0.0.2 start=200
-        PodReadyToStartContainers=True None None
-        Initialized=True None None
-        Ready=False Some("ContainersNotReady") Some("containers with unready status: [c]")
-        ContainersReady=False Some("ContainersNotReady") Some("containers with unready status: [c]")
-        PodScheduled=True None None
-        c ready=false started=Some(false) restarts=1 state={"waiting":{"message":"why","reason":"CrashLoopBackOff"}} last={"terminated":{"containerID":"containerd://c1","exitCode":1,"finishedAt":"1970-01-01T00:02:30Z","reason":"Error","startedAt":"1970-01-01T00:01:40Z"}}
-    "#]],
-    );
-}
-
-#[test]
-fn completed() {
-    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "c"}]}));
-    let observed = Observed { sandboxes: vec![sandbox()], instances: vec![instance("c", 0, State::Exited, 0)] };
-    check(
-        &pod,
-        &observed,
-        &[],
-        Stage::Sync,
-        expect![[r#"
-        Succeeded ip=10.0.0.2 start=200
-        PodReadyToStartContainers=True None None
-        Initialized=True Some("PodCompleted") None
-        Ready=False Some("PodCompleted") None
-        ContainersReady=False Some("PodCompleted") None
-        PodScheduled=True None None
-        c ready=false started=Some(false) restarts=0 state={"terminated":{"containerID":"containerd://c0","exitCode":0,"finishedAt":"1970-01-01T00:02:30Z","reason":"Completed","startedAt":"1970-01-01T00:01:40Z"}} last={}
-    "#]],
-    );
-}
-
-#[test]
-fn deleted_while_running() {
-    let pod = pod(json!({"containers": [{"name": "c"}]}));
-    let stopped = Sandbox { ready: false, ..sandbox() };
-    let observed = Observed { sandboxes: vec![stopped], instances: vec![instance("c", 0, State::Exited, 137)] };
-    check(
-        &pod,
-        &observed,
-        &[],
-        Stage::Terminated,
-        expect![[r#"
-        Failed ip=- start=200
-        PodReadyToStartContainers=False None None
-        Initialized=True None None
-        Ready=False Some("PodFailed") None
-        ContainersReady=False Some("PodFailed") None
-        PodScheduled=True None None
-        c ready=false started=Some(false) restarts=0 state={"terminated":{"containerID":"containerd://c0","exitCode":137,"finishedAt":"1970-01-01T00:02:30Z","reason":"Error","startedAt":"1970-01-01T00:01:40Z"}} last={}
-    "#]],
-    );
+fn statuses() {
+    let sandbox = |ready| Sandbox { id: "sb".into(), ready, ips: vec!["10.0.0.2".into()], ..Sandbox::default() };
+    golden::check!("status_tests.txt", |case| {
+        let case: serde_json::Value = serde_json::from_str(case.split_once(": ").expect("a name").1).expect("JSON");
+        let words = |list: &serde_json::Value| serde_json::from_value::<Vec<String>>(list.clone()).expect("texts");
+        let sandboxes = match case["sandbox"].as_str() {
+            Some("none") => vec![],
+            state => vec![sandbox(state == Some("ready"))],
+        };
+        let instances = words(&case["instances"]).iter().map(|text| instance(text)).collect();
+        let waiting = case["waiting"].as_object().expect("names and reasons").iter();
+        let waiting: Vec<_> = waiting.map(|(name, reason)| (name.as_str(), reason.as_str().expect("text"))).collect();
+        let stage = if case["stage"] == "Sync" { Stage::Sync } else { Stage::Terminated };
+        show(&pod(case["spec"].clone()), &Observed { sandboxes, instances }, &waiting, stage)
+    });
 }

@@ -61,6 +61,12 @@ impl Lab {
         }
     }
 
+    /// A pod whose spec is in `lab/pods.json`.
+    fn create_known(&self, name: &str) {
+        let mut specs: Value = serde_json::from_str(include_str!("lab/pods.json")).expect("JSON");
+        self.create(name, specs[name].take());
+    }
+
     fn create(&self, name: &str, mut spec: Value) {
         spec["nodeName"] = json!("n1");
         for list in ["containers", "initContainers"] {
@@ -84,16 +90,25 @@ impl Lab {
     }
 
     async fn until_within(&self, limit: Duration, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let begun = Instant::now();
-        loop {
+        wait(limit, &format!("{name}: {what}"), || {
             let pod = self.pod(name);
-            if wanted(&pod) {
-                println!("{name}: {what} after {} ms", begun.elapsed().as_millis());
-                return pod;
-            }
-            assert!(begun.elapsed() < limit, "{name} never: {what}\n{:#}\n{}", pod["status"], self.events(name));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            if wanted(&pod) { Ok(pod) } else { Err(format!("{:#}\n{}", pod["status"], self.events(name))) }
+        })
+        .await
+    }
+
+    /// Waits until the node is there and says this of itself.
+    async fn until_node_is(&self, wanted: bool) -> Value {
+        let what = if wanted { "node: ready" } else { "node: not ready" };
+        wait(MINUTE, what, || {
+            let node = self.api.get("v1/nodes", "", "n1").unwrap_or(Value::Null);
+            if ready(&node) == wanted { Ok(node) } else { Err(format!("{node:#}")) }
+        })
+        .await
+    }
+
+    fn tasks(&self) -> usize {
+        String::from_utf8_lossy(&self.runtime.ctr(&["tasks", "list", "-q"]).stdout).lines().count()
     }
 
     fn events(&self, name: &str) -> String {
@@ -112,15 +127,11 @@ impl Lab {
 
     /// Waits until a container's log has all of these words.
     async fn logged(&self, name: &str, container: &str, attempt: u32, words: &[&str]) {
-        let begun = Instant::now();
-        loop {
+        wait(MINUTE, &format!("{name}: logged {words:?}"), || {
             let log = self.log(name, container, attempt);
-            if words.iter().all(|words| log.contains(words)) {
-                return;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(60), "{name} never logged {words:?}:\n{log}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            if words.iter().all(|words| log.contains(words)) { Ok(()) } else { Err(log) }
+        })
+        .await
     }
 
     fn log(&self, name: &str, container: &str, attempt: u32) -> String {
@@ -147,6 +158,27 @@ impl Drop for Lab {
             other => eprintln!("pods were left behind: {other:?}"),
         }
     }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Looks again and again until there is an answer, and says how long it took.
+async fn wait<T>(limit: Duration, what: &str, look: impl Fn() -> Result<T, String>) -> T {
+    let begun = Instant::now();
+    loop {
+        match look() {
+            Ok(answer) => {
+                println!("{what} after {} ms", begun.elapsed().as_millis());
+                return answer;
+            }
+            Err(instead) => assert!(begun.elapsed() < limit, "never: {what}\n{instead}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn if_so(holds: bool) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(String::new()) }
 }
 
 fn condition<'a>(pod: &'a Value, kind: &str) -> &'a str {
@@ -189,11 +221,8 @@ async fn pods_live_and_die() {
         lab.until(pod["metadata"]["name"].as_str().expect("name"), "gone", Value::is_null).await;
     }
     // traces are removed after the objects
-    let begun = Instant::now();
-    while !lab.runtime.ctr(&["containers", "list", "-q"]).stdout.is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "containers are left");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let list = || lab.runtime.ctr(&["containers", "list", "-q"]).stdout;
+    wait(MINUTE, "no container is left", || if_so(list().is_empty())).await;
     lab.stop().await;
     kubelet::stop_all_pods(&lab.config).await.expect("stops");
     // v1, and v2
@@ -204,35 +233,17 @@ async fn pods_live_and_die() {
 }
 
 async fn node_is_ready(lab: &Lab) {
-    let begun = Instant::now();
-    loop {
-        let node = lab.api.get("v1/nodes", "", "n1").unwrap_or(Value::Null);
-        if ready(&node) {
-            println!("node: ready after {} ms", begun.elapsed().as_millis());
-            assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
-            assert!(
-                node["status"]["nodeInfo"]["containerRuntimeVersion"]
-                    .as_str()
-                    .expect("text")
-                    .starts_with("containerd://")
-            );
-            assert!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().expect("port") > 0);
-            break;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{node:#}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let begun = Instant::now();
-    while lab.api.get("coordination.k8s.io/v1/leases", "kube-node-lease", "n1").is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no lease");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let node = lab.until_node_is(true).await;
+    assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "n1");
+    let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().expect("text");
+    assert!(version.starts_with("containerd://"));
+    assert!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().expect("port") > 0);
+    let lease = || lab.api.get("coordination.k8s.io/v1/leases", "kube-node-lease", "n1");
+    wait(MINUTE, "a lease", || if_so(lease().is_some())).await;
 }
 
 async fn runs_and_ends(lab: &Lab) {
-    lab.create("web", json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "hostAliases": [{"ip": "192.0.2.9", "hostnames": ["alias"]}],
-        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "echo hi $(NAME); cat /etc/hosts /etc/resolv.conf; trap 'exit 3' TERM; while true; do sleep 0.1; done"],
-        "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}]}));
+    lab.create_known("web");
     let pod = lab.until("web", "ready", ready).await;
     assert_eq!(pod["status"]["phase"], "Running");
     assert_eq!(pod["status"]["qosClass"], "BestEffort");
@@ -246,22 +257,16 @@ async fn runs_and_ends(lab: &Lab) {
     lab.until_within(Duration::from_secs(25), "web", "gone", Value::is_null).await;
     assert!(lab.events("web").contains("Normal Killing: Stopping container c"));
 
-    lab.create(
-        "job",
-        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "echo done"]}]}),
-    );
+    lab.create_known("job");
     let pod = lab.until("job", "succeeded", |pod| pod["status"]["phase"] == "Succeeded").await;
     assert_eq!(status(&pod, 0)["state"]["terminated"]["reason"], "Completed");
-    lab.create(
-        "fails",
-        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "exit 7"]}]}),
-    );
+    lab.create_known("fails");
     let pod = lab.until("fails", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(status(&pod, 0)["state"]["terminated"]["exitCode"], 7);
 }
 
 async fn crashes_and_backs_off(lab: &Lab) {
-    lab.create("crash", json!({"restartPolicy": "Always", "containers": [{"name": "c", "command": ["/bin/sh", "-c", "echo bye; exit 1"]}]}));
+    lab.create_known("crash");
     let waiting = |pod: &Value| status(pod, 0)["state"]["waiting"]["reason"] == "CrashLoopBackOff";
     let pod = lab.until("crash", "backs off", waiting).await;
     assert_eq!(status(&pod, 0)["restartCount"], 1);
@@ -278,33 +283,20 @@ async fn crashes_and_backs_off(lab: &Lab) {
 }
 
 async fn init_and_sidecar(lab: &Lab) {
-    lab.create("inits", json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 5,
-        "volumes": [{"name": "v", "emptyDir": {}}],
-        "initContainers": [
-            {"name": "first", "command": ["/bin/sh", "-c", "echo one > /v/f"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]},
-            {"name": "side", "restartPolicy": "Always", "command": ["/bin/sleep", "1000"]}],
-        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "cat /v/f; exec sleep 1000"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}));
+    lab.create_known("inits");
     let pod = lab.until("inits", "ready", ready).await;
     assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
     assert_eq!(pod["status"]["initContainerStatuses"][1]["started"], true);
     lab.logged("inits", "c", 0, &["stdout F one"]).await;
     lab.api.delete_pod("default", "inits", 5);
 
-    lab.create(
-        "batch",
-        json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 2,
-        "initContainers": [{"name": "side", "restartPolicy": "Always", "command": ["/bin/sleep", "1000"]}],
-        "containers": [{"name": "c", "command": ["/bin/true"]}]}),
-    );
+    lab.create_known("batch");
     lab.until("batch", "succeeded although a sidecar ran", |pod| pod["status"]["phase"] == "Succeeded").await;
     lab.until("inits", "gone", Value::is_null).await;
 }
 
 async fn probes(lab: &Lab) {
-    lab.create("probed", json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 1, "containers": [{"name": "c",
-        "command": ["/bin/sh", "-c", "sleep 1; touch /tmp/ready; exec sleep 1000"],
-        "readinessProbe": {"exec": {"command": ["/bin/test", "-e", "/tmp/ready"]}, "periodSeconds": 1, "timeoutSeconds": 2, "successThreshold": 1, "failureThreshold": 1},
-        "livenessProbe": {"exec": {"command": ["/bin/test", "!", "-e", "/tmp/ready"]}, "initialDelaySeconds": 4, "periodSeconds": 1, "timeoutSeconds": 2, "successThreshold": 1, "failureThreshold": 2}}]}));
+    lab.create_known("probed");
     let pod = lab.until("probed", "running", |pod| pod["status"]["phase"] == "Running").await;
     assert_eq!(condition(&pod, "Ready"), "False");
     lab.until("probed", "ready", ready).await;
@@ -319,17 +311,10 @@ async fn probes(lab: &Lab) {
 }
 
 async fn bad_images_and_configs(lab: &Lab) {
-    lab.create("noimage", json!({"containers": [{"name": "c", "image": "127.0.0.1:1/none:1"}]}));
-    lab.create("badname", json!({"containers": [{"name": "c", "image": "Bad Name"}]}));
-    lab.create(
-        "noconfig",
-        json!({"containers": [{"name": "c", "command": ["/bin/sleep", "1000"],
-        "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "later", "key": "a"}}}]}]}),
-    );
-    lab.create(
-        "nocommand",
-        json!({"restartPolicy": "Never", "containers": [{"name": "c", "command": ["/bin/nonesuch"]}]}),
-    );
+    lab.create_known("noimage");
+    lab.create_known("badname");
+    lab.create_known("noconfig");
+    lab.create_known("nocommand");
     let reason = |pod: &Value| status(pod, 0)["state"]["waiting"]["reason"].as_str().unwrap_or_default().to_string();
     lab.until("noimage", "ErrImagePull", |pod| reason(pod) == "ErrImagePull").await;
     lab.until("noimage", "ImagePullBackOff", |pod| reason(pod) == "ImagePullBackOff").await;
@@ -343,7 +328,7 @@ async fn bad_images_and_configs(lab: &Lab) {
     let pod = lab.until("nocommand", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     let ended = &status(&pod, 0)["state"]["terminated"];
     assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("StartError"), &json!(128)), "{ended:#}");
-    lab.create("nostart", json!({"containers": [{"name": "c", "command": ["/bin/nonesuch"]}]}));
+    lab.create_known("nostart");
     lab.until("nostart", "backs off", |pod| reason(pod) == "CrashLoopBackOff").await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let restarts = status(&lab.pod("nostart"), 0)["restartCount"].as_u64().expect("count");
@@ -368,41 +353,31 @@ async fn hooks_and_grace(lab: &Lab) {
     lab.api.delete_pod("default", "deaf", 1);
     lab.until_within(Duration::from_secs(20), "deaf", "gone", Value::is_null).await;
 
-    lab.create(
-        "forced",
-        json!({"terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}),
-    );
+    lab.create_known("forced");
     lab.until("forced", "ready", ready).await;
     lab.api.delete_pod("default", "forced", 0);
     assert!(lab.pod("forced").is_null());
 
-    lab.create("deadline", json!({"activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}));
+    lab.create_known("deadline");
     let pod = lab.until("deadline", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
 }
 
 async fn limits_and_messages(lab: &Lab) {
-    lab.create(
-        "limited",
-        json!({"restartPolicy": "Never", "containers": [{"name": "c",
-        "command": ["/bin/sh", "-c", "echo last words > /dev/termination-log; exit 4"],
-        "resources": {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"cpu": "200m", "memory": "32Mi"}}}]}),
-    );
+    lab.create_known("limited");
     let pod = lab.until("limited", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(status(&pod, 0)["state"]["terminated"]["message"], "last words\n");
     assert_eq!(pod["status"]["qosClass"], "Burstable");
-    lab.create("logged", json!({"restartPolicy": "Never", "containers": [{"name": "c", "terminationMessagePolicy": "FallbackToLogsOnError",
-        "command": ["/bin/sh", "-c", "echo from the log; exit 4"]}]}));
+    lab.create_known("logged");
     let pod = lab.until("logged", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(status(&pod, 0)["state"]["terminated"]["message"], "from the log\n");
-    lab.create("hungry", json!({"restartPolicy": "Never", "containers": [{"name": "c",
-        "command": ["/bin/sh", "-c", "a=x; while true; do a=$a$a; done"], "resources": {"limits": {"memory": "16Mi"}}}]}));
+    lab.create_known("hungry");
     let pod = lab.until("hungry", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(status(&pod, 0)["state"]["terminated"]["reason"], "OOMKilled", "{:#}", status(&pod, 0));
-    lab.create("toobig", json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "5000"}}}]}));
+    lab.create_known("toobig");
     let pod = lab.until("toobig", "refused", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(pod["status"]["reason"], "OutOfcpu");
-    lab.create("root", json!({"containers": [{"name": "c", "securityContext": {"runAsNonRoot": true}}]}));
+    lab.create_known("root");
     let pod = lab
         .until("root", "refused", |pod| status(pod, 0)["state"]["waiting"]["reason"] == "CreateContainerConfigError")
         .await;
@@ -414,46 +389,25 @@ async fn limits_and_messages(lab: &Lab) {
 }
 
 async fn survives_restarts(lab: &mut Lab) {
-    lab.create(
-        "steady",
-        json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}),
-    );
-    lab.create(
-        "doomed",
-        json!({"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "command": ["/bin/sleep", "1000"]}]}),
-    );
+    lab.create_known("steady");
+    lab.create_known("doomed");
     let before = lab.until("steady", "ready", ready).await;
     lab.until("doomed", "ready", ready).await;
     lab.stop().await;
-    let running = || String::from_utf8_lossy(&lab.runtime.ctr(&["tasks", "list", "-q"]).stdout).lines().count();
-    let tasks = running();
+    let tasks = lab.tasks();
     assert!(tasks >= 4, "pods go on without a kubelet, {tasks} tasks");
     lab.api.delete_pod("default", "doomed", 0);
     lab.start();
-    let begun = Instant::now();
-    while String::from_utf8_lossy(&lab.runtime.ctr(&["tasks", "list", "-q"]).stdout).lines().count() > tasks - 2 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the orphan was not ended");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    wait(MINUTE, "the orphan is ended", || if_so(lab.tasks() <= tasks - 2)).await;
     let after = lab.until("steady", "ready", ready).await;
     assert_eq!(status(&after, 0)["containerID"], status(&before, 0)["containerID"]);
     assert_eq!(status(&after, 0)["restartCount"], 0);
 
     // containerd dies; the node says so, and the pod is untouched when it comes back
     lab.runtime.kill();
-    let begun = Instant::now();
-    while ready(&lab.api.get("v1/nodes", "", "n1").expect("node")) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the node is still ready");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    println!("node: not ready after {} ms", begun.elapsed().as_millis());
+    lab.until_node_is(false).await;
     lab.runtime.spawn();
-    let begun = Instant::now();
-    while !ready(&lab.api.get("v1/nodes", "", "n1").expect("node")) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "the node is not ready again");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    println!("node: ready again after {} ms", begun.elapsed().as_millis());
+    lab.until_node_is(true).await;
     let after = lab.until("steady", "ready", ready).await;
     assert_eq!(status(&after, 0)["containerID"], status(&before, 0)["containerID"]);
 
@@ -487,18 +441,10 @@ async fn survives_restarts(lab: &mut Lab) {
 }
 
 async fn namespaces(lab: &Lab) {
-    lab.create(
-        "onhost",
-        json!({"hostNetwork": true, "terminationGracePeriodSeconds": 1,
-        "containers": [{"name": "c", "command": ["/bin/sh", "-c", "ls /sys/class/net; exec sleep 1000"]}]}),
-    );
+    lab.create_known("onhost");
     let pod = lab.until("onhost", "ready", ready).await;
     assert_eq!(pod["status"]["podIP"], "127.0.0.1");
-    lab.create("shared", json!({"shareProcessNamespace": true, "hostname": "named", "terminationGracePeriodSeconds": 1,
-        "securityContext": {"runAsUser": 1234, "runAsGroup": 5678, "fsGroup": 99, "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "81"}]},
-        "containers": [
-            {"name": "a", "command": ["/bin/sleep", "1000"], "securityContext": {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}},
-            {"name": "b", "command": ["/bin/sh", "-c", "sleep 1; id; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; ps; exec sleep 1000"]}]}));
+    lab.create_known("shared");
     let pod = lab.until("shared", "ready", ready).await;
     lab.logged("shared", "b", 0, &["uid=1234 gid=5678 groups=99", "stdout F named", "stdout F 81", "/bin/sleep 1000"])
         .await;
@@ -514,12 +460,12 @@ async fn namespaces(lab: &Lab) {
         })
         .await;
     assert_eq!(status(&after, 0)["containerID"], status(&pod, 0)["containerID"]);
-    lab.create("userns", json!({"hostUsers": false, "containers": [{"name": "c"}]}));
-    let begun = Instant::now();
-    while !lab.events("userns").contains("user namespaces") {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", lab.events("userns"));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    lab.create_known("userns");
+    wait(MINUTE, "an event of userns", || {
+        let events = lab.events("userns");
+        if events.contains("user namespaces") { Ok(()) } else { Err(events) }
+    })
+    .await;
 }
 
 async fn many(lab: &Lab) {

@@ -25,8 +25,10 @@ const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric charac
                           'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
                           '[-._a-zA-Z0-9]+')";
 
-fn max_len(max: usize) -> String {
-    format!("must be no more than {max} bytes")
+/// What is wrong: too many bytes, and each message whose condition holds.
+fn faults<const N: usize>(s: &str, max: usize, wrong: [(bool, &str); N]) -> Vec<String> {
+    let long = (s.len() > max).then(|| format!("must be no more than {max} bytes"));
+    long.into_iter().chain(wrong.iter().filter(|(is, _)| *is).map(|(_, message)| message.to_string())).collect()
 }
 
 fn is_lower_alnum(b: u8) -> bool {
@@ -48,15 +50,9 @@ fn is_label(s: &str) -> bool {
 
 /// Names of namespaces, containers, ports' services, ... : at most 63 bytes.
 pub fn dns1123_label(s: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if s.len() > 63 {
-        wrong.push(max_len(63));
-    }
-    if !is_label(s) {
-        // Compat: a value that would do as a subdomain gets a shorter hint (the API server's own wording).
-        if is_subdomain(s) { wrong.push("must not contain dots".into()) } else { wrong.push(LABEL.into()) }
-    }
-    wrong
+    // Compat: a value that would do as a subdomain gets a shorter hint (the API server's own wording).
+    let hint = if is_subdomain(s) { "must not contain dots" } else { LABEL };
+    faults(s, 63, [(!is_label(s), hint)])
 }
 
 fn is_subdomain(s: &str) -> bool {
@@ -65,26 +61,12 @@ fn is_subdomain(s: &str) -> bool {
 
 /// Names of most objects: at most 253 bytes.
 pub fn dns1123_subdomain(s: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if s.len() > 253 {
-        wrong.push(max_len(253));
-    }
-    if !is_subdomain(s) {
-        wrong.push(SUBDOMAIN.into());
-    }
-    wrong
+    faults(s, 253, [(!is_subdomain(s), SUBDOMAIN)])
 }
 
 /// Names of services: at most 63 bytes, beginning with a letter.
 pub fn dns1035_label(s: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if s.len() > 63 {
-        wrong.push(max_len(63));
-    }
-    if !(is_label(s) && s.as_bytes()[0].is_ascii_lowercase()) {
-        wrong.push(LABEL_1035.into());
-    }
-    wrong
+    faults(s, 63, [(!(is_label(s) && s.as_bytes()[0].is_ascii_lowercase()), LABEL_1035)])
 }
 
 /// Names that become part of a path (RBAC objects, ...): anything but `.`, `..`, `/` and `%`.
@@ -123,7 +105,7 @@ pub fn qualified_name(s: &str) -> Vec<String> {
     if name.is_empty() {
         wrong.push("name part must be non-empty".into());
     } else if name.len() > 63 {
-        wrong.push(format!("name part {}", max_len(63)));
+        wrong.push("name part must be no more than 63 bytes".into());
     }
     if !is_qualified(name) {
         wrong.push(QUALIFIED.into());
@@ -133,35 +115,20 @@ pub fn qualified_name(s: &str) -> Vec<String> {
 
 /// Values of labels: empty, or at most 63 bytes.
 pub fn label_value(s: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if s.len() > 63 {
-        wrong.push(max_len(63));
-    }
-    if !s.is_empty() && !is_qualified(s) {
-        wrong.push(LABEL_VALUE.into());
-    }
-    wrong
+    faults(s, 63, [(!s.is_empty() && !is_qualified(s), LABEL_VALUE)])
 }
 
 /// Names of ports: at most 15 bytes, with at least one letter. Source: RFC 6335, section 5.1.
 pub fn port_name(s: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if s.len() > 15 {
-        wrong.push("must be no more than 15 characters".to_string());
-    }
-    if !s.bytes().all(|b| is_lower_alnum(b) || b == b'-') || s.is_empty() {
-        wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
-    }
-    if !s.bytes().any(|b| b.is_ascii_lowercase()) {
-        wrong.push("must contain at least one letter (a-z)".into());
-    }
-    if s.contains("--") {
-        wrong.push("must not contain consecutive hyphens".into());
-    }
-    if s.starts_with('-') || s.ends_with('-') {
-        wrong.push("must not begin or end with a hyphen".into());
-    }
-    wrong
+    let plain = !s.is_empty() && s.bytes().all(|b| is_lower_alnum(b) || b == b'-');
+    let wrong = [
+        (s.len() > 15, "must be no more than 15 characters"),
+        (!plain, "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"),
+        (!s.bytes().any(|b| b.is_ascii_lowercase()), "must contain at least one letter (a-z)"),
+        (s.contains("--"), "must not contain consecutive hyphens"),
+        (s.starts_with('-') || s.ends_with('-'), "must not begin or end with a hyphen"),
+    ];
+    faults(s, usize::MAX, wrong)
 }
 
 pub fn port_number(n: i64) -> Vec<String> {
@@ -170,20 +137,14 @@ pub fn port_number(n: i64) -> Vec<String> {
 
 /// Keys of ConfigMaps and Secrets.
 pub fn config_map_key(s: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if s.len() > 253 {
-        wrong.push(max_len(253));
-    }
-    if s.is_empty() || !s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-        wrong.push(CONFIG_KEY.into());
-    } else if s == "." {
-        wrong.push("must not be '.'".into());
-    } else if s == ".." {
-        wrong.push("must not be '..'".into());
-    } else if s.starts_with("..") {
-        wrong.push("must not start with '..'".into());
-    }
-    wrong
+    let plain = !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    let wrong = [
+        (!plain, CONFIG_KEY),
+        (s == ".", "must not be '.'"),
+        (s == "..", "must not be '..'"),
+        (plain && s.starts_with("..") && s != "..", "must not start with '..'"),
+    ];
+    faults(s, 253, wrong)
 }
 
 /// Names of environment variables: any printable ASCII but `=`. Source: KEP-4369, on by default since v1.32.

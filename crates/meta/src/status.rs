@@ -7,79 +7,36 @@ use std::fmt;
 use crate::field;
 use crate::{GroupKind, GroupResource, Value, json};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    Unknown,
-    BadRequest,
-    Unauthorized,
-    Forbidden,
-    NotFound,
-    AlreadyExists,
-    Conflict,
-    Gone,
-    Expired,
-    Invalid,
-    MethodNotAllowed,
-    NotAcceptable,
-    RequestEntityTooLarge,
-    UnsupportedMediaType,
-    TooManyRequests,
-    ServerTimeout,
-    Timeout,
-    InternalError,
-    ServiceUnavailable,
-}
-
-impl Reason {
-    const ALL: [Reason; 18] = [
-        Reason::BadRequest,
-        Reason::Unauthorized,
-        Reason::Forbidden,
-        Reason::NotFound,
-        Reason::AlreadyExists,
-        Reason::Conflict,
-        Reason::Gone,
-        Reason::Expired,
-        Reason::Invalid,
-        Reason::MethodNotAllowed,
-        Reason::NotAcceptable,
-        Reason::RequestEntityTooLarge,
-        Reason::UnsupportedMediaType,
-        Reason::TooManyRequests,
-        Reason::ServerTimeout,
-        Reason::Timeout,
-        Reason::InternalError,
-        Reason::ServiceUnavailable,
-    ];
-
-    /// The reason of this word; `Unknown` for any other.
-    pub fn named(word: &str) -> Reason {
-        Reason::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Reason::Unknown)
-    }
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::Unknown => "",
-            Reason::BadRequest => "BadRequest",
-            Reason::Unauthorized => "Unauthorized",
-            Reason::Forbidden => "Forbidden",
-            Reason::NotFound => "NotFound",
-            Reason::AlreadyExists => "AlreadyExists",
-            Reason::Conflict => "Conflict",
-            Reason::Gone => "Gone",
-            Reason::Expired => "Expired",
-            Reason::Invalid => "Invalid",
-            Reason::MethodNotAllowed => "MethodNotAllowed",
-            Reason::NotAcceptable => "NotAcceptable",
-            Reason::RequestEntityTooLarge => "RequestEntityTooLarge",
-            Reason::UnsupportedMediaType => "UnsupportedMediaType",
-            Reason::TooManyRequests => "TooManyRequests",
-            Reason::ServerTimeout => "ServerTimeout",
-            Reason::Timeout => "Timeout",
-            Reason::InternalError => "InternalError",
-            Reason::ServiceUnavailable => "ServiceUnavailable",
+/// Writes the enum of the reasons, each of which is its own word on the wire.
+macro_rules! reasons {
+    ($($reason:ident)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Reason {
+            Unknown,
+            $($reason,)*
         }
-    }
+
+        impl Reason {
+            /// The reason of this word; `Unknown` for any other.
+            pub fn named(word: &str) -> Reason {
+                match word {
+                    $(stringify!($reason) => Reason::$reason,)*
+                    _ => Reason::Unknown,
+                }
+            }
+
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    Reason::Unknown => "",
+                    $(Reason::$reason => stringify!($reason),)*
+                }
+            }
+        }
+    };
+}
+reasons! {
+    BadRequest Unauthorized Forbidden NotFound AlreadyExists Conflict Gone Expired Invalid
+    MethodNotAllowed NotAcceptable RequestEntityTooLarge UnsupportedMediaType TooManyRequests ServerTimeout Timeout InternalError ServiceUnavailable
 }
 
 /// One thing that went wrong inside the request.

@@ -343,15 +343,16 @@ impl<'a> PortPlan<'a> {
 
 #[cfg(test)]
 mod tests {
-    use expect_test::{Expect, expect};
-
     use super::*;
 
-    fn slice(json: &str) -> Arc<EndpointSlice> {
-        Arc::new(serde_json::from_str(json).unwrap())
-    }
+    const TWO: &str = r#"{"metadata":{},"addressType":"IPv4","ports":[{"name":"http","port":8080,"protocol":"TCP"}],"endpoints":[
+        {"addresses":["10.42.0.5"],"nodeName":"here","conditions":{"ready":true}},
+        {"addresses":["10.42.1.6"],"nodeName":"there","conditions":{"ready":true}},
+        {"addresses":["10.42.1.7"],"nodeName":"there","conditions":{"ready":false}}]}"#;
+    const V6: &str = r#"{"metadata":{},"addressType":"IPv6","ports":[{"name":"","port":5353,"protocol":"UDP"}],"endpoints":[{"addresses":["fd42::5"]}]}"#;
 
-    fn check(service: &str, slices: &[&str], want: Expect) {
+    #[test]
+    fn services() {
         let context = Context {
             node_name: "here".to_owned(),
             pod_cidrs: vec!["10.42.0.0/16".parse().unwrap(), "fd42::/64".parse().unwrap()],
@@ -359,170 +360,17 @@ mod tests {
             v4: true,
             v6: true,
         };
-        let slices: Vec<_> = slices.iter().map(|s| slice(s)).collect();
-        let fragment = plan(&context, &serde_json::from_str(service).unwrap(), &slices);
-        want.assert_eq(&fragment.rules.to_string());
-    }
-
-    const TWO: &str = r#"{"metadata":{},"addressType":"IPv4","ports":[{"name":"http","port":8080,"protocol":"TCP"}],"endpoints":[
-        {"addresses":["10.42.0.5"],"nodeName":"here","conditions":{"ready":true}},
-        {"addresses":["10.42.1.6"],"nodeName":"there","conditions":{"ready":true}},
-        {"addresses":["10.42.1.7"],"nodeName":"there","conditions":{"ready":false}}]}"#;
-
-    #[test]
-    fn cluster_ip() {
-        let service = r#"{"metadata":{"namespace":"d","name":"web"},"spec":{"clusterIP":"10.96.0.9","clusterIPs":["10.96.0.9"],"ports":[{"name":"http","port":80}]}}"#;
-        check(
-            service,
-            &[TWO],
-            expect![[r#"
-            cluster_ips4: 10.96.0.9
-            services4: 10.96.0.9 . tcp . 80 : goto svc-ef95161d26c76aff-d/web/tcp/http
-            chain ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080
-                ip saddr 10.42.0.5 jump mark_masquerade
-                meta l4proto tcp dnat ip to 10.42.0.5:8080
-            chain ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080
-                ip saddr 10.42.1.6 jump mark_masquerade
-                meta l4proto tcp dnat ip to 10.42.1.6:8080
-            chain svc-ef95161d26c76aff-d/web/tcp/http
-                ip daddr 10.96.0.9 ip saddr != { 10.42.0.0/16 } jump mark_masquerade
-                numgen random mod 2 vmap { 0 : goto ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080, 1 : goto ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080 }
-        "#]],
-        );
-        check(
-            service,
-            &[],
-            expect![[r#"
-            cluster_ips4: 10.96.0.9
-            refused4: 10.96.0.9 . tcp . 80 : goto refuse
-        "#]],
-        );
-    }
-
-    #[test]
-    fn node_port_with_affinity() {
-        let service = r#"{"metadata":{"namespace":"d","name":"web"},"spec":{"type":"NodePort","clusterIP":"10.96.0.9","sessionAffinity":"ClientIP",
-            "sessionAffinityConfig":{"clientIP":{"timeoutSeconds":60}},"ports":[{"name":"http","port":80,"nodePort":30080}]}}"#;
-        check(
-            service,
-            &[TWO],
-            expect![[r#"
-            cluster_ips4: 10.96.0.9
-            services4: 10.96.0.9 . tcp . 80 : goto svc-ef95161d26c76aff-d/web/tcp/http
-            nodeports4: tcp . 30080 : goto ext-ef95161d26c76aff-d/web/tcp/http
-            set aff-8ea921766770a984: type ipv4_addr; flags dynamic,timeout; timeout 60s;
-            set aff-eb83a3a314a9a24e: type ipv4_addr; flags dynamic,timeout; timeout 60s;
-            chain ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080
-                ip saddr 10.42.0.5 jump mark_masquerade
-                update @aff-8ea921766770a984 { ip saddr }
-                meta l4proto tcp dnat ip to 10.42.0.5:8080
-            chain ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080
-                ip saddr 10.42.1.6 jump mark_masquerade
-                update @aff-eb83a3a314a9a24e { ip saddr }
-                meta l4proto tcp dnat ip to 10.42.1.6:8080
-            chain ext-ef95161d26c76aff-d/web/tcp/http
-                jump mark_masquerade
-                goto svc-ef95161d26c76aff-d/web/tcp/http
-            chain svc-ef95161d26c76aff-d/web/tcp/http
-                ip daddr 10.96.0.9 ip saddr != { 10.42.0.0/16 } jump mark_masquerade
-                ip saddr @aff-8ea921766770a984 goto ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080
-                ip saddr @aff-eb83a3a314a9a24e goto ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080
-                numgen random mod 2 vmap { 0 : goto ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080, 1 : goto ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080 }
-        "#]],
-        );
-    }
-
-    #[test]
-    fn local_policies() {
-        let service = r#"{"metadata":{"namespace":"d","name":"web"},"spec":{"type":"LoadBalancer","clusterIP":"10.96.0.9","externalIPs":["192.0.2.1"],
-            "internalTrafficPolicy":"Local","externalTrafficPolicy":"Local","loadBalancerSourceRanges":["198.51.100.0/24"],"ports":[{"name":"http","port":80,"nodePort":30080}]},
-            "status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.7"}]}}}"#;
-        check(
-            service,
-            &[TWO],
-            expect![[r#"
-            cluster_ips4: 10.96.0.9
-            services4: 10.96.0.9 . tcp . 80 : goto svl-ef95161d26c76aff-d/web/tcp/http
-            services4: 192.0.2.1 . tcp . 80 : goto ext-ef95161d26c76aff-d/web/tcp/http
-            services4: 203.0.113.7 . tcp . 80 : goto fw-ef95161d26c76aff-d/web/tcp/http
-            nodeports4: tcp . 30080 : goto ext-ef95161d26c76aff-d/web/tcp/http
-            chain ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080
-                ip saddr 10.42.0.5 jump mark_masquerade
-                meta l4proto tcp dnat ip to 10.42.0.5:8080
-            chain ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080
-                ip saddr 10.42.1.6 jump mark_masquerade
-                meta l4proto tcp dnat ip to 10.42.1.6:8080
-            chain ext-ef95161d26c76aff-d/web/tcp/http
-                ip saddr { 10.42.0.0/16 } goto svc-ef95161d26c76aff-d/web/tcp/http
-                fib saddr type local jump mark_masquerade
-                fib saddr type local goto svc-ef95161d26c76aff-d/web/tcp/http
-                goto svl-ef95161d26c76aff-d/web/tcp/http
-            chain fw-ef95161d26c76aff-d/web/tcp/http
-                ip saddr { 198.51.100.0/24 } goto ext-ef95161d26c76aff-d/web/tcp/http
-                ip saddr { 203.0.113.7 } goto ext-ef95161d26c76aff-d/web/tcp/http
-                drop
-            chain svc-ef95161d26c76aff-d/web/tcp/http
-                ip daddr 10.96.0.9 ip saddr != { 10.42.0.0/16 } jump mark_masquerade
-                numgen random mod 2 vmap { 0 : goto ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080, 1 : goto ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080 }
-            chain svl-ef95161d26c76aff-d/web/tcp/http
-                ip daddr 10.96.0.9 ip saddr != { 10.42.0.0/16 } jump mark_masquerade
-                goto ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080
-        "#]],
-        );
-        let elsewhere = TWO.replace("\"here\"", "\"there\"");
-        check(
-            service,
-            &[&elsewhere],
-            expect![[r#"
-            cluster_ips4: 10.96.0.9
-            services4: 192.0.2.1 . tcp . 80 : goto ext-ef95161d26c76aff-d/web/tcp/http
-            services4: 203.0.113.7 . tcp . 80 : goto fw-ef95161d26c76aff-d/web/tcp/http
-            nodeports4: tcp . 30080 : goto ext-ef95161d26c76aff-d/web/tcp/http
-            refused4: 10.96.0.9 . tcp . 80 : drop
-            refused4: 192.0.2.1 . tcp . 80 : drop
-            refused4: 203.0.113.7 . tcp . 80 : drop
-            refused_ports4: tcp . 30080 : drop
-            chain ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080
-                ip saddr 10.42.0.5 jump mark_masquerade
-                meta l4proto tcp dnat ip to 10.42.0.5:8080
-            chain ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080
-                ip saddr 10.42.1.6 jump mark_masquerade
-                meta l4proto tcp dnat ip to 10.42.1.6:8080
-            chain ext-ef95161d26c76aff-d/web/tcp/http
-                ip saddr { 10.42.0.0/16 } goto svc-ef95161d26c76aff-d/web/tcp/http
-                fib saddr type local jump mark_masquerade
-                fib saddr type local goto svc-ef95161d26c76aff-d/web/tcp/http
-            chain fw-ef95161d26c76aff-d/web/tcp/http
-                ip saddr { 198.51.100.0/24 } goto ext-ef95161d26c76aff-d/web/tcp/http
-                ip saddr { 203.0.113.7 } goto ext-ef95161d26c76aff-d/web/tcp/http
-                drop
-            chain svc-ef95161d26c76aff-d/web/tcp/http
-                ip daddr 10.96.0.9 ip saddr != { 10.42.0.0/16 } jump mark_masquerade
-                numgen random mod 2 vmap { 0 : goto ep-8ea921766770a984-d/web/tcp/http__10.42.0.5/8080, 1 : goto ep-eb83a3a314a9a24e-d/web/tcp/http__10.42.1.6/8080 }
-        "#]],
-        );
-    }
-
-    #[test]
-    fn both_families_and_udp() {
-        let service = r#"{"metadata":{"namespace":"d","name":"dns"},"spec":{"clusterIP":"10.96.0.10","clusterIPs":["10.96.0.10","fd96::a"],"ports":[{"port":53,"protocol":"UDP"}]}}"#;
-        let v6 = r#"{"metadata":{},"addressType":"IPv6","ports":[{"name":"","port":5353,"protocol":"UDP"}],"endpoints":[{"addresses":["fd42::5"]}]}"#;
-        check(
-            service,
-            &[v6],
-            expect![[r#"
-            cluster_ips4: 10.96.0.10
-            cluster_ips6: fd96::a
-            services6: fd96::a . udp . 53 : goto svc-b81fe4b4d8166fbd-d/dns/udp/53/6
-            refused4: 10.96.0.10 . udp . 53 : goto refuse
-            chain ep-f2aed4448ef35dc3-d/dns/udp/53/6__fd42..5/5353
-                ip6 saddr fd42::5 jump mark_masquerade
-                meta l4proto udp dnat ip6 to [fd42::5]:5353
-            chain svc-b81fe4b4d8166fbd-d/dns/udp/53/6
-                ip6 daddr fd96::a ip6 saddr != { fd42::/64 } jump mark_masquerade
-                goto ep-f2aed4448ef35dc3-d/dns/udp/53/6__fd42..5/5353
-        "#]],
-        );
+        golden::check!("fragment/services.txt", |case| {
+            let (service, slices) = case.rsplit_once(' ').unwrap();
+            let slices = match slices {
+                "two" => vec![TWO.to_owned()],
+                "elsewhere" => vec![TWO.replace("\"here\"", "\"there\"")],
+                "v6" => vec![V6.to_owned()],
+                _ => vec![],
+            };
+            let slices: Vec<_> = slices.iter().map(|s| Arc::new(serde_json::from_str(s).unwrap())).collect();
+            plan(&context, &serde_json::from_str(service).unwrap(), &slices).rules.to_string()
+        });
     }
 
     #[test]

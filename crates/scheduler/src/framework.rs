@@ -235,6 +235,20 @@ pub trait Plugin: Send + Sync {
     }
 }
 
+/// A plugin's name and the points it is called at, within its `impl Plugin`.
+macro_rules! plugin {
+    ($name:literal: $($point:ident),*) => {
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn points(&self) -> &'static [$crate::framework::Point] {
+            &[$($crate::framework::Point::$point),*]
+        }
+    };
+}
+pub(crate) use plugin;
+
 /// Which of a profile's plugins refused; bit = position in the profile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PluginSet(u64);

@@ -62,36 +62,25 @@ impl Resources {
     }
 
     pub fn add(&mut self, other: &Self) {
-        self.cpu_milli += other.cpu_milli;
-        self.memory_bytes += other.memory_bytes;
-        self.ephemeral_bytes += other.ephemeral_bytes;
-        self.pods += other.pods;
-        for (name, value) in &other.scalars {
-            let now = self.scalar(name);
-            self.set(name, now + value);
-        }
+        self.each(other, |own, other| own + other);
     }
 
     pub fn sub(&mut self, other: &Self) {
-        self.cpu_milli -= other.cpu_milli;
-        self.memory_bytes -= other.memory_bytes;
-        self.ephemeral_bytes -= other.ephemeral_bytes;
-        self.pods -= other.pods;
-        for (name, value) in &other.scalars {
-            let now = self.scalar(name);
-            self.set(name, now - value);
-        }
+        self.each(other, |own, other| own - other);
     }
 
     /// Each resource becomes the larger of the two.
     pub fn max(&mut self, other: &Self) {
-        self.cpu_milli = self.cpu_milli.max(other.cpu_milli);
-        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
-        self.ephemeral_bytes = self.ephemeral_bytes.max(other.ephemeral_bytes);
-        self.pods = self.pods.max(other.pods);
+        self.each(other, i64::max);
+    }
+
+    fn each(&mut self, other: &Self, join: impl Fn(i64, i64) -> i64) {
+        self.cpu_milli = join(self.cpu_milli, other.cpu_milli);
+        self.memory_bytes = join(self.memory_bytes, other.memory_bytes);
+        self.ephemeral_bytes = join(self.ephemeral_bytes, other.ephemeral_bytes);
+        self.pods = join(self.pods, other.pods);
         for (name, value) in &other.scalars {
-            let now = self.scalar(name);
-            self.set(name, now.max(*value));
+            self.set(name, join(self.scalar(name), *value));
         }
     }
 
@@ -198,48 +187,11 @@ mod tests {
 
     #[test]
     fn requests_of_containers_init_containers_and_overhead() {
-        let cases = [
-            (
-                "sum of containers",
-                r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"100m","memory":"1Gi"}}},
-                {"name":"b","resources":{"requests":{"cpu":"1","example.com/gpu":"2"}}}]}"#,
-                (1100, 1 << 30, 2),
-            ),
-            (
-                "an init container peaks above",
-                r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"100m"}}}],
-                "initContainers":[{"name":"i","resources":{"requests":{"cpu":"2"}}}]}"#,
-                (2000, 0, 0),
-            ),
-            (
-                "a sidecar adds to later init containers and to the sum",
-                r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}}],
-                "initContainers":[{"name":"s","restartPolicy":"Always","resources":{"requests":{"cpu":"500m"}}},
-                {"name":"i","resources":{"requests":{"cpu":"900m"}}}]}"#,
-                (1500, 0, 0),
-            ),
-            (
-                "init before the sidecar does not see it",
-                r#"{"containers":[{"name":"a"}],
-                "initContainers":[{"name":"i","resources":{"requests":{"cpu":"900m"}}},
-                {"name":"s","restartPolicy":"Always","resources":{"requests":{"cpu":"500m"}}}]}"#,
-                (900, 0, 0),
-            ),
-            (
-                "overhead on top",
-                r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}}],"overhead":{"cpu":"250m","memory":"64Mi"}}"#,
-                (1250, 64 << 20, 0),
-            ),
-            (
-                "pod level wins",
-                r#"{"containers":[{"name":"a","resources":{"requests":{"cpu":"1","memory":"1Mi"}}}],"resources":{"requests":{"cpu":"3"}}}"#,
-                (3000, 1 << 20, 0),
-            ),
-        ];
-        for (name, spec, want) in cases {
+        golden::check!("tests/requests.txt", |case| {
+            let (_, spec) = case.split_once(": ").expect("a name");
             let got = pod_requests(&pod(&format!(r#"{{"metadata":{{"name":"p"}},"spec":{spec}}}"#)));
-            assert_eq!((got.cpu_milli, got.memory_bytes, got.scalar("example.com/gpu")), want, "{name}");
-        }
+            format!("{} {} {}", got.cpu_milli, got.memory_bytes, got.scalar("example.com/gpu"))
+        });
     }
 
     #[test]

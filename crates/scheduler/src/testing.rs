@@ -54,6 +54,12 @@ pub fn add_pod(cache: &mut Cache, node: &str, json: &str) {
     cache.add_pod(Arc::new(info));
 }
 
+/// A pod labelled `app: a` on a node.
+pub fn add_app_pod(cache: &mut Cache, node: &str, uid: &str, namespace: &str) {
+    let metadata = format!(r#"{{"uid":"{uid}","namespace":"{namespace}","labels":{{"app":"a"}}}}"#);
+    add_pod(cache, node, &format!(r#"{{"metadata":{metadata},"spec":{{"containers":[]}}}}"#));
+}
+
 pub fn scheduler() -> Scheduler {
     Scheduler::new(vec![Profile::new("default-scheduler", crate::plugins::defaults())], 0, Backoff::default())
 }

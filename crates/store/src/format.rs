@@ -320,68 +320,7 @@ mod tests {
         assert!(!header.matches(43, header_bytes, payload));
         assert_eq!(FrameHeader::decode(header_bytes, 33), None);
         let read: Vec<_> = records(payload).map(Result::unwrap).collect();
-        expect_test::expect![[r#"
-            [
-                Put(
-                    PutRecord {
-                        mod_revision: 7,
-                        create_revision: 5,
-                        version: 2,
-                        lease: -3,
-                        key: [
-                            47,
-                            97,
-                        ],
-                        value: [
-                            104,
-                            101,
-                            108,
-                            108,
-                            111,
-                        ],
-                        value_at: 43,
-                    },
-                ),
-                Delete {
-                    mod_revision: 8,
-                    key: [
-                        47,
-                        98,
-                    ],
-                },
-                LeaseGrant {
-                    id: 9,
-                    ttl_s: 30,
-                },
-                LeaseRevoke {
-                    id: 9,
-                },
-                Compact {
-                    revision: 6,
-                },
-                Move(
-                    PutRecord {
-                        mod_revision: 7,
-                        create_revision: 5,
-                        version: 2,
-                        lease: -3,
-                        key: [
-                            47,
-                            97,
-                        ],
-                        value: [
-                            104,
-                            101,
-                            108,
-                            108,
-                            111,
-                        ],
-                        value_at: 141,
-                    },
-                ),
-            ]
-        "#]]
-        .assert_debug_eq(&read);
+        expect_test::expect_file!["tests/records.txt"].assert_debug_eq(&read);
     }
 
     #[test]

@@ -1,58 +1,34 @@
 //! CertificateSigningRequest.
 
-use meta::Value;
-use meta::field::Errors;
-use meta::time;
-
-use super::columns::{AGE, Column, NAME, age, name, text};
-use super::rules::{Check, check};
-use super::{Kind, restore};
+use super::prelude::*;
+use super::restore;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         AGE,
-        Column::text("SignerName", "Who is asked to sign."),
-        Column::text("Requestor", "Who asks."),
-        Column::text("RequestedDuration", "How long the certificate shall last."),
-        Column::text("Condition", "What became of the request."),
+        Column::text("SignerName", "Who is asked to sign.").at("spec.signerName"),
+        Column::text("Requestor", "Who asks.").at("spec.username"),
+        Column::text("RequestedDuration", "How long the certificate shall last.")
+            .by(|c| c.int_at(&["spec", "expirationSeconds"]).map_or("<none>".into(), meta::time::human_seconds).into()),
+        Column::text("Condition", "What became of the request.").by(condition),
     ],
-    row: |c, now| {
-        let duration = c.int_at(&["spec", "expirationSeconds"]);
-        let duration = duration.map_or("<none>".into(), time::human_seconds);
-        vec![
-            name(c),
-            age(c, now),
-            text(c, &["spec", "signerName"]).into(),
-            text(c, &["spec", "username"]).into(),
-            duration.into(),
-            condition(c).into(),
-        ]
-    },
     prepare_create: |c| c.set(&["status"], Value::object()),
     prepare_update: |new, old| {
         restore(new, old, "status");
         restore(new, old, "spec");
     },
-    validate_create: |c| {
-        let mut errors = Errors::new();
-        check(
-            c,
-            &[
-                ("spec.request", Check::Required("")),
-                ("spec.usages", Check::Required("usages is required")),
-                ("spec.signerName", Check::Required("")),
-            ],
-            &mut errors,
-        );
-        errors
-    },
+    rules: &[
+        ("spec.request", Required("")),
+        ("spec.usages", Required("usages is required")),
+        ("spec.signerName", Required("")),
+    ],
     selectable: |c| vec![("spec.signerName", text(c, &["spec", "signerName"]).to_string())],
     selectable_names: &["spec.signerName"],
     ..Kind::PLAIN
 };
 
-fn condition(c: &Value) -> String {
+fn condition(c: &Value) -> Cell {
     let mut shown: Vec<&str> = Vec::new();
     for ty in ["Approved", "Denied", "Failed"] {
         if c.array_at(&["status", "conditions"]).iter().any(|x| text(x, &["type"]) == ty) {
@@ -65,5 +41,5 @@ fn condition(c: &Value) -> String {
     if !c["status"]["certificate"].is_empty() {
         shown.push("Issued");
     }
-    shown.join(",")
+    shown.join(",").into()
 }

@@ -6,7 +6,7 @@ use meta::time::{self, Timestamp};
 use meta::{Value, json};
 
 /// One column of a kind's table.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct Column {
     pub name: &'static str,
     /// `string`, `integer`, `date`, ...
@@ -16,22 +16,82 @@ pub struct Column {
     pub description: &'static str,
     /// 0: always shown; 1: only in wide output.
     pub priority: i32,
+    show: Show,
 }
 
 /// A cell: text, number or bool.
 pub type Cell = Value;
 
+/// What stands in a column's cells. Paths are dotted.
+#[derive(Clone, Copy)]
+enum Show {
+    /// Nothing by itself: the kind has a function for the whole row.
+    Row,
+    /// What is at the path: a text, a number or a bool, as the column's type says; empty, 0 or false when absent.
+    At(&'static str),
+    /// The text or number at the path, as text; the second when it is absent or empty.
+    Or(&'static str, &'static str),
+    /// How many items the list at the path has.
+    Count(&'static str),
+    By(fn(&Value) -> Cell),
+    ByTime(fn(&Value, Timestamp) -> Cell),
+}
+
 impl Column {
+    const fn new(name: &'static str, ty: &'static str, description: &'static str) -> Self {
+        Column { name, ty, format: "", description, priority: 0, show: Show::Row }
+    }
+
     pub const fn text(name: &'static str, description: &'static str) -> Self {
-        Column { name, ty: "string", format: "", description, priority: 0 }
+        Column::new(name, "string", description)
     }
 
     pub const fn number(name: &'static str, description: &'static str) -> Self {
-        Column { name, ty: "integer", format: "", description, priority: 0 }
+        Column::new(name, "integer", description)
     }
 
     pub const fn flag(name: &'static str, description: &'static str) -> Self {
-        Column { name, ty: "boolean", format: "", description, priority: 0 }
+        Column::new(name, "boolean", description)
+    }
+
+    /// Shows what is at this dotted path.
+    pub const fn at(self, path: &'static str) -> Self {
+        Column { show: Show::At(path), ..self }
+    }
+
+    /// Shows the text or number at this dotted path, and something else when there is none.
+    pub const fn or(self, path: &'static str, otherwise: &'static str) -> Self {
+        Column { show: Show::Or(path, otherwise), ..self }
+    }
+
+    /// Shows how long the list at this dotted path is.
+    pub const fn count(self, path: &'static str) -> Self {
+        Column { show: Show::Count(path), ..self }
+    }
+
+    /// Shows what the function says.
+    pub const fn by(self, cell: fn(&Value) -> Cell) -> Self {
+        Column { show: Show::By(cell), ..self }
+    }
+
+    /// The cell of an object.
+    pub fn cell(&self, object: &Value, now: Timestamp) -> Cell {
+        let find = |path| super::rules::at(object, path);
+        match self.show {
+            Show::Row => Value::Null,
+            Show::At(path) => match (self.ty, find(path)) {
+                ("integer", found) => found.as_i64().unwrap_or(0).into(),
+                ("boolean", found) => found.as_bool().unwrap_or(false).into(),
+                (_, found) => found.as_str().unwrap_or_default().into(),
+            },
+            Show::Or(path, otherwise) => match find(path) {
+                Value::Int(n) => n.to_string().into(),
+                found => found.as_str().filter(|t| !t.is_empty()).unwrap_or(otherwise).into(),
+            },
+            Show::Count(path) => find(path).as_array().map_or(0, |a| a.len()).into(),
+            Show::By(cell) => cell(object),
+            Show::ByTime(cell) => cell(object, now),
+        }
     }
 
     /// The same column, shown in wide output only.
@@ -54,30 +114,29 @@ pub const NAME: Column = Column {
                   intended for creation idempotence and configuration definition. Cannot be updated. More info: \
                   https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names",
     priority: 0,
+    show: Show::By(name),
 };
 
-pub const AGE: Column = Column::text(
-    "Age",
-    "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed \
-     to be set in happens-before order across separate operations. Clients may not set this value. It is represented in \
-     RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: \
-     https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
-);
+pub const AGE: Column = Column {
+    name: "Age",
+    ty: "string",
+    format: "",
+    description: "CreationTimestamp is a timestamp representing the server time when this object was created. It is \
+                  not guaranteed to be set in happens-before order across separate operations. Clients may not set \
+                  this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. \
+                  Null for lists. More info: \
+                  https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+    priority: 0,
+    show: Show::ByTime(age),
+};
 
-pub const CREATED_AT: Column = Column { name: "Created At", ty: "date", ..AGE };
+/// For kinds that upstream has no columns for: the date itself.
+pub const CREATED_AT: Column =
+    Column { name: "Created At", ty: "date", show: Show::By(|o| o["metadata"]["creationTimestamp"].clone()), ..AGE };
 
 /// Kinds without columns of their own.
 pub const NAME_AND_CREATED_AT: &[Column] = &[NAME, CREATED_AT];
 pub const NAME_AND_AGE: &[Column] = &[NAME, AGE];
-
-pub fn name_and_age(object: &Value, now: Timestamp) -> Vec<Cell> {
-    vec![name(object), age(object, now)]
-}
-
-/// For kinds that upstream has no columns for: the date itself.
-pub fn name_and_created_at(object: &Value, _: Timestamp) -> Vec<Cell> {
-    vec![name(object), object["metadata"]["creationTimestamp"].clone()]
-}
 
 pub fn name(object: &Value) -> Cell {
     object["metadata"]["name"].clone()
@@ -125,6 +184,12 @@ pub fn text_or(object: &Value, path: &[&str], otherwise: &str) -> Cell {
 
 pub fn int(object: &Value, path: &[&str]) -> i64 {
     object.int_at(path).unwrap_or(0)
+}
+
+/// The texts of a list joined by commas, `otherwise` where there are none.
+pub fn joined(list: &Value, otherwise: &str) -> Cell {
+    let texts: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if texts.is_empty() { otherwise.into() } else { texts.join(",").into() }
 }
 
 /// `k1=v1,k2=v2`, or `<none>`.

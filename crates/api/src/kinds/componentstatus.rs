@@ -1,7 +1,6 @@
 //! ComponentStatus.
 
-use super::Kind;
-use super::columns::{Column, NAME, name, text};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -10,7 +9,7 @@ pub static KIND: Kind = Kind {
         Column::text("Message", "What the component says about itself."),
         Column::text("Error", "Why it could not be asked."),
     ],
-    row: |c, _| {
+    row: Some(|c, _| {
         let healthy = c.array_at(&["conditions"]).iter().find(|c| text(c, &["type"]) == "Healthy");
         let (status, message, error) = match healthy {
             Some(c) if text(c, &["status"]) == "True" => ("Healthy", text(c, &["message"]), text(c, &["error"])),
@@ -18,6 +17,6 @@ pub static KIND: Kind = Kind {
             None => ("Unknown", "", ""),
         };
         vec![name(c), status.into(), message.into(), error.into()]
-    },
+    }),
     ..Kind::PLAIN
 };

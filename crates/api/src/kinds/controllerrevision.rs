@@ -1,39 +1,24 @@
 //! ControllerRevision.
 
-use meta::field::Errors;
-
-use super::columns::{AGE, Column, NAME, age, int, name, text};
-use super::rules::{Check, check, check_immutable};
-use super::Kind;
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Controller", "Controller of the object"),
-        Column::text("Revision", "Revision indicates the revision of the state represented by Data."),
+        Column::text("Controller", "Controller of the object").by(owner),
+        Column::number("Revision", "Revision indicates the revision of the state represented by Data.").at("revision"),
         AGE,
     ],
-    row: |r, now| {
-        let owners = r.array_at(&["metadata", "ownerReferences"]);
-        let owner = owners.iter().find(|o| o.bool_at(&["controller"]) == Some(true)).map_or("<none>".into(), |o| {
-            let kind = text(o, &["kind"]).to_lowercase();
-            match text(o, &["apiVersion"]).split_once('/') {
-                Some((group, _)) => format!("{kind}.{group}/{}", text(o, &["name"])),
-                None => format!("{kind}/{}", text(o, &["name"])),
-            }
-        });
-        vec![name(r), owner.into(), int(r, &["revision"]).into(), age(r, now)]
-    },
-    validate_create: |r| {
-        let mut errors = Errors::new();
-        check(r, &[("data", Check::Required("data is mandatory")), ("revision", Check::NonNegative)], &mut errors);
-        errors
-    },
-    validate_update: |new, old| {
-        let mut errors = Errors::new();
-        check_immutable(new, old, &[("data", Check::Immutable)], &mut errors);
-        check(new, &[("revision", Check::NonNegative)], &mut errors);
-        errors
-    },
+    rules: &[("data", Required("data is mandatory")), ("data", Immutable), ("revision", NonNegative)],
     ..Kind::PLAIN
 };
+
+fn owner(r: &Value) -> Cell {
+    let mut owners = r.array_at(&["metadata", "ownerReferences"]).iter();
+    let Some(o) = owners.find(|o| o.bool_at(&["controller"]) == Some(true)) else { return "<none>".into() };
+    let (kind, name) = (text(o, &["kind"]).to_lowercase(), text(o, &["name"]));
+    match text(o, &["apiVersion"]).split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}/{name}").into(),
+        None => format!("{kind}/{name}").into(),
+    }
+}

@@ -21,7 +21,7 @@ pub static KIND: Kind = Kind {
         workload::IMAGES,
         workload::SELECTOR,
     ],
-    row,
+    row: Some(row),
     defaults,
     prepare_create: |c| {
         c.set(&["status"], Value::object());

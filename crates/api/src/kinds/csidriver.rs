@@ -1,38 +1,24 @@
 //! CSIDriver.
 
-use meta::Value;
-
-use super::columns::{AGE, Column, NAME, age, name, text};
-use super::rules::{Check, check_immutable};
-use super::{Kind, fill};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::flag("AttachRequired", "Whether volumes are attached before they are mounted."),
-        Column::flag("PodInfoOnMount", "Whether the driver is told about the pod."),
-        Column::flag("StorageCapacity", "Whether the driver says how much is left."),
-        Column::text("TokenRequests", "Audiences of the tokens that the driver gets."),
-        Column::flag("RequiresRepublish", "Whether the driver is asked again and again."),
-        Column::text("Modes", "How long the volumes live."),
+        Column::flag("AttachRequired", "Whether volumes are attached before they are mounted.")
+            .at("spec.attachRequired"),
+        Column::flag("PodInfoOnMount", "Whether the driver is told about the pod.").at("spec.podInfoOnMount"),
+        Column::flag("StorageCapacity", "Whether the driver says how much is left.").at("spec.storageCapacity"),
+        Column::text("TokenRequests", "Audiences of the tokens that the driver gets.").by(|d| {
+            let requests = d.array_at(&["spec", "tokenRequests"]).iter();
+            joined(&requests.map(|r| text(r, &["audience"])).collect::<Vec<_>>().into(), "<unset>")
+        }),
+        Column::flag("RequiresRepublish", "Whether the driver is asked again and again.")
+            .at("spec.requiresRepublish"),
+        Column::text("Modes", "How long the volumes live.")
+            .by(|d| joined(&d["spec"]["volumeLifecycleModes"], "<none>")),
         AGE,
     ],
-    row: |d, now| {
-        let flag = |field: &str| d.bool_at(&["spec", field]).unwrap_or(false).into();
-        let requests = d.array_at(&["spec", "tokenRequests"]).iter();
-        let audiences: Vec<&str> = requests.map(|r| text(r, &["audience"])).collect();
-        let modes: Vec<&str> = d.array_at(&["spec", "volumeLifecycleModes"]).iter().filter_map(Value::as_str).collect();
-        vec![
-            name(d),
-            flag("attachRequired"),
-            flag("podInfoOnMount"),
-            flag("storageCapacity"),
-            if audiences.is_empty() { "<unset>".into() } else { audiences.join(",").into() },
-            flag("requiresRepublish"),
-            if modes.is_empty() { "<none>".into() } else { modes.join(",").into() },
-            age(d, now),
-        ]
-    },
     defaults: |d| {
         let spec = d.slot(&["spec"]);
         spec.set_default(&["attachRequired"], true);
@@ -44,12 +30,7 @@ pub static KIND: Kind = Kind {
             spec.set(&["volumeLifecycleModes"], vec!["Persistent"]);
         }
     },
-    validate_update: |new, old| {
-        let mut errors = Vec::new();
-        let rules = [("spec.attachRequired", Check::Immutable), ("spec.volumeLifecycleModes", Check::Immutable)];
-        check_immutable(new, old, &rules, &mut errors);
-        errors
-    },
+    rules: &[("spec.attachRequired", Immutable), ("spec.volumeLifecycleModes", Immutable)],
     unconditional_update: false,
     ..Kind::PLAIN
 };

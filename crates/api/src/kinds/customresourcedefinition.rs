@@ -3,17 +3,12 @@
 //! Who serves what a definition says is the API server's business (`apiserver::custom`). Invariant: a definition without
 //! errors can be served as it is.
 
-use meta::field::{Error, Errors, Path};
-use meta::{Value, names};
+use super::columns::NAME_AND_CREATED_AT;
+use super::prelude::*;
 use structural::{JsonPath, check as schemas};
-
-use super::columns::{NAME_AND_CREATED_AT, name_and_created_at, text};
-use super::rules::{Check, Rule, check, check_immutable};
-use super::{Kind, fill, first_generation, keep_status_count_spec};
 
 pub static KIND: Kind = Kind {
     columns: NAME_AND_CREATED_AT,
-    row: name_and_created_at,
     defaults,
     prepare_create: |c| {
         let stored: Vec<&str> = c
@@ -22,9 +17,8 @@ pub static KIND: Kind = Kind {
             .filter(|v| v.bool_at(&["storage"]) == Some(true))
             .map(|v| text(v, &["name"]))
             .collect();
-        let status = meta::json!({"acceptedNames": {"plural": "", "kind": ""}, "conditions": [], "storedVersions": stored});
-        c.set(&["status"], status);
-        first_generation(c);
+        let status = json!({"acceptedNames": {"plural": "", "kind": ""}, "conditions": [], "storedVersions": stored});
+        new_object(c, status);
     },
     prepare_update: |new, old| {
         keep_status_count_spec(new, old);
@@ -40,9 +34,9 @@ pub static KIND: Kind = Kind {
         let mut errors = if new["spec"] == old["spec"] { Errors::new() } else { validate(new) };
         validate_stored_versions(new, &mut errors);
         let established = has_condition(old, "Established");
-        let mut rules: Vec<Rule> = vec![("spec.group", Check::Immutable), ("spec.names.plural", Check::Immutable)];
+        let mut rules: Vec<Rule> = vec![("spec.group", Immutable), ("spec.names.plural", Immutable)];
         if established {
-            rules.extend([("spec.scope", Check::Immutable), ("spec.names.kind", Check::Immutable)]);
+            rules.extend([("spec.scope", Immutable), ("spec.names.kind", Immutable)]);
         }
         check_immutable(new, old, &rules, &mut errors);
         errors
@@ -96,16 +90,16 @@ fn remember_stored_version(c: &mut Value) {
 }
 
 const RULES: &[Rule] = &[
-    ("spec.group", Check::Required("")),
-    ("spec.group", Check::Name(names::dns1123_subdomain)),
-    ("spec.scope", Check::RequiredOneOf(&["Cluster", "Namespaced"])),
-    ("spec.names.plural", Check::Required("")),
-    ("spec.names.plural", Check::Name(names::dns1035_label)),
-    ("spec.names.singular", Check::Name(names::dns1035_label)),
-    ("spec.names.kind", Check::Required("")),
-    ("spec.names.listKind", Check::Required("")),
-    ("spec.versions[].name", Check::Required("")),
-    ("spec.versions[].name", Check::Name(names::dns1035_label)),
+    ("spec.group", Required("")),
+    ("spec.group", Name(names::dns1123_subdomain)),
+    ("spec.scope", RequiredOneOf(&["Cluster", "Namespaced"])),
+    ("spec.names.plural", Required("")),
+    ("spec.names.plural", Name(names::dns1035_label)),
+    ("spec.names.singular", Name(names::dns1035_label)),
+    ("spec.names.kind", Required("")),
+    ("spec.names.listKind", Required("")),
+    ("spec.versions[].name", Required("")),
+    ("spec.versions[].name", Name(names::dns1035_label)),
 ];
 
 fn validate(c: &Value) -> Errors {

@@ -1,60 +1,40 @@
 //! DaemonSet.
 
-use meta::field::{Error, Errors, Path};
-use meta::time::Timestamp;
-use meta::Value;
-
-use super::columns::{AGE, Cell, Column, NAME, age, int, labels, name};
-use super::rules::{Check, check};
-use super::{Kind, fill, first_generation, keep_status, pod_spec, workload};
+use super::prelude::*;
+use super::{pod_spec, workload};
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::number("Desired", "Nodes that should run the pod."),
-        Column::number("Current", "Nodes that run at least one such pod and should."),
-        Column::number("Ready", "Nodes that should run the pod and have one ready."),
-        Column::number("Up-to-date", "Nodes that run the current template."),
-        Column::number("Available", "Nodes whose pod has been ready for at least minReadySeconds."),
-        Column::text("Node Selector", "Labels that a node must have."),
+        Column::number("Desired", "Nodes that should run the pod.").at("status.desiredNumberScheduled"),
+        Column::number("Current", "Nodes that run at least one such pod and should.").at("status.currentNumberScheduled"),
+        Column::number("Ready", "Nodes that should run the pod and have one ready.").at("status.numberReady"),
+        Column::number("Up-to-date", "Nodes that run the current template.").at("status.updatedNumberScheduled"),
+        Column::number("Available", "Nodes whose pod has been ready for at least minReadySeconds.")
+            .at("status.numberAvailable"),
+        Column::text("Node Selector", "Labels that a node must have.")
+            .by(|ds| labels(&ds["spec"]["template"]["spec"]["nodeSelector"]).into()),
         AGE,
         workload::CONTAINERS,
         workload::IMAGES,
         workload::SELECTOR,
     ],
-    row,
     defaults,
     prepare_create: |ds| {
-        ds.set(
-            &["status"],
-            meta::json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}),
-        );
-        first_generation(ds);
+        new_object(ds, json!({"numberMisscheduled": 0, "numberReady": 0}));
+        for count in ["currentNumberScheduled", "desiredNumberScheduled"] {
+            ds.set(&["status", count], 0);
+        }
         ds.set(&["metadata", "annotations", GENERATION], "1");
     },
     prepare_update,
-    validate_create: validate,
-    validate_update: |new, old| {
-        let mut errors = validate(new);
-        workload::validate_same_selector(new, old, &mut errors);
-        errors
-    },
+    rules: &[("spec.selector", Immutable)],
+    validate,
     ..Kind::PLAIN
 };
 
 /// Compat: the count of template changes; upstream keeps it for clients of the removed v1beta1 API.
 const GENERATION: &str = "deprecated.daemonset.template.generation";
-
-fn row(ds: &Value, now: Timestamp) -> Vec<Cell> {
-    let mut cells = vec![name(ds)];
-    let counts =
-        ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"];
-    cells.extend(counts.map(|c| Cell::from(int(ds, &["status", c]))));
-    cells.push(labels(&ds["spec"]["template"]["spec"]["nodeSelector"]).into());
-    cells.push(age(ds, now));
-    cells.extend(workload::wide_cells(ds, &["spec", "template"]));
-    cells
-}
 
 fn defaults(ds: &mut Value) {
     pod_spec::template_defaults(ds, &["spec", "template"]);
@@ -74,14 +54,12 @@ fn prepare_update(new: &mut Value, old: &Value) {
     if let Some(n) = template_generation {
         new.set(&["metadata", "annotations", GENERATION], (n + i64::from(template_changed)).to_string());
     }
-    super::count_change(new, old, &["spec"]);
+    count_change(new, old, &["spec"]);
 }
 
-fn validate(ds: &Value) -> Errors {
-    let mut errors = Errors::new();
-    workload::validate(ds, "daemonset", &mut errors);
-    let rules = [("spec.minReadySeconds", Check::NonNegative), ("spec.revisionHistoryLimit", Check::NonNegative)];
-    check(ds, &rules, &mut errors);
+fn validate(ds: &Value, errors: &mut Errors) {
+    workload::validate(ds, "daemonset", errors);
+    check(ds, &[("spec.minReadySeconds", NonNegative), ("spec.revisionHistoryLimit", NonNegative)], errors);
     let (strategy, path) = (&ds["spec"]["updateStrategy"], Path::new("spec.updateStrategy"));
     match strategy.str_at(&["type"]).unwrap_or_default() {
         "OnDelete" => {}
@@ -89,8 +67,8 @@ fn validate(ds: &Value) -> Errors {
             let at = path.child("rollingUpdate");
             let (unavailable, surge) = (&strategy["rollingUpdate"]["maxUnavailable"], &strategy["rollingUpdate"]["maxSurge"]);
             for (value, name) in [(unavailable, "maxUnavailable"), (surge, "maxSurge")] {
-                workload::validate_count_or_percent(value, &at.child(name), &mut errors);
-                workload::validate_at_most_all(value, &at.child(name), &mut errors);
+                workload::validate_count_or_percent(value, &at.child(name), errors);
+                workload::validate_at_most_all(value, &at.child(name), errors);
             }
             match (workload::is_zero(unavailable), workload::is_zero(surge)) {
                 (true, true) => {
@@ -106,5 +84,4 @@ fn validate(ds: &Value) -> Errors {
         }
         other => errors.push(Error::not_supported(&path.child("type"), other, &["OnDelete", "RollingUpdate"])),
     }
-    errors
 }

@@ -1,53 +1,28 @@
 //! Deployment.
 
-use meta::field::{Error, Errors, Path};
-use meta::time::Timestamp;
-use meta::Value;
-
-use super::columns::{AGE, Cell, Column, NAME, age, int, name};
-use super::rules::{Check, Rule, check};
-use super::{Kind, fill, first_generation, keep_status, pod_spec, workload};
+use super::prelude::*;
+use super::{pod_spec, workload};
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Ready", "Number of the pod with ready state"),
-        Column::number("Up-to-date", "Pods that run the current template."),
-        Column::number("Available", "Pods that have been ready for at least minReadySeconds."),
+        Column::text("Ready", "Number of the pod with ready state").by(workload::ready),
+        Column::number("Up-to-date", "Pods that run the current template.").at("status.updatedReplicas"),
+        Column::number("Available", "Pods that have been ready for at least minReadySeconds.")
+            .at("status.availableReplicas"),
         AGE,
         workload::CONTAINERS,
         workload::IMAGES,
         workload::SELECTOR,
     ],
-    row,
     defaults,
-    prepare_create: |d| {
-        d.set(&["status"], Value::object());
-        first_generation(d);
-    },
+    prepare_create: |d| new_object(d, Value::object()),
     prepare_update,
-    validate_create: validate,
-    validate_update: |new, old| {
-        let mut errors = validate(new);
-        workload::validate_same_selector(new, old, &mut errors);
-        errors
-    },
+    rules: &[("spec.replicas", NonNegative), ("spec.selector", Immutable)],
+    validate,
     validate_status_update,
     ..Kind::PLAIN
 };
-
-fn row(d: &Value, now: Timestamp) -> Vec<Cell> {
-    let ready = format!("{}/{}", int(d, &["status", "readyReplicas"]), int(d, &["spec", "replicas"]));
-    let mut cells = vec![
-        name(d),
-        ready.into(),
-        int(d, &["status", "updatedReplicas"]).into(),
-        int(d, &["status", "availableReplicas"]).into(),
-        age(d, now),
-    ];
-    cells.extend(workload::wide_cells(d, &["spec", "template"]));
-    cells
-}
 
 fn defaults(d: &mut Value) {
     pod_spec::template_defaults(d, &["spec", "template"]);
@@ -72,24 +47,20 @@ fn prepare_update(new: &mut Value, old: &Value) {
 }
 
 const RULES: &[Rule] = &[
-    ("spec.replicas", Check::NonNegative),
-    ("spec.minReadySeconds", Check::NonNegative),
-    ("spec.revisionHistoryLimit", Check::NonNegative),
-    ("spec.progressDeadlineSeconds", Check::NonNegative),
+    ("spec.minReadySeconds", NonNegative),
+    ("spec.revisionHistoryLimit", NonNegative),
+    ("spec.progressDeadlineSeconds", NonNegative),
 ];
 
-fn validate(d: &Value) -> Errors {
-    let mut errors = Errors::new();
-    check(d, &RULES[..1], &mut errors);
-    workload::validate(d, "deployment", &mut errors);
-    validate_strategy(&d["spec"]["strategy"], &Path::new("spec.strategy"), &mut errors);
-    check(d, &RULES[1..], &mut errors);
+fn validate(d: &Value, errors: &mut Errors) {
+    workload::validate(d, "deployment", errors);
+    validate_strategy(&d["spec"]["strategy"], &Path::new("spec.strategy"), errors);
+    check(d, RULES, errors);
     let (deadline, ready) = (d.int_at(&["spec", "progressDeadlineSeconds"]), int(d, &["spec", "minReadySeconds"]));
     if let Some(deadline) = deadline.filter(|n| *n <= ready) {
         let at = Path::new("spec.progressDeadlineSeconds");
         errors.push(Error::invalid(&at, deadline, "must be greater than minReadySeconds"));
     }
-    errors
 }
 
 fn validate_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
@@ -121,20 +92,12 @@ fn validate_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
 }
 
 fn validate_status_update(new: &Value, old: &Value) -> Errors {
+    const COUNTS: [&str; 7] = [
+        "status.observedGeneration", "status.replicas", "status.updatedReplicas", "status.readyReplicas",
+        "status.availableReplicas", "status.unavailableReplicas", "status.collisionCount",
+    ];
     let mut errors = Errors::new();
-    check(
-        new,
-        &[
-            ("status.observedGeneration", Check::NonNegative),
-            ("status.replicas", Check::NonNegative),
-            ("status.updatedReplicas", Check::NonNegative),
-            ("status.readyReplicas", Check::NonNegative),
-            ("status.availableReplicas", Check::NonNegative),
-            ("status.unavailableReplicas", Check::NonNegative),
-            ("status.collisionCount", Check::NonNegative),
-        ],
-        &mut errors,
-    );
+    check(new, &COUNTS.map(|path| (path, NonNegative)), &mut errors);
     let replicas = int(new, &["status", "replicas"]);
     for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
         let n = int(new, &["status", field]);
@@ -155,7 +118,7 @@ fn validate_status_update(new: &Value, old: &Value) -> Errors {
 mod tests {
     use super::*;
     use expect_test::expect;
-    use meta::{json, time};
+    use meta::time;
 
     fn deployment() -> Value {
         json!({"metadata": {"name": "web", "namespace": "d", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {
@@ -175,7 +138,7 @@ mod tests {
         expect![[r#"{"progressDeadlineSeconds":600,"replicas":1,"revisionHistoryLimit":10,"selector":{"matchLabels":{"app":"web"}},"strategy":{"rollingUpdate":{"maxSurge":"25%","maxUnavailable":"25%"},"type":"RollingUpdate"},"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"image":"i","imagePullPolicy":"Always","name":"a","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always","schedulerName":"default-scheduler","securityContext":{},"terminationGracePeriodSeconds":30}}}"#]]
         .assert_eq(&d["spec"].to_string());
         let now = time::parse("2026-01-01T00:05:00Z").expect("a time");
-        expect![[r#"["web","0/1",0,0,"5m","a","i","app=web"]"#]].assert_eq(&Value::Array(row(&d, now)).to_string());
+        expect![[r#"["web","0/1",0,0,"5m","a","i","app=web"]"#]].assert_eq(&Value::Array(KIND.cells(&d, now)).to_string());
     }
 
     #[test]
@@ -186,7 +149,7 @@ mod tests {
         d.set(&["spec", "strategy"], json!({"type": "Recreate", "rollingUpdate": {}}));
         d.set(&["spec", "template", "spec", "restartPolicy"], "Never");
         (KIND.defaults)(&mut d);
-        let text: Vec<String> = validate(&d).iter().map(|e| e.to_string()).collect();
+        let text: Vec<String> = super::super::check_create(&KIND, &d, true).iter().map(|e| e.to_string()).collect();
         expect![[r#"
             spec.replicas: Invalid value: -1: must be greater than or equal to 0
             spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`

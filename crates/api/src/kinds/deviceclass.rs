@@ -1,6 +1,6 @@
 //! DeviceClass.
 
-use super::{Kind, count_change, first_generation};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     prepare_create: first_generation,

@@ -1,13 +1,9 @@
 //! Endpoints.
 
-use meta::Value;
-
-use super::columns::{AGE, Column, NAME, age, int, name, text};
-use super::{Kind, fill};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("Endpoints", "Addresses and ports that traffic goes to."), AGE],
-    row: |e, now| vec![name(e), endpoints(e).into(), age(e, now)],
+    columns: &[NAME, Column::text("Endpoints", "Addresses and ports that traffic goes to.").by(endpoints), AGE],
     defaults: |e| fill::each(e, &["subsets"], |s| fill::each(s, &["ports"], |p| fill::text(p, "protocol", "TCP"))),
     create_on_update: true,
     ..Kind::PLAIN
@@ -15,7 +11,7 @@ pub static KIND: Kind = Kind {
 
 const SHOWN_MAX: usize = 3;
 
-fn endpoints(e: &Value) -> String {
+fn endpoints(e: &Value) -> Cell {
     let subsets = e.array_at(&["subsets"]);
     if subsets.is_empty() {
         return "<none>".into();
@@ -36,7 +32,7 @@ fn endpoints(e: &Value) -> String {
             }));
         }
     }
-    shorten(&all)
+    shorten(&all).into()
 }
 
 /// The first three, and how many more there are.

@@ -1,24 +1,16 @@
 //! EndpointSlice.
 
-use meta::field::{Error, Errors, Path};
-use meta::{Value, names};
-
-use super::columns::{AGE, Column, NAME, age, name, text};
 use super::endpoints::shorten;
-use super::rules::{Check, Rule, check, check_immutable};
-use super::{Kind, count_change, fill, first_generation};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("AddressType", "The type of address carried by this EndpointSlice."),
-        Column::text("Ports", "The ports of each endpoint in this slice."),
-        Column::text("Endpoints", "The addresses in this slice."),
+        Column::text("AddressType", "The type of address carried by this EndpointSlice.").at("addressType"),
+        Column::text("Ports", "The ports of each endpoint in this slice.").by(ports),
+        Column::text("Endpoints", "The addresses in this slice.").by(endpoints),
         AGE,
     ],
-    row: |s, now| {
-        vec![name(s), text(s, &["addressType"]).into(), ports(s).into(), endpoints(s).into(), age(s, now)]
-    },
     defaults: |s| {
         fill::each(s, &["ports"], |port| {
             fill::unset(port, "name", "");
@@ -27,52 +19,45 @@ pub static KIND: Kind = Kind {
     },
     prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["addressType", "endpoints", "ports"]),
-    validate_create: validate,
-    validate_update: |new, old| {
-        let mut errors = validate(new);
-        check_immutable(new, old, &[("addressType", Check::Immutable)], &mut errors);
-        errors
-    },
+    rules: &[("addressType", Immutable)],
+    validate,
     ..Kind::PLAIN
 };
 
-fn ports(s: &Value) -> String {
+fn ports(s: &Value) -> Cell {
     let all: Vec<String> = s
         .array_at(&["ports"])
         .iter()
         .map(|p| p.int_at(&["port"]).map_or("*".into(), |n| n.to_string()))
         .collect();
-    if all.is_empty() { "<unset>".into() } else { shorten(&all) }
+    if all.is_empty() { "<unset>".into() } else { shorten(&all).into() }
 }
 
-fn endpoints(s: &Value) -> String {
+fn endpoints(s: &Value) -> Cell {
     let addresses = s.array_at(&["endpoints"]).iter().flat_map(|e| e.array_at(&["addresses"]));
     let all: Vec<String> = addresses.filter_map(Value::as_str).map(String::from).collect();
-    if all.is_empty() { "<unset>".into() } else { shorten(&all) }
+    if all.is_empty() { "<unset>".into() } else { shorten(&all).into() }
 }
 
 const RULES: &[Rule] = &[
-    ("addressType", Check::RequiredOneOf(&["FQDN", "IPv4", "IPv6"])),
-    ("ports[].name", Check::Name(names::dns1123_label)),
-    ("ports[].protocol", Check::RequiredOneOf(&["SCTP", "TCP", "UDP"])),
-    ("ports[].port", Check::Port),
-    ("ports[].appProtocol", Check::Name(names::qualified_name)),
+    ("addressType", RequiredOneOf(&["FQDN", "IPv4", "IPv6"])),
+    ("ports[].name", Name(names::dns1123_label)),
+    ("ports[].protocol", RequiredOneOf(&["SCTP", "TCP", "UDP"])),
+    ("ports[].port", Port),
+    ("ports[].appProtocol", Name(names::qualified_name)),
 ];
 const ENDPOINTS_MAX: usize = 1000;
 const PORTS_MAX: usize = 20_000;
 
-fn validate(s: &Value) -> Errors {
-    let mut errors = Errors::new();
+fn validate(s: &Value, errors: &mut Errors) {
     let (endpoints, ports) = (s.array_at(&["endpoints"]), s.array_at(&["ports"]));
     if endpoints.len() > ENDPOINTS_MAX {
-        errors.push(Error::too_many(&Path::new("endpoints"), endpoints.len(), ENDPOINTS_MAX));
-        return errors;
+        return errors.push(Error::too_many(&Path::new("endpoints"), endpoints.len(), ENDPOINTS_MAX));
     }
     if ports.len() > PORTS_MAX {
-        errors.push(Error::too_many(&Path::new("ports"), ports.len(), PORTS_MAX));
-        return errors;
+        return errors.push(Error::too_many(&Path::new("ports"), ports.len(), PORTS_MAX));
     }
-    check(s, RULES, &mut errors);
+    check(s, RULES, errors);
     let ty = text(s, &["addressType"]);
     for (i, endpoint) in endpoints.iter().enumerate() {
         let at = Path::new("endpoints").index(i).child("addresses");
@@ -95,5 +80,4 @@ fn validate(s: &Value) -> Errors {
             errors.push(Error::duplicate(&Path::new("ports").index(i).child("name"), text(port, &["name"])));
         }
     }
-    errors
 }

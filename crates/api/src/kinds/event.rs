@@ -1,11 +1,6 @@
 //! Event, of `v1` and of `events.k8s.io/v1`: the two name the same fields differently.
 
-use meta::field::{Error, Errors, Path};
-use meta::time::Timestamp;
-use meta::Value;
-
-use super::Kind;
-use super::columns::{Cell, Column, int, since, text};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -18,37 +13,25 @@ pub static KIND: Kind = Kind {
         Column::text("Message", "A human-readable description of the status of this operation."),
         Column::text("First Seen", "The time at which the event was first recorded.").wide(),
         Column::text("Count", "The number of times this event has occurred.").wide(),
-        super::columns::NAME.wide(),
+        NAME.wide(),
     ],
-    row,
+    row: Some(row),
     validate_create: validate,
     // What an event is called is up to who records it.
-    name_rule: meta::names::path_segment,
+    name_rule: names::path_segment,
     selectable,
-    selectable_names: &[
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "regarding.kind",
-        "regarding.namespace",
-        "regarding.name",
-        "regarding.uid",
-        "regarding.apiVersion",
-        "regarding.resourceVersion",
-        "regarding.fieldPath",
-        "reportingComponent",
-        "reportingController",
-        "source",
-        "type",
-    ],
+    selectable_names: FIELDS,
     create_on_update: true,
     ..Kind::PLAIN
 };
+
+const FIELDS: &[&str] = &[
+    "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
+    "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
+    "regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid",
+    "regarding.apiVersion", "regarding.resourceVersion", "regarding.fieldPath",
+    "reason", "reportingComponent", "reportingController", "source", "type",
+];
 
 /// The object that the event is about.
 fn about(e: &Value) -> &Value {
@@ -96,36 +79,20 @@ fn row(e: &Value, now: Timestamp) -> Vec<Cell> {
         first(e, &["message", "note"]).trim().into(),
         ago(first_seen).into(),
         count.into(),
-        super::columns::name(e),
+        name(e),
     ]
 }
 
 fn selectable(e: &Value) -> Vec<(&'static str, String)> {
     let about = about(e);
-    let object = |name: &str| text(about, &[name]).to_string();
-    let reporter = first(e, &["reportingComponent", "reportingController"]).to_string();
-    let component = text(e, &["source", "component"]);
-    vec![
-        ("involvedObject.kind", object("kind")),
-        ("involvedObject.namespace", object("namespace")),
-        ("involvedObject.name", object("name")),
-        ("involvedObject.uid", object("uid")),
-        ("involvedObject.apiVersion", object("apiVersion")),
-        ("involvedObject.resourceVersion", object("resourceVersion")),
-        ("involvedObject.fieldPath", object("fieldPath")),
-        ("regarding.kind", object("kind")),
-        ("regarding.namespace", object("namespace")),
-        ("regarding.name", object("name")),
-        ("regarding.uid", object("uid")),
-        ("regarding.apiVersion", object("apiVersion")),
-        ("regarding.resourceVersion", object("resourceVersion")),
-        ("regarding.fieldPath", object("fieldPath")),
-        ("reportingController", reporter.clone()),
-        ("reason", text(e, &["reason"]).to_string()),
-        ("source", if component.is_empty() { reporter.clone() } else { component.to_string() }),
-        ("reportingComponent", reporter),
-        ("type", text(e, &["type"]).to_string()),
-    ]
+    let reporter = first(e, &["reportingComponent", "reportingController"]);
+    let value = |field: &'static str| match field {
+        "reason" | "type" => text(e, &[field]),
+        "reportingComponent" | "reportingController" => reporter,
+        "source" => Some(text(e, &["source", "component"])).filter(|c| !c.is_empty()).unwrap_or(reporter),
+        _ => field.split_once('.').map_or("", |(_, member)| text(about, &[member])),
+    };
+    FIELDS.iter().map(|field| (*field, value(field).to_string())).collect()
 }
 
 fn validate(e: &Value) -> Errors {
@@ -143,7 +110,7 @@ fn validate(e: &Value) -> Errors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meta::{json, time};
+    use meta::time;
 
     #[test]
     fn both_forms_print_alike() {

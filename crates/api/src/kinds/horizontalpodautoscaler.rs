@@ -1,48 +1,34 @@
 //! HorizontalPodAutoscaler.
 
-use meta::Value;
-use meta::field::{Error, Errors, Path};
-use meta::time::Timestamp;
-
-use super::Kind;
-use super::columns::{AGE, Cell, Column, NAME, age, int, name, text};
-use super::rules::{Check, check};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Reference", "What is scaled."),
-        Column::text("Targets", "The metrics that decide, with their present and wanted values."),
-        Column::text("MinPods", "At least so many pods."),
-        Column::text("MaxPods", "At most so many pods."),
-        Column::text("Replicas", "How many pods there are."),
+        Column::text("Reference", "What is scaled.").by(|h| {
+            let target = &h["spec"]["scaleTargetRef"];
+            format!("{}/{}", text(target, &["kind"]), text(target, &["name"])).into()
+        }),
+        Column::text("Targets", "The metrics that decide, with their present and wanted values.").by(targets),
+        Column::text("MinPods", "At least so many pods.").or("spec.minReplicas", "<unset>"),
+        Column::text("MaxPods", "At most so many pods.").by(|h| int(h, &["spec", "maxReplicas"]).into()),
+        Column::text("Replicas", "How many pods there are.").by(|h| int(h, &["status", "currentReplicas"]).into()),
         AGE,
     ],
-    row,
     defaults,
-    prepare_create: |h| h.set(&["status"], meta::json!({"currentReplicas": 0, "desiredReplicas": 0})),
-    validate_create: validate,
-    validate_update: |new, _| validate(new),
+    prepare_create: |h| h.set(&["status"], json!({"currentReplicas": 0, "desiredReplicas": 0})),
+    rules: &[
+        ("spec.maxReplicas", Positive),
+        ("spec.scaleTargetRef.kind", Required("")),
+        ("spec.scaleTargetRef.name", Required("")),
+    ],
+    validate,
     ..Kind::PLAIN
 };
 
 const SHOWN_MAX: usize = 2;
 
-fn row(h: &Value, now: Timestamp) -> Vec<Cell> {
-    let reference = format!("{}/{}", text(h, &["spec", "scaleTargetRef", "kind"]), text(h, &["spec", "scaleTargetRef", "name"]));
-    let min = h.int_at(&["spec", "minReplicas"]).map_or("<unset>".to_string(), |n| n.to_string());
-    vec![
-        name(h),
-        reference.into(),
-        targets(h).into(),
-        min.into(),
-        int(h, &["spec", "maxReplicas"]).into(),
-        int(h, &["status", "currentReplicas"]).into(),
-        age(h, now),
-    ]
-}
-
-fn targets(h: &Value) -> String {
+fn targets(h: &Value) -> Cell {
     let metrics = h.array_at(&["spec", "metrics"]);
     if metrics.is_empty() {
         return "<none>".into();
@@ -52,7 +38,7 @@ fn targets(h: &Value) -> String {
         metrics.iter().enumerate().map(|(i, m)| target(m, current.get(i).unwrap_or(&Value::Null))).collect();
     let more = shown.len().saturating_sub(SHOWN_MAX);
     shown.truncate(SHOWN_MAX);
-    if more > 0 { format!("{} + {more} more...", shown.join(", ")) } else { shown.join(", ") }
+    if more > 0 { format!("{} + {more} more...", shown.join(", ")).into() } else { shown.join(", ").into() }
 }
 
 fn target(metric: &Value, current: &Value) -> String {
@@ -88,22 +74,12 @@ fn defaults(h: &mut Value) {
     spec.set_default(&["minReplicas"], 1);
     // The first version has one percentage instead of metrics.
     if spec["targetCPUUtilizationPercentage"].is_null() && spec.array_at(&["metrics"]).is_empty() {
-        let target = meta::json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
+        let target = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
         spec.set(&["metrics"], vec![target]);
     }
 }
 
-fn validate(h: &Value) -> Errors {
-    let mut errors = Errors::new();
-    check(
-        h,
-        &[
-            ("spec.maxReplicas", Check::Positive),
-            ("spec.scaleTargetRef.kind", Check::Required("")),
-            ("spec.scaleTargetRef.name", Check::Required("")),
-        ],
-        &mut errors,
-    );
+fn validate(h: &Value, errors: &mut Errors) {
     let (min, max) = (h.int_at(&["spec", "minReplicas"]).unwrap_or(1), int(h, &["spec", "maxReplicas"]));
     if min < 1 {
         let detail = "must be greater than or equal to 1";
@@ -113,5 +89,4 @@ fn validate(h: &Value) -> Errors {
         let detail = "must be greater than or equal to `minReplicas`";
         errors.push(Error::invalid(&Path::new("spec.maxReplicas"), max, detail));
     }
-    errors
 }

@@ -1,49 +1,42 @@
 //! Ingress.
 
-use meta::field::{Error, Errors, Path};
-use meta::time::Timestamp;
-use meta::{Value, names};
-
-use super::columns::{AGE, Cell, Column, NAME, age, name, text, text_or};
+use super::prelude::*;
 use super::service::load_balancer;
-use super::{Kind, first_generation, keep_status_count_spec};
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Class", "The name of the IngressClass resource that should be used for additional configuration"),
-        Column::text("Hosts", "Hosts that incoming requests are matched against before the ingress rule"),
-        Column::text("Address", "Addresses at which the ingress is reached."),
-        Column::text("Ports", "Ports of TLS configurations that open"),
+        Column::text("Class", "The name of the IngressClass resource that should be used for additional configuration")
+            .by(class),
+        Column::text("Hosts", "Hosts that incoming requests are matched against before the ingress rule").by(hosts),
+        Column::text("Address", "Addresses at which the ingress is reached.")
+            .by(|i| load_balancer(&i["status"]).join(",").into()),
+        Column::text("Ports", "Ports of TLS configurations that open")
+            .by(|i| if i.array_at(&["spec", "tls"]).is_empty() { "80".into() } else { "80, 443".into() }),
         AGE,
     ],
-    row,
-    prepare_create: |i| {
-        i.set(&["status"], meta::json!({"loadBalancer": {}}));
-        first_generation(i);
-    },
+    prepare_create: |i| new_object(i, json!({"loadBalancer": {}})),
     prepare_update: keep_status_count_spec,
-    validate_create: validate,
-    validate_update: |new, _| validate(new),
+    validate,
     ..Kind::PLAIN
 };
 
-fn row(i: &Value, now: Timestamp) -> Vec<Cell> {
-    let class = match text(i, &["spec", "ingressClassName"]) {
+fn class(i: &Value) -> Cell {
+    match text(i, &["spec", "ingressClassName"]) {
         "" => text_or(i, &["metadata", "annotations", "kubernetes.io/ingress.class"], "<none>"),
         class => class.into(),
-    };
+    }
+}
+
+fn hosts(i: &Value) -> Cell {
     let hosts: Vec<String> =
         i.array_at(&["spec", "rules"]).iter().map(|r| text(r, &["host"]).to_string()).filter(|h| !h.is_empty()).collect();
-    let hosts = if hosts.is_empty() { "*".to_string() } else { super::endpoints::shorten(&hosts) };
-    let ports = if i.array_at(&["spec", "tls"]).is_empty() { "80" } else { "80, 443" };
-    vec![name(i), class, hosts.into(), load_balancer(&i["status"]).join(",").into(), ports.into(), age(i, now)]
+    if hosts.is_empty() { "*".into() } else { super::endpoints::shorten(&hosts).into() }
 }
 
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
 
-fn validate(i: &Value) -> Errors {
-    let mut errors = Errors::new();
+fn validate(i: &Value, errors: &mut Errors) {
     let path = Path::new("spec");
     let rules = i.array_at(&["spec", "rules"]);
     let backend = &i["spec"]["defaultBackend"];
@@ -52,13 +45,13 @@ fn validate(i: &Value) -> Errors {
         errors.push(Error::invalid(&path, rules.to_vec(), detail));
     }
     if !backend.is_null() {
-        validate_backend(backend, &path.child("defaultBackend"), &mut errors);
+        validate_backend(backend, &path.child("defaultBackend"), errors);
     }
     for (r, rule) in rules.iter().enumerate() {
         let at = path.child("rules").index(r);
         let host = text(rule, &["host"]);
         if !host.is_empty() {
-            validate_host(host, &at.child("host"), &mut errors);
+            validate_host(host, &at.child("host"), errors);
             if names::ip(host).is_empty() {
                 errors.push(Error::invalid(&at.child("host"), host, "must be a DNS name, not an IP address"));
             }
@@ -88,15 +81,14 @@ fn validate(i: &Value) -> Errors {
                     errors.push(Error::invalid(&at.child("path"), url, format!("cannot end with '{part}'")));
                 }
             }
-            validate_backend(&entry["backend"], &at.child("backend"), &mut errors);
+            validate_backend(&entry["backend"], &at.child("backend"), errors);
         }
     }
     for (t, tls) in i.array_at(&["spec", "tls"]).iter().enumerate() {
         for (h, host) in tls.array_at(&["hosts"]).iter().filter_map(Value::as_str).enumerate() {
-            validate_host(host, &path.child("tls").index(t).child("hosts").index(h), &mut errors);
+            validate_host(host, &path.child("tls").index(t).child("hosts").index(h), errors);
         }
     }
-    errors
 }
 
 /// Which parts a path that is compared must not have, and not at its end.

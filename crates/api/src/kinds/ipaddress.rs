@@ -1,22 +1,15 @@
 //! IPAddress.
 
-use super::Kind;
-use super::columns::{AGE, Column, NAME, age, name, text};
-use super::rules::{Check, check};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("ParentRef", "The object that has the address."), AGE],
-    row: |a, now| {
-        let parent = |field: &str| text(a, &["spec", "parentRef", field]);
-        let parts = [parent("group"), parent("resource"), parent("namespace"), parent("name")];
-        let shown: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-        vec![name(a), shown.join("/").into(), age(a, now)]
-    },
-    name_rule: meta::names::ip,
-    validate_create: |a| {
-        let mut errors = Vec::new();
-        check(a, &[("spec.parentRef", Check::Required(""))], &mut errors);
-        errors
-    },
+    columns: &[NAME, Column::text("ParentRef", "The object that has the address.").by(parent), AGE],
+    name_rule: names::ip,
+    rules: &[("spec.parentRef", Required(""))],
     ..Kind::PLAIN
 };
+
+fn parent(a: &Value) -> Cell {
+    let parts = ["group", "resource", "namespace", "name"].map(|field| text(a, &["spec", "parentRef", field]));
+    parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/").into()
+}

@@ -20,7 +20,7 @@ pub static KIND: Kind = Kind {
         workload::IMAGES,
         workload::SELECTOR,
     ],
-    row,
+    row: Some(row),
     defaults,
     prepare_create,
     prepare_update: keep_status_count_spec,
@@ -65,7 +65,7 @@ fn row(job: &Value, now: Timestamp) -> Vec<Cell> {
     let end = time::parse(text(job, &["status", "completionTime"])).unwrap_or(now);
     let duration = start.map_or(String::new(), |start| ago(start, end));
     let mut cells = vec![name(job), status(job).into(), completions.into(), duration.into(), age(job, now)];
-    cells.extend(workload::wide_cells(job, &["spec", "template"]));
+    cells.extend([workload::CONTAINERS, workload::IMAGES, workload::SELECTOR].map(|c| c.cell(job, now)));
     cells
 }
 

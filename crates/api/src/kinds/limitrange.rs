@@ -1,20 +1,12 @@
 //! LimitRange.
 
-use meta::Value;
-
-use super::columns::{NAME_AND_CREATED_AT, name_and_created_at};
-use super::rules::{Check, check};
-use super::{Kind, fill};
+use super::columns::NAME_AND_CREATED_AT;
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: NAME_AND_CREATED_AT,
-    row: name_and_created_at,
     defaults: |l| fill::each(l, &["spec", "limits"], limit_defaults),
-    validate_create: |l| {
-        let mut errors = Vec::new();
-        check(l, &[("spec.limits[].type", Check::Required(""))], &mut errors);
-        errors
-    },
+    rules: &[("spec.limits[].type", Required(""))],
     ..Kind::PLAIN
 };
 

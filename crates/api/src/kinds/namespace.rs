@@ -1,13 +1,10 @@
 //! Namespace.
 
-use meta::{Value, json, names};
-
-use super::columns::{AGE, Column, NAME, age, name, text};
-use super::{Kind, restore};
+use super::prelude::*;
+use super::restore;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("Status", "The status of the namespace"), AGE],
-    row: |n, now| vec![name(n), text(n, &["status", "phase"]).into(), age(n, now)],
+    columns: &[NAME, Column::text("Status", "The status of the namespace").at("status.phase"), AGE],
     defaults,
     prepare_create: |n| {
         n.set(&["status"], json!({"phase": "Active"}));

@@ -1,20 +1,20 @@
 //! NetworkPolicy.
 
-use meta::Value;
-use meta::field::{Error, Errors, Path};
+use super::prelude::*;
 use meta::selector::LabelSelector;
 
-use super::columns::{AGE, Column, NAME, age, name, selector};
-use super::{Kind, count_change, fill, first_generation};
-
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("Pod-Selector", "The pods that the policy is about."), AGE],
-    row: |p, now| vec![name(p), selector(&p["spec"]["podSelector"]).into(), age(p, now)],
+    columns: &[
+        NAME,
+        Column::text("Pod-Selector", "The pods that the policy is about.")
+            .by(|p| selector(&p["spec"]["podSelector"]).into()),
+        AGE,
+    ],
     defaults,
     prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["spec"]),
-    validate_create: validate,
-    validate_update: |new, _| validate(new),
+    rules: &[("spec.podSelector", Selector)],
+    validate,
     ..Kind::PLAIN
 };
 
@@ -31,17 +31,16 @@ fn defaults(p: &mut Value) {
     }
 }
 
-fn validate(p: &Value) -> Errors {
+fn validate(p: &Value, errors: &mut Errors) {
     let path = Path::new("spec");
-    let mut errors = LabelSelector::validate(&p["spec"]["podSelector"], &path.child("podSelector"));
     for (list, peers) in [("ingress", "from"), ("egress", "to")] {
         for (i, rule) in p.array_at(&["spec", list]).iter().enumerate() {
             let at = path.child(list).index(i);
             for (j, port) in rule.array_at(&["ports"]).iter().enumerate() {
-                validate_port(port, &at.child("ports").index(j), &mut errors);
+                validate_port(port, &at.child("ports").index(j), errors);
             }
             for (j, peer) in rule.array_at(&[peers]).iter().enumerate() {
-                validate_peer(peer, &at.child(peers).index(j), &mut errors);
+                validate_peer(peer, &at.child(peers).index(j), errors);
             }
         }
     }
@@ -49,7 +48,6 @@ fn validate(p: &Value) -> Errors {
     for (i, ty) in types.iter().filter_map(Value::as_str).enumerate().filter(|(_, t)| !["Ingress", "Egress"].contains(t)) {
         errors.push(Error::not_supported(&path.child("policyTypes").index(i), ty, &["Egress", "Ingress"]));
     }
-    errors
 }
 
 fn validate_port(port: &Value, path: &Path, errors: &mut Errors) {

@@ -1,27 +1,29 @@
 //! Node.
 
-use meta::field::{Error, Errors, Path};
-use meta::time::Timestamp;
-use meta::Value;
-
-use super::columns::{AGE, Cell, Column, NAME, age, name, text, text_or};
-use super::rules::{Check, Rule, check};
-use super::{Kind, keep_all_but_status, keep_status};
+use super::keep_all_but_status;
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Status", "The status of the node"),
-        Column::text("Roles", "The roles of the node"),
+        Column::text("Status", "The status of the node").by(status),
+        Column::text("Roles", "The roles of the node").by(roles),
         AGE,
-        Column::text("Version", "Kubelet Version reported by the node."),
-        Column::text("Internal-IP", "The address of the node inside the cluster.").wide(),
-        Column::text("External-IP", "The address of the node from outside.").wide(),
-        Column::text("OS-Image", "OS Image reported by the node.").wide(),
-        Column::text("Kernel-Version", "Kernel Version reported by the node.").wide(),
-        Column::text("Container-Runtime", "ContainerRuntime Version reported by the node.").wide(),
+        Column::text("Version", "Kubelet Version reported by the node.").at("status.nodeInfo.kubeletVersion"),
+        Column::text("Internal-IP", "The address of the node inside the cluster.")
+            .by(|n| address(n, "InternalIP"))
+            .wide(),
+        Column::text("External-IP", "The address of the node from outside.")
+            .by(|n| address(n, "ExternalIP"))
+            .wide(),
+        Column::text("OS-Image", "OS Image reported by the node.").or("status.nodeInfo.osImage", "<unknown>").wide(),
+        Column::text("Kernel-Version", "Kernel Version reported by the node.")
+            .or("status.nodeInfo.kernelVersion", "<unknown>")
+            .wide(),
+        Column::text("Container-Runtime", "ContainerRuntime Version reported by the node.")
+            .or("status.nodeInfo.containerRuntimeVersion", "<unknown>")
+            .wide(),
     ],
-    row,
     defaults: |n| {
         let capacity = n["status"]["capacity"].clone();
         if !capacity.is_null() && n["status"]["allocatable"].is_null() {
@@ -37,20 +39,16 @@ pub static KIND: Kind = Kind {
             new.set(&["metadata", "labels"], labels);
         }
     },
-    validate_create: validate,
+    rules: RULES,
+    validate,
     validate_update: |new, old| {
-        let mut errors = validate(new);
-        let cidrs = |n: &Value| n["spec"]["podCIDRs"].clone();
-        if !cidrs(old).is_empty() && cidrs(new) != cidrs(old) {
-            let detail = "node updates may not change podCIDR except from \"\" to valid";
-            errors.push(Error::forbidden(&Path::new("spec.podCIDRs"), detail));
-        }
-        let provider = |n: &Value| text(n, &["spec", "providerID"]).to_string();
-        if !provider(old).is_empty() && provider(new) != provider(old) {
-            let detail = "node updates may not change providerID except from \"\" to valid";
-            errors.push(Error::forbidden(&Path::new("spec.providerID"), detail));
-        }
-        errors
+        let fields = [("podCIDRs", "podCIDR"), ("providerID", "providerID")].into_iter();
+        let changed = fields.filter(|(f, _)| !old["spec"][*f].is_empty() && new["spec"][*f] != old["spec"][*f]);
+        let error = |(field, shown)| {
+            let detail = format!("node updates may not change {shown} except from \"\" to valid");
+            Error::forbidden(&Path::new("spec").child(field), detail)
+        };
+        changed.map(error).collect()
     },
     selectable: |n| {
         vec![("spec.unschedulable", n.bool_at(&["spec", "unschedulable"]).unwrap_or(false).to_string())]
@@ -64,7 +62,7 @@ fn address(n: &Value, ty: &str) -> Cell {
     found.map_or("<none>".into(), |a| text(a, &["address"]).into())
 }
 
-fn roles(n: &Value) -> String {
+fn roles(n: &Value) -> Cell {
     let mut roles = std::collections::BTreeSet::new();
     if let Some(labels) = n["metadata"]["labels"].as_object() {
         for (key, value) in labels.iter() {
@@ -76,10 +74,10 @@ fn roles(n: &Value) -> String {
         }
     }
     roles.remove("");
-    if roles.is_empty() { "<none>".into() } else { roles.into_iter().collect::<Vec<_>>().join(",") }
+    if roles.is_empty() { "<none>".into() } else { roles.into_iter().collect::<Vec<_>>().join(",").into() }
 }
 
-fn row(n: &Value, now: Timestamp) -> Vec<Cell> {
+fn status(n: &Value) -> Cell {
     let ready = n.array_at(&["status", "conditions"]).iter().find(|c| text(c, &["type"]) == "Ready");
     let mut status = match ready.map(|c| text(c, &["status"])) {
         Some("True") => "Ready",
@@ -90,31 +88,17 @@ fn row(n: &Value, now: Timestamp) -> Vec<Cell> {
     if n.bool_at(&["spec", "unschedulable"]) == Some(true) {
         status.push_str(",SchedulingDisabled");
     }
-    let info = |field: &str| text_or(n, &["status", "nodeInfo", field], "<unknown>");
-    vec![
-        name(n),
-        status.into(),
-        roles(n).into(),
-        age(n, now),
-        text(n, &["status", "nodeInfo", "kubeletVersion"]).into(),
-        address(n, "InternalIP"),
-        address(n, "ExternalIP"),
-        info("osImage"),
-        info("kernelVersion"),
-        info("containerRuntimeVersion"),
-    ]
+    status.into()
 }
 
 const RULES: &[Rule] = &[
-    ("spec.taints[].key", Check::Required("")),
-    ("spec.taints[].key", Check::Name(meta::names::qualified_name)),
-    ("spec.taints[].value", Check::Name(meta::names::label_value)),
-    ("spec.taints[].effect", Check::RequiredOneOf(&["NoExecute", "NoSchedule", "PreferNoSchedule"])),
+    ("spec.taints[].key", Required("")),
+    ("spec.taints[].key", Name(names::qualified_name)),
+    ("spec.taints[].value", Name(names::label_value)),
+    ("spec.taints[].effect", RequiredOneOf(&["NoExecute", "NoSchedule", "PreferNoSchedule"])),
 ];
 
-fn validate(n: &Value) -> Errors {
-    let mut errors = Errors::new();
-    check(n, RULES, &mut errors);
+fn validate(n: &Value, errors: &mut Errors) {
     let taints = n.array_at(&["spec", "taints"]);
     for (i, taint) in taints.iter().enumerate() {
         let same = |t: &&Value| t["key"] == taint["key"] && t["effect"] == taint["effect"];
@@ -123,5 +107,4 @@ fn validate(n: &Value) -> Errors {
             errors.push(Error::duplicate(&at, taint));
         }
     }
-    errors
 }

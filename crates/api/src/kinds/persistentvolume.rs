@@ -1,28 +1,24 @@
 //! PersistentVolume.
 
-use meta::field::{Error, Errors, Path};
-use meta::time::Timestamp;
-use meta::{Value, names};
-
-use super::columns::{AGE, Cell, Column, NAME, age, name, text, text_or};
-use super::rules::{Check, Rule, check};
-use super::{Kind, fill, keep_status, pod_spec};
+use super::pod_spec;
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Capacity", "How much the volume holds."),
-        Column::text("Access Modes", "All ways the volume can be mounted."),
-        Column::text("Reclaim Policy", "What happens to the volume when its claim is released."),
-        Column::text("Status", "Whether the volume is available, bound, released or failed."),
-        Column::text("Claim", "The claim that the volume is bound to."),
-        Column::text("StorageClass", "The class that the volume belongs to."),
-        Column::text("VolumeAttributesClass", "The class of the volume's attributes."),
-        Column::text("Reason", "Why the volume is in its state."),
+        Column::text("Capacity", "How much the volume holds.").at("spec.capacity.storage"),
+        Column::text("Access Modes", "All ways the volume can be mounted.")
+            .by(|v| access_modes(v.array_at(&["spec", "accessModes"])).into()),
+        Column::text("Reclaim Policy", "What happens to the volume when its claim is released.")
+            .at("spec.persistentVolumeReclaimPolicy"),
+        Column::text("Status", "Whether the volume is available, bound, released or failed.").by(phase),
+        Column::text("Claim", "The claim that the volume is bound to.").by(claim),
+        Column::text("StorageClass", "The class that the volume belongs to.").by(|v| storage_class(v).into()),
+        ATTRIBUTES_CLASS,
+        Column::text("Reason", "Why the volume is in its state.").at("status.reason"),
         AGE,
-        Column::text("VolumeMode", "A filesystem or a block device.").wide(),
+        VOLUME_MODE,
     ],
-    row,
     defaults: |v| {
         fill::text(v.slot(&["status"]), "phase", "Pending");
         let spec = v.slot(&["spec"]);
@@ -32,9 +28,10 @@ pub static KIND: Kind = Kind {
     },
     prepare_create: |v| v.set(&["status"], meta::json!({"phase": "Pending"})),
     prepare_update: keep_status,
-    validate_create: validate,
+    rules: RULES,
+    validate,
     validate_update: |new, old| {
-        let mut errors = validate(new);
+        let mut errors = Errors::new();
         let source = |v: &Value| source(v).map(|(k, s)| (k.to_string(), s.clone()));
         if source(new) != source(old) {
             let detail = "spec.persistentvolumesource is immutable after creation";
@@ -48,6 +45,12 @@ pub static KIND: Kind = Kind {
     },
     ..Kind::PLAIN
 };
+
+pub(super) const ATTRIBUTES_CLASS: Column =
+    Column::text("VolumeAttributesClass", "The class of the volume's attributes.")
+        .or("spec.volumeAttributesClassName", "<unset>");
+pub(super) const VOLUME_MODE: Column =
+    Column::text("VolumeMode", "A filesystem or a block device.").or("spec.volumeMode", "<unset>").wide();
 
 /// `RWO,RWX`, as kubectl shortens access modes.
 pub(super) fn access_modes(modes: &[Value]) -> String {
@@ -69,25 +72,16 @@ pub(super) fn storage_class(object: &Value) -> &str {
     }
 }
 
-fn row(v: &Value, now: Timestamp) -> Vec<Cell> {
-    let phase = if v["metadata"]["deletionTimestamp"].is_null() { text(v, &["status", "phase"]) } else { "Terminating" };
-    let claim = match (text(v, &["spec", "claimRef", "namespace"]), text(v, &["spec", "claimRef", "name"])) {
-        ("", "") => String::new(),
-        (namespace, name) => format!("{namespace}/{name}"),
-    };
-    vec![
-        name(v),
-        text(v, &["spec", "capacity", "storage"]).into(),
-        access_modes(v.array_at(&["spec", "accessModes"])).into(),
-        text(v, &["spec", "persistentVolumeReclaimPolicy"]).into(),
-        phase.into(),
-        claim.into(),
-        storage_class(v).into(),
-        text_or(v, &["spec", "volumeAttributesClassName"], "<unset>"),
-        text(v, &["status", "reason"]).into(),
-        age(v, now),
-        text_or(v, &["spec", "volumeMode"], "<unset>"),
-    ]
+/// The phase of a volume or claim, or that it is being deleted.
+pub(super) fn phase(v: &Value) -> Cell {
+    if v["metadata"]["deletionTimestamp"].is_null() { text(v, &["status", "phase"]).into() } else { "Terminating".into() }
+}
+
+fn claim(v: &Value) -> Cell {
+    match (text(v, &["spec", "claimRef", "namespace"]), text(v, &["spec", "claimRef", "name"])) {
+        ("", "") => "".into(),
+        (namespace, name) => format!("{namespace}/{name}").into(),
+    }
 }
 
 const SOURCES: &[&str] = &[
@@ -102,17 +96,17 @@ fn source(v: &Value) -> Option<(&'static str, &Value)> {
 
 const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const RULES: &[Rule] = &[
-    ("spec.accessModes", Check::Required("")),
-    ("spec.capacity", Check::Required("")),
-    ("spec.persistentVolumeReclaimPolicy", Check::OneOf(&["Delete", "Recycle", "Retain"])),
-    ("spec.volumeMode", Check::OneOf(&["Block", "Filesystem"])),
-    ("spec.storageClassName", Check::Name(names::dns1123_subdomain)),
-    ("spec.hostPath.path", Check::Required("")),
-    ("spec.local.path", Check::Required("")),
-    ("spec.nfs.server", Check::Required("")),
-    ("spec.nfs.path", Check::Required("")),
-    ("spec.csi.driver", Check::Required("")),
-    ("spec.csi.volumeHandle", Check::Required("")),
+    ("spec.accessModes", Required("")),
+    ("spec.capacity", Required("")),
+    ("spec.persistentVolumeReclaimPolicy", OneOf(&["Delete", "Recycle", "Retain"])),
+    ("spec.volumeMode", OneOf(&["Block", "Filesystem"])),
+    ("spec.storageClassName", Name(names::dns1123_subdomain)),
+    ("spec.hostPath.path", Required("")),
+    ("spec.local.path", Required("")),
+    ("spec.nfs.server", Required("")),
+    ("spec.nfs.path", Required("")),
+    ("spec.csi.driver", Required("")),
+    ("spec.csi.volumeHandle", Required("")),
 ];
 
 /// Checks a list of access modes.
@@ -126,16 +120,14 @@ pub(super) fn validate_modes(modes: &[Value], path: &Path, errors: &mut Errors) 
     }
 }
 
-fn validate(v: &Value) -> Errors {
-    let mut errors = Errors::new();
-    check(v, RULES, &mut errors);
-    validate_modes(v.array_at(&["spec", "accessModes"]), &Path::new("spec.accessModes"), &mut errors);
+fn validate(v: &Value, errors: &mut Errors) {
+    validate_modes(v.array_at(&["spec", "accessModes"]), &Path::new("spec.accessModes"), errors);
     let capacity = v["spec"]["capacity"].as_object();
     if capacity.is_some_and(|c| c.get("storage").is_none() || c.len() > 1) {
         let shown = &v["spec"]["capacity"];
         errors.push(Error::not_supported(&Path::new("spec.capacity"), shown, &["storage"]));
     }
-    pod_spec::validate_resource_list(&v["spec"]["capacity"], &Path::new("spec.capacity"), &mut errors);
+    pod_spec::validate_resource_list(&v["spec"]["capacity"], &Path::new("spec.capacity"), errors);
     match SOURCES.iter().filter(|s| !v["spec"][**s].is_null()).count() {
         0 => errors.push(Error::required(&Path::new("spec"), "must specify a volume type")),
         1 => {}
@@ -144,5 +136,4 @@ fn validate(v: &Value) -> Errors {
     if !v["spec"]["local"].is_null() && v["spec"]["nodeAffinity"].is_null() {
         errors.push(Error::required(&Path::new("metadata.annotations"), "Local volume requires node affinity"));
     }
-    errors
 }

@@ -3,15 +3,12 @@
 mod row;
 mod update;
 
-use meta::Value;
-use meta::field::{Errors, Path};
-
-use super::columns::{AGE, Column, NAME};
-use super::{Kind, first_generation, keep_all_but_status, keep_status_count_spec, pod_spec};
+use super::prelude::*;
+use super::{keep_all_but_status, pod_spec};
 
 pub static KIND: Kind = Kind {
     columns: COLUMNS,
-    row: row::row,
+    row: Some(row::row),
     defaults,
     prepare_create,
     prepare_update: keep_status_count_spec,
@@ -23,19 +20,14 @@ pub static KIND: Kind = Kind {
     },
     validate_update: update::validate,
     selectable,
-    selectable_names: &[
-        "spec.nodeName",
-        "spec.restartPolicy",
-        "spec.schedulerName",
-        "spec.serviceAccountName",
-        "spec.hostNetwork",
-        "status.phase",
-        "status.podIP",
-        "status.podIPs",
-        "status.nominatedNodeName",
-    ],
+    selectable_names: FIELDS,
     ..Kind::PLAIN
 };
+
+const FIELDS: &[&str] = &[
+    "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
+    "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",
+];
 
 const COLUMNS: &[Column] = &[
     NAME,
@@ -59,8 +51,8 @@ fn defaults(pod: &mut Value) {
     spec.set_default(&["enableServiceLinks"], true);
     if spec.bool_at(&["hostNetwork"]) == Some(true) {
         for list in ["initContainers", "containers"] {
-            super::fill::each(spec, &[list], |container| {
-                super::fill::each(container, &["ports"], |port| {
+            fill::each(spec, &[list], |container| {
+                fill::each(container, &["ports"], |port| {
                     if port.int_at(&["hostPort"]).unwrap_or(0) == 0 {
                         let number = port["containerPort"].clone();
                         port.set(&["hostPort"], number);
@@ -74,9 +66,9 @@ fn defaults(pod: &mut Value) {
 
 fn prepare_create(pod: &mut Value) {
     first_generation(pod);
-    pod.set(&["status"], meta::json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])}));
+    pod.set(&["status"], json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])}));
     if !pod.array_at(&["spec", "schedulingGates"]).is_empty() {
-        let condition = meta::json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+        let condition = json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates", "lastProbeTime": null,
             "lastTransitionTime": null});
         pod.set(&["status", "conditions"], vec![condition]);
@@ -121,26 +113,17 @@ pub fn qos_class(spec: &Value) -> &'static str {
 }
 
 fn selectable(pod: &Value) -> Vec<(&'static str, String)> {
-    let text = |path: &[&str]| pod.str_at(path).unwrap_or_default().to_string();
-    let host_network = pod.bool_at(&["spec", "hostNetwork"]).unwrap_or(false);
-    vec![
-        ("spec.nodeName", text(&["spec", "nodeName"])),
-        ("spec.restartPolicy", text(&["spec", "restartPolicy"])),
-        ("spec.schedulerName", text(&["spec", "schedulerName"])),
-        ("spec.serviceAccountName", text(&["spec", "serviceAccountName"])),
-        ("spec.hostNetwork", host_network.to_string()),
-        ("status.phase", text(&["status", "phase"])),
-        ("status.podIP", text(&["status", "podIP"])),
-        ("status.podIPs", text(&["status", "podIP"])),
-        ("status.nominatedNodeName", text(&["status", "nominatedNodeName"])),
-    ]
+    let value = |field: &str| match field {
+        "spec.hostNetwork" => pod.bool_at(&["spec", "hostNetwork"]).unwrap_or(false).to_string(),
+        "status.podIPs" => text(pod, &["status", "podIP"]).to_string(),
+        _ => super::rules::at(pod, field).as_str().unwrap_or_default().to_string(),
+    };
+    FIELDS.iter().map(|field| (*field, value(field))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use expect_test::expect;
-    use meta::json;
 
     #[test]
     fn classes() {
@@ -161,43 +144,12 @@ mod tests {
 
     #[test]
     fn faults_as_upstream() {
-        let mut pod = json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {
-            "restartPolicy": "Sometimes", "dnsPolicy": "None",
-            "volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}, {"name": "s", "secret": {}}],
-            "tolerations": [{"operator": "Equal"}],
-            "containers": [
-                {"name": "A", "ports": [{"containerPort": 70000, "name": "x"}, {"containerPort": 1, "name": "x", "protocol": "X"}]},
-                {"name": "b", "image": " i", "env": [{"name": ""}, {"name": "X", "valueFrom": {}}],
-                 "volumeMounts": [{"name": "nope", "mountPath": "/a"}, {"name": "nope", "mountPath": "/a"}],
-                 "resources": {"requests": {"cpu": "2", "foo": "1"}, "limits": {"cpu": "1"}},
-                 "livenessProbe": {"successThreshold": 2, "httpGet": {"port": 0}}},
-                {"name": "b", "image": "i"}]}});
-        (KIND.defaults)(&mut pod);
-        let errors = super::super::check_create(&KIND, &pod, true);
-        let text: Vec<String> = errors.iter().map(|e| e.to_string().chars().take(150).collect::<String>().trim_end().to_string()).collect();
-        expect![[r#"
-            spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type
-            spec.volumes[1].secret.secretName: Required value
-            spec.containers[0].name: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and
-            spec.containers[0].image: Required value
-            spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive
-            spec.containers[0].ports[1].name: Duplicate value: "x"
-            spec.containers[0].ports[1].protocol: Unsupported value: "X": supported values: "SCTP", "TCP", "UDP"
-            spec.containers[1].image: Invalid value: " i": must not have leading or trailing whitespace
-            spec.containers[1].env[0].name: Required value
-            spec.containers[1].env[1].valueFrom: Invalid value: "": must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fil
-            spec.containers[1].volumeMounts[0].name: Not found: "nope"
-            spec.containers[1].volumeMounts[1].name: Not found: "nope"
-            spec.containers[1].volumeMounts[1].mountPath: Invalid value: "/a": must be unique
-            spec.containers[1].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1
-            spec.containers[1].resources.requests[foo]: Invalid value: "foo": must be a standard resource for containers
-            spec.containers[1].resources.limits: Required value: Limit must be set for non overcommitable resources
-            spec.containers[1].livenessProbe.httpGet.port: Invalid value: 0: must be between 1 and 65535, inclusive
-            spec.containers[1].livenessProbe.successThreshold: Invalid value: 2: must be 1
-            spec.containers[2].name: Duplicate value: "b"
-            spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
-            spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None
-            spec.tolerations[0].operator: Invalid value: "Equal": operator must be Exists when `key` is empty, which means "match all values and all keys""#]]
-        .assert_eq(&text.join("\n"));
+        golden::check!("pod/faults.txt", |pod| {
+            let mut pod = meta::parse(pod.as_bytes()).expect("JSON");
+            (KIND.defaults)(&mut pod);
+            let errors = super::super::check_create(&KIND, &pod, true);
+            let shown = |e: &meta::field::Error| e.to_string().chars().take(150).collect::<String>().trim_end().to_string();
+            errors.iter().map(|e| shown(e) + "\n").collect()
+        });
     }
 }

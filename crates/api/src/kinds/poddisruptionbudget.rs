@@ -16,7 +16,7 @@ pub static KIND: Kind = Kind {
         Column::number("Allowed Disruptions", "How many pods may be disrupted now."),
         AGE,
     ],
-    row: |b, now| {
+    row: Some(|b, now| {
         let amount = |field: &str| -> Cell {
             match &b["spec"][field] {
                 Value::Null => "N/A".into(),
@@ -26,7 +26,7 @@ pub static KIND: Kind = Kind {
         };
         let allowed = int(b, &["status", "disruptionsAllowed"]);
         vec![name(b), amount("minAvailable"), amount("maxUnavailable"), allowed.into(), age(b, now)]
-    },
+    }),
     prepare_create: |b| {
         b.set(
             &["status"],

@@ -1,31 +1,25 @@
 //! PodTemplate.
 
-use meta::field::{Errors, Path};
-
-use super::columns::{Column, NAME, containers_and_images, labels, name};
-use super::{Kind, count_change, first_generation, keep_status, pod_spec};
+use super::columns::containers_and_images;
+use super::pod_spec;
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Containers", "Names of each container in the template."),
-        Column::text("Images", "Images referenced by each container in the template."),
-        Column::text("Pod Labels", "The labels for the pod template."),
+        Column::text("Containers", "Names of each container in the template.")
+            .by(|t| containers_and_images(&t["template"]["spec"]).0.into()),
+        Column::text("Images", "Images referenced by each container in the template.")
+            .by(|t| containers_and_images(&t["template"]["spec"]).1.into()),
+        Column::text("Pod Labels", "The labels for the pod template.")
+            .by(|t| labels(&t["template"]["metadata"]["labels"]).into()),
     ],
-    row: |t, _| {
-        let (names, images) = containers_and_images(&t["template"]["spec"]);
-        vec![name(t), names.into(), images.into(), labels(&t["template"]["metadata"]["labels"]).into()]
-    },
     defaults: |t| pod_spec::template_defaults(t, &["template"]),
     prepare_create: first_generation,
     prepare_update: |new, old| {
         keep_status(new, old);
         count_change(new, old, &["template"]);
     },
-    validate_create: |t| {
-        let mut errors = Errors::new();
-        pod_spec::validate(&t["template"]["spec"], &Path::new("template.spec"), &mut errors);
-        errors
-    },
+    validate: |t, errors| pod_spec::validate(&t["template"]["spec"], &Path::new("template.spec"), errors),
     ..Kind::PLAIN
 };

@@ -1,23 +1,16 @@
 //! PriorityClass.
 
-use meta::field::{Error, Errors, Path};
-
-use super::columns::{AGE, Column, NAME, age, int, name, text};
-use super::rules::{Check, check_immutable};
-use super::{Kind, count_change, fill, first_generation};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::number("Value", "The priority that pods of this class get."),
-        Column::flag("Global-Default", "Whether pods without a class get this one."),
+        Column::number("Value", "The priority that pods of this class get.").at("value"),
+        Column::flag("Global-Default", "Whether pods without a class get this one.").at("globalDefault"),
         AGE,
-        Column::text("PreemptionPolicy", "Whether pods of this class make room for themselves."),
+        Column::text("PreemptionPolicy", "Whether pods of this class make room for themselves.")
+            .at("preemptionPolicy"),
     ],
-    row: |p, now| {
-        let default = p.bool_at(&["globalDefault"]).unwrap_or(false);
-        vec![name(p), int(p, &["value"]).into(), default.into(), age(p, now), text(p, &["preemptionPolicy"]).into()]
-    },
     defaults: |p| fill::text(p, "preemptionPolicy", "PreemptLowerPriority"),
     prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["value", "globalDefault", "description", "preemptionPolicy"]),
@@ -34,10 +27,6 @@ pub static KIND: Kind = Kind {
         }
         errors
     },
-    validate_update: |new, old| {
-        let mut errors = Errors::new();
-        check_immutable(new, old, &[("value", Check::Immutable), ("preemptionPolicy", Check::Immutable)], &mut errors);
-        errors
-    },
+    rules: &[("value", Immutable), ("preemptionPolicy", Immutable)],
     ..Kind::PLAIN
 };

@@ -1,47 +1,24 @@
 //! PriorityLevelConfiguration.
 
-use meta::Value;
-
-use super::columns::{AGE, Cell, Column, NAME, age, name, text};
-use super::rules::{Check, check};
-use super::{Kind, fill, first_generation, keep_status_count_spec};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Type", "Whether the level is limited."),
-        Column::text("NominalConcurrencyShares", "Its share of all requests at a time."),
-        Column::text("Queues", "How many queues there are."),
-        Column::text("HandSize", "How many of them a flow may use."),
-        Column::text("QueueLengthLimit", "How long a queue gets."),
+        Column::text("Type", "Whether the level is limited.").at("spec.type"),
+        Column::text("NominalConcurrencyShares", "Its share of all requests at a time.")
+            .or("spec.limited.nominalConcurrencyShares", "<none>"),
+        Column::text("Queues", "How many queues there are.").or("spec.limited.limitResponse.queuing.queues", "<none>"),
+        Column::text("HandSize", "How many of them a flow may use.")
+            .or("spec.limited.limitResponse.queuing.handSize", "<none>"),
+        Column::text("QueueLengthLimit", "How long a queue gets.")
+            .or("spec.limited.limitResponse.queuing.queueLengthLimit", "<none>"),
         AGE,
     ],
-    row: |p, now| {
-        let number = |path: &[&str]| -> Cell {
-            p.int_at(path).map_or("<none>".into(), |n| n.to_string().into())
-        };
-        let queuing = |field: &str| number(&["spec", "limited", "limitResponse", "queuing", field]);
-        vec![
-            name(p),
-            text(p, &["spec", "type"]).into(),
-            number(&["spec", "limited", "nominalConcurrencyShares"]),
-            queuing("queues"),
-            queuing("handSize"),
-            queuing("queueLengthLimit"),
-            age(p, now),
-        ]
-    },
     defaults,
-    prepare_create: |p| {
-        p.set(&["status"], Value::object());
-        first_generation(p);
-    },
+    prepare_create: |p| new_object(p, Value::object()),
     prepare_update: keep_status_count_spec,
-    validate_create: |p| {
-        let mut errors = Vec::new();
-        check(p, &[("spec.type", Check::RequiredOneOf(&["Exempt", "Limited"]))], &mut errors);
-        errors
-    },
+    rules: &[("spec.type", RequiredOneOf(&["Exempt", "Limited"]))],
     ..Kind::PLAIN
 };
 

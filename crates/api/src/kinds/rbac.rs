@@ -1,42 +1,35 @@
 //! What the kinds of `rbac.authorization.k8s.io` share: rules, subjects, references.
 
-use meta::Value;
-use meta::field::{Error, Errors, Path};
-use meta::time::Timestamp;
-
-use super::columns::{AGE, Cell, Column, NAME, age, name, text};
-use super::{Kind, fill};
+use super::prelude::*;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-pub(super) const BINDING_COLUMNS: &[Column] = &[
-    NAME,
-    Column::text("Role", "The role that is given."),
-    AGE,
-    Column::text("Users", "Users who get the role.").wide(),
-    Column::text("Groups", "Groups that get the role.").wide(),
-    Column::text("ServiceAccounts", "Service accounts that get the role.").wide(),
-];
-
 pub(super) const ROLE: Kind = Kind {
     columns: super::columns::NAME_AND_CREATED_AT,
-    row: super::columns::name_and_created_at,
-    name_rule: meta::names::path_segment,
+    name_rule: names::path_segment,
     create_on_update: true,
-    validate_create: |r| validate_role(r, true),
-    validate_update: |new, _| validate_role(new, true),
+    validate: |r, errors| validate_role(r, true, errors),
     ..Kind::PLAIN
 };
 
 pub(super) const BINDING: Kind = Kind {
-    columns: BINDING_COLUMNS,
-    row: binding_row,
+    columns: &[
+        NAME,
+        Column::text("Role", "The role that is given.")
+            .by(|b| format!("{}/{}", text(&b["roleRef"], &["kind"]), text(&b["roleRef"], &["name"])).into()),
+        AGE,
+        Column::text("Users", "Users who get the role.").by(|b| subjects(b, "User")).wide(),
+        Column::text("Groups", "Groups that get the role.").by(|b| subjects(b, "Group")).wide(),
+        Column::text("ServiceAccounts", "Service accounts that get the role.")
+            .by(|b| subjects(b, "ServiceAccount"))
+            .wide(),
+    ],
     defaults: binding_defaults,
-    name_rule: meta::names::path_segment,
+    name_rule: names::path_segment,
     create_on_update: true,
-    validate_create: validate_binding,
+    validate: validate_binding,
     validate_update: |new, old| {
-        let mut errors = validate_binding(new);
+        let mut errors = Errors::new();
         if new["roleRef"] != old["roleRef"] {
             errors.push(Error::invalid(&Path::new("roleRef"), &new["roleRef"], "cannot change roleRef"));
         }
@@ -45,19 +38,13 @@ pub(super) const BINDING: Kind = Kind {
     ..Kind::PLAIN
 };
 
-pub(super) fn binding_row(b: &Value, now: Timestamp) -> Vec<Cell> {
-    let of = |kind: &str| {
-        let subjects = b.array_at(&["subjects"]).iter().filter(|s| text(s, &["kind"]) == kind);
-        let names: Vec<String> = subjects
-            .map(|s| match (kind, text(s, &["namespace"])) {
-                ("ServiceAccount", namespace) => format!("{namespace}/{}", text(s, &["name"])),
-                _ => text(s, &["name"]).to_string(),
-            })
-            .collect();
-        Cell::from(names.join(", "))
-    };
-    let role = format!("{}/{}", text(b, &["roleRef", "kind"]), text(b, &["roleRef", "name"]));
-    vec![name(b), role.into(), age(b, now), of("User"), of("Group"), of("ServiceAccount")]
+fn subjects(b: &Value, kind: &str) -> Cell {
+    let subjects = b.array_at(&["subjects"]).iter().filter(|s| text(s, &["kind"]) == kind);
+    let names = subjects.map(|s| match (kind, text(s, &["namespace"])) {
+        ("ServiceAccount", namespace) => format!("{namespace}/{}", text(s, &["name"])),
+        _ => text(s, &["name"]).to_string(),
+    });
+    names.collect::<Vec<_>>().join(", ").into()
 }
 
 fn binding_defaults(b: &mut Value) {
@@ -70,8 +57,7 @@ fn binding_defaults(b: &mut Value) {
 }
 
 /// Checks the rules of a role. Only cluster-wide ones may name URLs.
-pub(super) fn validate_role(role: &Value, namespaced: bool) -> Errors {
-    let mut errors = Errors::new();
+pub(super) fn validate_role(role: &Value, namespaced: bool, errors: &mut Errors) {
     for (i, rule) in role.array_at(&["rules"]).iter().enumerate() {
         let at = Path::new("rules").index(i);
         if rule.array_at(&["verbs"]).is_empty() {
@@ -88,20 +74,16 @@ pub(super) fn validate_role(role: &Value, namespaced: bool) -> Errors {
             errors.push(Error::invalid(&at.child("nonResourceURLs"), &rule["nonResourceURLs"], detail));
             continue;
         }
-        if rule.array_at(&["apiGroups"]).is_empty() {
-            let detail = "resource rules must supply at least one api group";
-            errors.push(Error::required(&at.child("apiGroups"), detail));
-        }
-        if rule.array_at(&["resources"]).is_empty() {
-            let detail = "resource rules must supply at least one resource";
-            errors.push(Error::required(&at.child("resources"), detail));
+        for (list, what) in [("apiGroups", "api group"), ("resources", "resource")] {
+            if rule.array_at(&[list]).is_empty() {
+                let detail = format!("resource rules must supply at least one {what}");
+                errors.push(Error::required(&at.child(list), detail));
+            }
         }
     }
-    errors
 }
 
-fn validate_binding(b: &Value) -> Errors {
-    let mut errors = Errors::new();
+fn validate_binding(b: &Value, errors: &mut Errors) {
     let reference = &b["roleRef"];
     let path = Path::new("roleRef");
     if text(reference, &["apiGroup"]) != GROUP {
@@ -138,5 +120,4 @@ fn validate_binding(b: &Value) -> Errors {
             other => errors.push(Error::not_supported(&at.child("kind"), other, &["Group", "ServiceAccount", "User"])),
         }
     }
-    errors
 }

@@ -1,41 +1,22 @@
 //! ResourceClaim.
 
-use meta::Value;
-use meta::field::{Error, Errors, Path};
-
-use super::columns::{AGE, Column, NAME, age, name};
-use super::{Kind, fill};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("State", "Whether the claim is allocated and reserved."), AGE],
-    row: |c, now| {
-        let mut state = Vec::new();
-        if !c["metadata"]["deletionTimestamp"].is_null() {
-            state.push("deleted");
-        }
-        if c["status"]["allocation"].is_null() {
-            if c["metadata"]["deletionTimestamp"].is_null() {
-                state.push("pending");
-            }
-        } else {
-            state.push("allocated");
-            if !c.array_at(&["status", "reservedFor"]).is_empty() {
-                state.push("reserved");
-            }
-        }
-        vec![name(c), state.join(",").into(), age(c, now)]
-    },
+    columns: &[NAME, Column::text("State", "Whether the claim is allocated and reserved.").by(state), AGE],
     defaults: |c| fill::at(c, &["spec"], spec_defaults),
     prepare_create: |c| c.set(&["status"], Value::object()),
-    validate_update: |new, old| {
-        let mut errors = Errors::new();
-        if new["spec"] != old["spec"] {
-            errors.push(Error::invalid(&Path::new("spec"), &new["spec"], "field is immutable"));
-        }
-        errors
-    },
+    rules: &[("spec", Immutable)],
     ..Kind::PLAIN
 };
+
+fn state(c: &Value) -> Cell {
+    let deleted = !c["metadata"]["deletionTimestamp"].is_null();
+    let allocated = !c["status"]["allocation"].is_null();
+    let reserved = allocated && !c.array_at(&["status", "reservedFor"]).is_empty();
+    let all = [("deleted", deleted), ("pending", !deleted && !allocated), ("allocated", allocated), ("reserved", reserved)];
+    all.into_iter().filter(|(_, is)| *is).map(|(word, _)| word).collect::<Vec<_>>().join(",").into()
+}
 
 /// Defaults of a claim's spec, also inside a template.
 pub(super) fn spec_defaults(spec: &mut Value) {

@@ -59,12 +59,15 @@ pub fn check_at(object: &Value, base: &Path, rules: &[Rule], errors: &mut Errors
 /// Checks the `Immutable` rules against the old object.
 pub fn check_immutable(new: &Value, old: &Value, rules: &[Rule], errors: &mut Errors) {
     for (path, _) in rules.iter().filter(|(_, check)| matches!(check, Check::Immutable)) {
-        let parts: Vec<&str> = path.split('.').collect();
-        let value = new.at(&parts).unwrap_or(&Value::Null);
-        if *value != *old.at(&parts).unwrap_or(&Value::Null) {
-            errors.push(Error::invalid(&Path::new(path), value, "field is immutable"));
+        if at(new, path) != at(old, path) {
+            errors.push(Error::invalid(&Path::new(path), at(new, path), "field is immutable"));
         }
     }
+}
+
+/// The value at a dotted path.
+pub(super) fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(object, |value, member| &value[member])
 }
 
 /// Visits the values at `path`; absent ones only `with_absent`, so that no path is spelled out for them in vain.

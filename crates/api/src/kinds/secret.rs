@@ -1,39 +1,20 @@
 //! Secret.
 
-use meta::Value;
-use meta::field::{Error, Errors, Path};
-
-use super::columns::{AGE, Column, NAME, age, name, text};
-use super::{Kind, MAX_DATA_BYTES, fill, validate_key};
+use super::prelude::*;
+use super::{MAX_DATA_BYTES, validate_frozen, validate_key};
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Type", "Used to facilitate programmatic handling of secret data."),
-        Column::text("Data", "How many keys it holds."),
+        Column::text("Type", "Used to facilitate programmatic handling of secret data.").at("type"),
+        Column::text("Data", "How many keys it holds.")
+            .by(|s| s["data"].as_object().map_or(0, |m| m.len()).into()),
         AGE,
     ],
-    row: |s, now| {
-        let keys = s["data"].as_object().map_or(0, |m| m.len());
-        vec![name(s), text(s, &["type"]).into(), keys.into(), age(s, now)]
-    },
     defaults,
-    validate_create: validate,
-    validate_update: |new, old| {
-        let mut errors = Errors::new();
-        if new["type"] != old["type"] {
-            errors.push(Error::invalid(&Path::new("type"), &new["type"], "field is immutable"));
-        }
-        if old.bool_at(&["immutable"]) == Some(true) {
-            for member in ["immutable", "data"] {
-                if new[member] != old[member] {
-                    errors.push(Error::forbidden(&Path::new(member), "field is immutable when `immutable` is set"));
-                }
-            }
-        }
-        errors.extend(validate(new));
-        errors
-    },
+    rules: &[("type", Immutable)],
+    validate,
+    validate_update: |new, old| validate_frozen(new, old, &["immutable", "data"]),
     selectable: |s| vec![("type", text(s, &["type"]).to_string())],
     selectable_names: &["type"],
     ..Kind::PLAIN
@@ -62,12 +43,11 @@ fn required(ty: &str) -> &'static [&'static str] {
     }
 }
 
-fn validate(s: &Value) -> Errors {
-    let mut errors = Errors::new();
+fn validate(s: &Value, errors: &mut Errors) {
     let mut bytes = 0;
     if let Some(data) = s["data"].as_object() {
         for (key, value) in data.iter() {
-            validate_key(key, &Path::new("data").key(key), &mut errors);
+            validate_key(key, &Path::new("data").key(key), errors);
             bytes += value.as_str().map_or(0, |v| v.len() / 4 * 3);
         }
     }
@@ -89,13 +69,11 @@ fn validate(s: &Value) -> Errors {
         let at = Path::new("metadata.annotations").key("kubernetes.io/service-account.name");
         errors.push(Error::required(&at, ""));
     }
-    errors
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meta::json;
 
     #[test]
     fn string_data_becomes_data() {
@@ -106,7 +84,8 @@ mod tests {
 
     #[test]
     fn types_have_their_keys() {
-        let errors = validate(&json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}));
+        let mut errors = Errors::new();
+        validate(&json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}), &mut errors);
         assert_eq!(errors.iter().map(|e| e.to_string()).collect::<Vec<_>>(), ["data[tls.key]: Required value"]);
     }
 }

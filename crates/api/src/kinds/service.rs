@@ -20,7 +20,7 @@ pub static KIND: Kind = Kind {
         AGE,
         Column::text("Selector", "Labels of the pods that traffic goes to.").wide(),
     ],
-    row,
+    row: Some(row),
     defaults,
     prepare_create: |s| s.set(&["status"], meta::json!({"loadBalancer": {}})),
     prepare_update,

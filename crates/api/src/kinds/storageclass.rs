@@ -1,59 +1,36 @@
 //! StorageClass.
 
-use meta::field::{Error, Errors, Path};
-
-use super::columns::{AGE, Column, NAME, age, name, text};
-use super::rules::{Check, check};
-use super::{Kind, fill};
+use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
-        NAME,
-        Column::text("Provisioner", "Who makes the volumes of this class."),
-        Column::text("ReclaimPolicy", "What happens to a volume when its claim is released."),
-        Column::text("VolumeBindingMode", "When volumes are made and bound."),
-        Column::flag("AllowVolumeExpansion", "Whether volumes of this class can grow."),
+        NAME.by(name_and_default),
+        Column::text("Provisioner", "Who makes the volumes of this class.").at("provisioner"),
+        Column::text("ReclaimPolicy", "What happens to a volume when its claim is released.").at("reclaimPolicy"),
+        Column::text("VolumeBindingMode", "When volumes are made and bound.").at("volumeBindingMode"),
+        Column::flag("AllowVolumeExpansion", "Whether volumes of this class can grow.").at("allowVolumeExpansion"),
         AGE,
     ],
-    row: |c, now| {
-        let annotation = |key: &str| text(c, &["metadata", "annotations", key]) == "true";
-        let default = annotation("storageclass.kubernetes.io/is-default-class")
-            || annotation("storageclass.beta.kubernetes.io/is-default-class");
-        let shown = text(c, &["metadata", "name"]);
-        vec![
-            if default { format!("{shown} (default)").into() } else { name(c) },
-            text(c, &["provisioner"]).into(),
-            text(c, &["reclaimPolicy"]).into(),
-            text(c, &["volumeBindingMode"]).into(),
-            c.bool_at(&["allowVolumeExpansion"]).unwrap_or(false).into(),
-            age(c, now),
-        ]
-    },
     defaults: |c| {
         fill::text(c, "reclaimPolicy", "Delete");
         fill::text(c, "volumeBindingMode", "Immediate");
     },
-    validate_create: |c| {
-        let mut errors = Errors::new();
-        check(
-            c,
-            &[
-                ("provisioner", Check::Required("")),
-                ("reclaimPolicy", Check::OneOf(&["Delete", "Retain"])),
-                ("volumeBindingMode", Check::RequiredOneOf(&["Immediate", "WaitForFirstConsumer"])),
-            ],
-            &mut errors,
-        );
-        errors
-    },
+    rules: &[
+        ("provisioner", Required("")),
+        ("reclaimPolicy", OneOf(&["Delete", "Retain"])),
+        ("volumeBindingMode", RequiredOneOf(&["Immediate", "WaitForFirstConsumer"])),
+    ],
     validate_update: |new, old| {
-        let mut errors = Errors::new();
-        for member in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
-            if new[member] != old[member] {
-                errors.push(Error::forbidden(&Path::new(member), "updates to this field are forbidden."));
-            }
-        }
-        errors
+        let members = ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"].into_iter();
+        let changed = members.filter(|m| new[*m] != old[*m]);
+        changed.map(|m| Error::forbidden(&Path::new(m), "updates to this field are forbidden.")).collect()
     },
     ..Kind::PLAIN
 };
+
+/// The name of a class of storage or of volumes' attributes, and whether it is the one of who names none.
+pub(super) fn name_and_default(class: &Value) -> Cell {
+    let marks = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+    let default = marks.iter().any(|mark| text(class, &["metadata", "annotations", mark]) == "true");
+    if default { format!("{} (default)", text(class, &["metadata", "name"])).into() } else { name(class) }
+}

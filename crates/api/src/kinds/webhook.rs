@@ -1,19 +1,13 @@
 //! What both kinds of webhook configurations share.
 
-use meta::Value;
-use meta::field::{Error, Errors, Path};
-
-use super::columns::{AGE, Column, NAME, age, name};
-use super::{Kind, count_change, fill, first_generation};
+use super::prelude::*;
 
 pub(super) const CONFIGURATION: Kind = Kind {
-    columns: &[NAME, Column::number("Webhooks", "How many webhooks there are."), AGE],
-    row: |c, now| vec![name(c), c.array_at(&["webhooks"]).len().into(), age(c, now)],
+    columns: &[NAME, Column::number("Webhooks", "How many webhooks there are.").count("webhooks"), AGE],
     defaults,
     prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["webhooks"]),
-    validate_create: validate,
-    validate_update: |new, _| validate(new),
+    validate,
     unconditional_update: false,
     ..Kind::PLAIN
 };
@@ -35,13 +29,12 @@ pub(super) fn match_defaults(matching: &mut Value) {
     fill::unset(matching, "objectSelector", Value::object());
 }
 
-fn validate(c: &Value) -> Errors {
-    let mut errors = Errors::new();
+fn validate(c: &Value, errors: &mut Errors) {
     let hooks = c.array_at(&["webhooks"]);
     for (i, hook) in hooks.iter().enumerate() {
         let at = Path::new("webhooks").index(i);
         let hook_name = hook.str_at(&["name"]).unwrap_or_default();
-        let wrong = meta::names::dns1123_subdomain(hook_name);
+        let wrong = names::dns1123_subdomain(hook_name);
         errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("name"), hook_name, m)));
         if hook_name.split('.').count() < 3 {
             let detail = "should be a domain with at least three segments separated by dots";
@@ -71,5 +64,4 @@ fn validate(c: &Value) -> Errors {
             errors.push(Error::required(&at.child("clientConfig"), "exactly one of url or service is required"));
         }
     }
-    errors
 }

@@ -4,18 +4,27 @@ use meta::Value;
 use meta::field::{Error, Errors, Path};
 use meta::selector::LabelSelector;
 
-use super::columns::{Cell, Column, containers_and_images, selector};
+use super::columns::{Cell, Column, containers_and_images, int, selector};
 use super::pod_spec;
 
-pub(super) const CONTAINERS: Column = Column::text("Containers", "Names of each container in the template.").wide();
-pub(super) const IMAGES: Column = Column::text("Images", "Images referenced by each container in the template.").wide();
-pub(super) const SELECTOR: Column = Column::text("Selector", "Which pods count as this object's own.").wide();
+pub(super) const DESIRED: Column = Column::number("Desired", "Number of desired pods.").at("spec.replicas");
+pub(super) const CURRENT: Column =
+    Column::number("Current", "Most recently observed number of pods.").at("status.replicas");
+pub(super) const READY: Column =
+    Column::number("Ready", "Number of pods with a Ready condition.").at("status.readyReplicas");
+pub(super) const CONTAINERS: Column = Column::text("Containers", "Names of each container in the template.")
+    .by(|o| containers_and_images(&o["spec"]["template"]["spec"]).0.into())
+    .wide();
+pub(super) const IMAGES: Column = Column::text("Images", "Images referenced by each container in the template.")
+    .by(|o| containers_and_images(&o["spec"]["template"]["spec"]).1.into())
+    .wide();
+pub(super) const SELECTOR: Column = Column::text("Selector", "Which pods count as this object's own.")
+    .by(|o| selector(&o["spec"]["selector"]).into())
+    .wide();
 
-/// Cells of the three wide columns.
-pub(super) fn wide_cells(object: &Value, template: &[&str]) -> [Cell; 3] {
-    let spec = object.at(template).and_then(|t| t.get("spec")).unwrap_or(&Value::Null);
-    let (names, images) = containers_and_images(spec);
-    [names.into(), images.into(), selector(&object["spec"]["selector"]).into()]
+/// How many of the pods are ready.
+pub(super) fn ready(object: &Value) -> Cell {
+    format!("{}/{}", int(object, &["status", "readyReplicas"]), int(object, &["spec", "replicas"])).into()
 }
 
 /// Checks `spec.selector` and `spec.template` of a controller whose pods run for ever.
@@ -63,13 +72,6 @@ fn validate_runs_for_ever(object: &Value, kind: &str, errors: &mut Errors) {
         };
         let detail = format!("activeDeadlineSeconds in {word} is not Supported");
         errors.push(Error::forbidden(&path.child("activeDeadlineSeconds"), detail));
-    }
-}
-
-/// The selector of an object stays what it was.
-pub(super) fn validate_same_selector(new: &Value, old: &Value, errors: &mut Errors) {
-    if new["spec"]["selector"] != old["spec"]["selector"] {
-        errors.push(Error::invalid(&Path::new("spec.selector"), &new["spec"]["selector"], "field is immutable"));
     }
 }
 

@@ -14,15 +14,14 @@ use crate::resource::{Resource, Subresource};
 use parameters::Parameter;
 
 /// What stands in `x-kubernetes-group-version-kind`.
-pub(super) fn write_gvk(w: &mut Writer, group: &str, version: &str, kind: &str) {
-    w.object(|w| {
-        w.pair("group", group);
-        w.pair("kind", kind);
-        w.pair("version", version);
-    });
+pub(super) fn write_gvk(w: &mut Writer, (group, version, kind): (&str, &str, &str)) {
+    w.pair("group", group);
+    w.pair("kind", kind);
+    w.pair("version", version);
 }
 
 /// One method on one path.
+#[derive(Default)]
 struct Operation<'a> {
     /// `get`, `post`, ...
     method: &'a str,
@@ -91,14 +90,10 @@ impl Paths<'_, '_> {
         let path = format!("/{}/", group_version_path(&r.group, &r.version));
         let operation = Operation {
             method: "get",
-            action: "",
             id: format!("get{}APIResources", self.camel),
             description: "get available resources".into(),
-            gvk: ("", "", ""),
-            query: Vec::new(),
-            body: None,
             answer: Some(used.meta("APIResourceList")),
-            codes: &[],
+            ..Operation::default()
         };
         self.path(&path, &[], vec![operation]);
     }
@@ -147,43 +142,64 @@ impl Paths<'_, '_> {
             description: format!("list or watch objects of kind {}", r.kind),
             gvk: (&r.group, &r.version, &r.kind),
             query: parameters::list(),
-            body: None,
             answer: schema_of(used, &r.group, &r.version, &r.list_kind),
-            codes: &[],
+            ..Operation::default()
+        }
+    }
+
+    fn create_operation<'r>(
+        &self,
+        of: &str,
+        description: String,
+        gvk: (&'r str, &'r str, &'r str),
+        used: &mut Used<'_>,
+    ) -> Operation<'r> {
+        let own = schema_of(used, gvk.0, gvk.1, gvk.2);
+        Operation {
+            method: "post",
+            action: "post",
+            id: format!("create{}{of}", self.camel),
+            description,
+            gvk,
+            query: parameters::write(),
+            body: own.clone(),
+            answer: own,
+            codes: &["201", "202"],
+        }
+    }
+
+    fn delete_operation<'r>(&self, r: &'r Resource, scope: &str, used: &mut Used<'_>) -> Operation<'r> {
+        Operation {
+            method: "delete",
+            action: "delete",
+            id: format!("delete{}{scope}{}", self.camel, r.kind),
+            description: format!("delete {}", article(&r.kind)),
+            gvk: (&r.group, &r.version, &r.kind),
+            query: parameters::delete(),
+            body: Some(used.meta("DeleteOptions")),
+            answer: Some(used.meta("Status")),
+            codes: &["202"],
         }
     }
 
     fn collection_operations<'r>(&self, r: &'r Resource, scope: &str, used: &mut Used<'_>) -> Vec<Operation<'r>> {
         let mut operations = Vec::new();
         let gvk = (&*r.group, &*r.version, &*r.kind);
-        let own = schema_of(used, &r.group, &r.version, &r.kind);
         if r.can("list") {
             operations.push(self.list_operation(r, scope, used));
         }
         if r.can("create") {
-            operations.push(Operation {
-                method: "post",
-                action: "post",
-                id: format!("create{}{scope}{}", self.camel, r.kind),
-                description: format!("create {}", article(&r.kind)),
-                gvk,
-                query: parameters::write(),
-                body: own.clone(),
-                answer: own,
-                codes: &["201", "202"],
-            });
+            let description = format!("create {}", article(&r.kind));
+            operations.push(self.create_operation(&format!("{scope}{}", r.kind), description, gvk, used));
         }
         if r.can("deletecollection") {
             operations.push(Operation {
-                method: "delete",
                 action: "deletecollection",
                 id: format!("delete{}Collection{scope}{}", self.camel, r.kind),
                 description: format!("delete collection of {}", r.kind),
-                gvk,
                 query: [parameters::list_of_deleted(), parameters::delete()].concat(),
-                body: Some(used.meta("DeleteOptions")),
-                answer: Some(used.meta("Status")),
                 codes: &[],
+                ..self.delete_operation(r, scope, used)
             });
         }
         operations
@@ -194,17 +210,7 @@ impl Paths<'_, '_> {
             About { kind: (&r.group, &r.version, &r.kind), of: format!("{scope}{}", r.kind), what: "the specified" };
         let mut operations = self.read_write_operations(&about, |verb| r.can(verb), used);
         if r.can("delete") {
-            operations.push(Operation {
-                method: "delete",
-                action: "delete",
-                id: format!("delete{}{scope}{}", self.camel, r.kind),
-                description: format!("delete {}", article(&r.kind)),
-                gvk: (&r.group, &r.version, &r.kind),
-                query: parameters::delete(),
-                body: Some(used.meta("DeleteOptions")),
-                answer: Some(used.meta("Status")),
-                codes: &["202"],
-            });
+            operations.push(self.delete_operation(r, scope, used));
         }
         operations
     }
@@ -260,18 +266,8 @@ impl Paths<'_, '_> {
             }
         }
         if s.can("create") {
-            let own = schema_of(used, &s.group, &s.version, &s.kind);
-            operations.push(Operation {
-                method: "post",
-                action: "post",
-                id: format!("create{}{of}", self.camel),
-                description: format!("create {} of {}", s.name, article(&r.kind)),
-                gvk: (&s.group, &s.version, &s.kind),
-                query: parameters::write(),
-                body: own.clone(),
-                answer: own,
-                codes: &["201", "202"],
-            });
+            let description = format!("create {} of {}", s.name, article(&r.kind));
+            operations.push(self.create_operation(&of, description, (&s.group, &s.version, &s.kind), used));
         }
         operations
     }
@@ -301,9 +297,7 @@ impl Paths<'_, '_> {
                 description: format!("connect {} requests to {} of {}", method.to_uppercase(), s.name, r.kind),
                 gvk: (&s.group, &s.version, &s.kind),
                 query: parameters::of_options(self.docs, &s.kind),
-                body: None,
-                answer: None,
-                codes: &[],
+                ..Operation::default()
             })
             .collect()
     }
@@ -312,22 +306,15 @@ impl Paths<'_, '_> {
         if operations.is_empty() {
             return;
         }
-        let (form, tag, custom) = (self.form, self.tag.clone(), self.custom);
-        self.w.member(path, |w| {
-            w.object(|w| {
-                for operation in &operations {
-                    w.member(operation.method, |w| w.object(|w| write_operation(w, form, &tag, custom, operation)));
-                }
-                if shared.is_empty() && operations.iter().all(|o| o.action.is_empty()) {
-                    return;
-                }
-                w.member("parameters", |w| {
-                    w.array(|w| {
-                        shared.iter().for_each(|p| w.item(|w| parameters::write_one(w, form, p)));
-                        w.item(|w| parameters::write_one(w, form, &parameters::PRETTY));
-                    });
-                });
-            });
+        let (form, tag, custom, pretty) = (self.form, self.tag.clone(), self.custom, parameters::pretty());
+        self.w.within(path, |w| {
+            for operation in &operations {
+                w.within(operation.method, |w| write_operation(w, form, &tag, custom, operation));
+            }
+            if !shared.is_empty() || operations.iter().any(|o| !o.action.is_empty()) {
+                let shared = shared.iter().chain([&pretty]);
+                w.objects("parameters", shared, |w, p| parameters::write_one(w, form, p));
+            }
         });
     }
 }
@@ -366,88 +353,69 @@ fn write_operation(w: &mut Writer, form: Form, tag: &str, custom: bool, operatio
     if !operation.query.is_empty() || body_in_parameters {
         w.member("parameters", |w| {
             w.array(|w| {
-                operation.query.iter().for_each(|p| w.item(|w| parameters::write_one(w, form, p)));
+                operation.query.iter().for_each(|p| w.item(|w| w.object(|w| parameters::write_one(w, form, p))));
                 if let (Form::V2, Some(body)) = (form, &operation.body) {
-                    w.item(|w| {
-                        w.object(|w| {
-                            w.pair("name", "body");
-                            w.pair("in", "body");
-                            w.flag("required", operation.method != "delete");
-                            w.member("schema", |w| write_ref(w, form, body));
-                        });
-                    });
+                    let required = operation.method != "delete";
+                    w.item(|w| w.object(|w| write_body_parameter(w, form, body, required)));
                 }
             });
         });
     }
     let body_types: &[&str] = if operation.method == "patch" { types(PATCH_TYPES, custom) } else { &["*/*"] };
-    match form {
-        Form::V2 => {
+    match (form, &operation.body) {
+        (Form::V2, _) => {
             w.strings("consumes", body_types.iter().copied());
             w.strings("produces", types(ANSWER_TYPES, custom).iter().copied());
             w.strings("schemes", ["https"]);
         }
-        Form::V3 => {
-            if let Some(body) = &operation.body {
-                w.member("requestBody", |w| {
-                    w.object(|w| {
-                        write_content_types(w, form, body_types, body);
-                        if operation.method != "delete" {
-                            w.flag("required", true);
-                        }
-                    });
-                });
+        (Form::V3, Some(body)) => w.within("requestBody", |w| {
+            write_content(w, form, body_types, Some(body));
+            if operation.method != "delete" {
+                w.flag("required", true);
             }
-        }
+        }),
+        (Form::V3, None) => {}
     }
-    w.member("responses", |w| w.object(|w| write_answers(w, form, custom, operation)));
+    w.within("responses", |w| write_answers(w, form, custom, operation));
     if !operation.action.is_empty() {
         w.pair("x-kubernetes-action", operation.action);
-        let (group, version, kind) = operation.gvk;
-        w.member("x-kubernetes-group-version-kind", |w| write_gvk(w, group, version, kind));
+        w.within("x-kubernetes-group-version-kind", |w| write_gvk(w, operation.gvk));
     }
+}
+
+fn write_body_parameter(w: &mut Writer, form: Form, body: &str, required: bool) {
+    w.pair("name", "body");
+    w.pair("in", "body");
+    w.flag("required", required);
+    write_schema(w, form, Some(body));
 }
 
 fn write_answers(w: &mut Writer, form: Form, custom: bool, operation: &Operation<'_>) {
-    for code in ["200"].iter().chain(operation.codes) {
-        w.member(code, |w| {
-            w.object(|w| {
-                w.pair(
-                    "description",
-                    match *code {
-                        "201" => "Created",
-                        "202" => "Accepted",
-                        _ => "OK",
-                    },
-                );
-                match (form, &operation.answer) {
-                    (Form::V2, Some(name)) => w.member("schema", |w| write_ref(w, form, name)),
-                    (Form::V3, Some(name)) => write_content_types(w, form, types(ANSWER_TYPES, custom), name),
-                    (Form::V2, None) => w.member("schema", |w| w.object(|w| w.pair("type", "string"))),
-                    (Form::V3, None) => w.member("content", |w| {
-                        w.object(|w| {
-                            w.member("*/*", |w| {
-                                w.object(|w| w.member("schema", |w| w.object(|w| w.pair("type", "string"))));
-                            });
-                        });
-                    }),
-                }
-            });
-        });
-    }
-    w.member("401", |w| w.object(|w| w.pair("description", "Unauthorized")));
-}
-
-fn write_ref(w: &mut Writer, form: Form, name: &str) {
-    w.object(|w| w.pair("$ref", &format!("{}{name}", form.ref_prefix())));
-}
-
-fn write_content_types(w: &mut Writer, form: Form, types: &[&str], name: &str) {
-    w.member("content", |w| {
-        w.object(|w| {
-            for ty in types {
-                w.member(ty, |w| w.object(|w| w.member("schema", |w| write_ref(w, form, name))));
+    let answer = operation.answer.as_deref();
+    for (code, description) in [("200", "OK"), ("201", "Created"), ("202", "Accepted")] {
+        if code != "200" && !operation.codes.contains(&code) {
+            continue;
+        }
+        w.within(code, |w| {
+            w.pair("description", description);
+            match form {
+                Form::V2 => write_schema(w, form, answer),
+                Form::V3 if answer.is_none() => write_content(w, form, &["*/*"], None),
+                Form::V3 => write_content(w, form, types(ANSWER_TYPES, custom), answer),
             }
         });
+    }
+    w.within("401", |w| w.pair("description", "Unauthorized"));
+}
+
+/// A reference to the schema of this name; `None` is a plain string.
+fn write_schema(w: &mut Writer, form: Form, name: Option<&str>) {
+    w.within("schema", |w| match name {
+        Some(name) => w.pair("$ref", &format!("{}{name}", form.ref_prefix())),
+        None => w.pair("type", "string"),
     });
+}
+
+fn write_content(w: &mut Writer, form: Form, types: &[&str], name: Option<&str>) {
+    w.within("content", |w| types.iter().for_each(|ty| w.within(ty, |w| write_schema(w, form, name))));
 }

@@ -5,23 +5,24 @@
 //! values are YAML text, of which JSON is a part.
 
 use meta::{Map, Value};
+use std::collections::HashMap;
+use std::str::SplitWhitespace;
+use std::sync::LazyLock;
 
 /// The document of [`super::v2`] as a gnostic `Document`.
 pub fn v2(document: &Value) -> Vec<u8> {
     let mut out = Vec::new();
-    message(&DOCUMENT, document, &mut out);
+    message(&MESSAGES["Document"], document, &mut out);
     out
 }
 
-/// How the members of a JSON object are written.
+/// How the members of a JSON object are written: their field numbers and types.
 struct Message {
-    /// Member, field number, type.
-    fields: &'static [(&'static str, u32, Type)],
+    fields: HashMap<&'static str, (u32, Type)>,
     /// Field number of what the table does not name, as `NamedAny`.
     extensions: u32,
 }
 
-#[derive(Clone, Copy)]
 enum Type {
     Text,
     Bool,
@@ -31,166 +32,75 @@ enum Type {
     Any,
     /// As many of them as there are values.
     Anys,
-    One(&'static Message),
+    /// The message of this name.
+    One(&'static str),
     /// A message with a field for each kind of value: which one is told by the function.
     Choice(fn(&Value) -> (&'static [u32], Type)),
     /// A message whose field 1 is this, as often as there are values (or once, for a value that is no list).
-    Within(u32, &'static Type),
+    Within(u32, Box<Type>),
     /// A message whose field of this number holds pairs of name (1) and value (2).
-    Named(u32, &'static Type),
+    Named(u32, Box<Type>),
 }
 use Type::{Any, Anys, Bool, Choice, Double, Int, Named, One, Text, Within};
 
-static DOCUMENT: Message = Message {
-    fields: &[
-        ("swagger", 1, Text),
-        ("info", 2, One(&INFO)),
-        ("paths", 8, Named(2, &One(&PATH_ITEM))),
-        ("definitions", 9, Named(1, &One(&SCHEMA))),
-        ("security", 12, Named(1, &Within(1, &Text))),
-        ("securityDefinitions", 13, Named(1, &Within(2, &One(&API_KEY)))),
-    ],
-    extensions: 16,
-};
+static MESSAGES: LazyLock<HashMap<&'static str, Message>> = LazyLock::new(|| {
+    let mut all = HashMap::new();
+    for block in include_str!("../data/openapi_v2.txt").split("\n\n").skip(1) {
+        let mut lines = block.lines();
+        let (name, extensions) = lines.next().and_then(|l| l.split_once(' ')).expect("NAME EXTENSIONS");
+        let fields = lines.map(|line| {
+            let mut words = line.split_whitespace();
+            let (member, number) = (words.next().expect("a member"), number(&mut words));
+            (member, (number, read(&mut words)))
+        });
+        all.insert(name, Message { fields: fields.collect(), extensions: extensions.parse().expect("a number") });
+    }
+    all
+});
 
-static INFO: Message =
-    Message { fields: &[("title", 1, Text), ("version", 2, Text), ("description", 3, Text)], extensions: 7 };
+fn number(words: &mut SplitWhitespace<'static>) -> u32 {
+    words.next().and_then(|word| word.parse().ok()).expect("a number")
+}
 
-static API_KEY: Message = Message {
-    fields: &[("type", 1, Text), ("name", 2, Text), ("in", 3, Text), ("description", 4, Text)],
-    extensions: 5,
-};
-
-static PATH_ITEM: Message = Message {
-    fields: &[
-        ("get", 2, One(&OPERATION)),
-        ("put", 3, One(&OPERATION)),
-        ("post", 4, One(&OPERATION)),
-        ("delete", 5, One(&OPERATION)),
-        ("options", 6, One(&OPERATION)),
-        ("head", 7, One(&OPERATION)),
-        ("patch", 8, One(&OPERATION)),
-        ("parameters", 9, Choice(parameter)),
-    ],
-    extensions: 10,
-};
-
-static OPERATION: Message = Message {
-    fields: &[
-        ("tags", 1, Text),
-        ("summary", 2, Text),
-        ("description", 3, Text),
-        ("operationId", 5, Text),
-        ("produces", 6, Text),
-        ("consumes", 7, Text),
-        ("parameters", 8, Choice(parameter)),
-        ("responses", 9, Named(1, &Within(1, &One(&RESPONSE)))),
-        ("schemes", 10, Text),
-        ("deprecated", 11, Bool),
-    ],
-    extensions: 13,
-};
-
-static RESPONSE: Message =
-    Message { fields: &[("description", 1, Text), ("schema", 2, Within(1, &One(&SCHEMA)))], extensions: 5 };
+fn read(words: &mut SplitWhitespace<'static>) -> Type {
+    match words.next().expect("a type") {
+        "Text" => Text,
+        "Bool" => Bool,
+        "Int" => Int,
+        "Double" => Double,
+        "Any" => Any,
+        "Anys" => Anys,
+        "Parameter" => Choice(parameter),
+        "Additional" => Choice(additional),
+        "Within" => Within(number(words), read(words).into()),
+        "Named" => Named(number(words), read(words).into()),
+        message => One(message),
+    }
+}
 
 /// A ParametersItem, by where the parameter stands.
 fn parameter(value: &Value) -> (&'static [u32], Type) {
     match (value.get("$ref"), value.str_at(&["in"])) {
-        (Some(_), _) => (&[2], One(&REFERENCE)),
-        (_, Some("body")) => (&[1, 1], One(&BODY_PARAMETER)),
-        (_, Some("header")) => (&[1, 2, 1], One(&OTHER_PARAMETER)),
-        (_, Some("path")) => (&[1, 2, 4], One(&OTHER_PARAMETER)),
-        _ => (&[1, 2, 3], One(&QUERY_PARAMETER)),
+        (Some(_), _) => (&[2], One("Reference")),
+        (_, Some("body")) => (&[1, 1], One("BodyParameter")),
+        (_, Some("header")) => (&[1, 2, 1], One("OtherParameter")),
+        (_, Some("path")) => (&[1, 2, 4], One("OtherParameter")),
+        _ => (&[1, 2, 3], One("QueryParameter")),
     }
 }
 
-static REFERENCE: Message = Message { fields: &[("$ref", 1, Text), ("description", 2, Text)], extensions: 0 };
-
-static BODY_PARAMETER: Message = Message {
-    fields: &[
-        ("description", 1, Text),
-        ("name", 2, Text),
-        ("in", 3, Text),
-        ("required", 4, Bool),
-        ("schema", 5, One(&SCHEMA)),
-    ],
-    extensions: 6,
-};
-
-static QUERY_PARAMETER: Message = Message {
-    fields: &[
-        ("required", 1, Bool),
-        ("in", 2, Text),
-        ("description", 3, Text),
-        ("name", 4, Text),
-        ("type", 6, Text),
-        ("format", 7, Text),
-        ("default", 10, Any),
-        ("uniqueItems", 20, Bool),
-    ],
-    extensions: 23,
-};
-
-static OTHER_PARAMETER: Message = Message {
-    fields: &[
-        ("required", 1, Bool),
-        ("in", 2, Text),
-        ("description", 3, Text),
-        ("name", 4, Text),
-        ("type", 5, Text),
-        ("format", 6, Text),
-        ("default", 9, Any),
-        ("uniqueItems", 19, Bool),
-    ],
-    extensions: 22,
-};
-
-static SCHEMA: Message = Message {
-    fields: &[
-        ("$ref", 1, Text),
-        ("format", 2, Text),
-        ("title", 3, Text),
-        ("description", 4, Text),
-        ("default", 5, Any),
-        ("multipleOf", 6, Double),
-        ("maximum", 7, Double),
-        ("exclusiveMaximum", 8, Bool),
-        ("minimum", 9, Double),
-        ("exclusiveMinimum", 10, Bool),
-        ("maxLength", 11, Int),
-        ("minLength", 12, Int),
-        ("pattern", 13, Text),
-        ("maxItems", 14, Int),
-        ("minItems", 15, Int),
-        ("uniqueItems", 16, Bool),
-        ("maxProperties", 17, Int),
-        ("minProperties", 18, Int),
-        ("required", 19, Text),
-        ("enum", 20, Anys),
-        ("additionalProperties", 21, Choice(additional)),
-        ("type", 22, Within(1, &Text)),
-        ("items", 23, Within(1, &One(&SCHEMA))),
-        ("allOf", 24, One(&SCHEMA)),
-        ("properties", 25, Named(1, &One(&SCHEMA))),
-        ("readOnly", 27, Bool),
-        ("example", 30, Any),
-    ],
-    extensions: 31,
-};
-
 fn additional(value: &Value) -> (&'static [u32], Type) {
-    if value.as_bool().is_some() { (&[2], Bool) } else { (&[1], One(&SCHEMA)) }
+    if value.as_bool().is_some() { (&[2], Bool) } else { (&[1], One("Schema")) }
 }
 
 fn message(table: &Message, value: &Value, out: &mut Vec<u8>) {
     for (name, value) in value.as_object().into_iter().flat_map(Map::iter) {
-        match table.fields.iter().find(|(field, ..)| *field == name) {
-            Some((_, number, ty)) => field(*number, *ty, value, out),
+        match table.fields.get(name) {
+            Some((number, ty)) => field(*number, ty, value, out),
             None => {
                 let mut named = Vec::new();
                 text(1, name, &mut named);
-                field(2, Any, value, &mut named);
+                field(2, &Any, value, &mut named);
                 bytes(table.extensions, &named, out);
             }
         }
@@ -198,7 +108,7 @@ fn message(table: &Message, value: &Value, out: &mut Vec<u8>) {
 }
 
 /// A member; a list of values is the field repeated.
-fn field(number: u32, ty: Type, value: &Value, out: &mut Vec<u8>) {
+fn field(number: u32, ty: &Type, value: &Value, out: &mut Vec<u8>) {
     if let (Value::Array(items), true) = (value, repeats(ty)) {
         items.iter().for_each(|item| field(number, ty, item, out));
         return;
@@ -213,18 +123,18 @@ fn field(number: u32, ty: Type, value: &Value, out: &mut Vec<u8>) {
             return out.extend(value.as_f64().unwrap_or_default().to_le_bytes());
         }
         Any | Anys => text(2, &value.to_string(), &mut inner),
-        One(table) => message(table, value, &mut inner),
+        One(name) => message(&MESSAGES[name], value, &mut inner),
         Choice(which) => {
             let (path, ty) = which(value);
-            nested(path, ty, value, &mut inner);
+            nested(path, &ty, value, &mut inner);
         }
-        Within(own, ty) => field(own, *ty, value, &mut inner),
+        Within(own, ty) => field(*own, ty, value, &mut inner),
         Named(own, ty) => {
             for (name, value) in value.as_object().into_iter().flat_map(Map::iter) {
                 let mut named = Vec::new();
                 text(1, name, &mut named);
-                field(2, *ty, value, &mut named);
-                bytes(own, &named, &mut inner);
+                field(2, ty, value, &mut named);
+                bytes(*own, &named, &mut inner);
             }
         }
     }
@@ -232,12 +142,12 @@ fn field(number: u32, ty: Type, value: &Value, out: &mut Vec<u8>) {
 }
 
 /// Whether a list means one field for each item; within a message of its own it is that message's field that repeats.
-fn repeats(ty: Type) -> bool {
+fn repeats(ty: &Type) -> bool {
     matches!(ty, Text | One(_) | Choice(_) | Named(..) | Anys)
 }
 
 /// A value below several messages that each hold nothing else.
-fn nested(path: &[u32], ty: Type, value: &Value, out: &mut Vec<u8>) {
+fn nested(path: &[u32], ty: &Type, value: &Value, out: &mut Vec<u8>) {
     match path {
         [] => {}
         [last] => field(*last, ty, value, out),
@@ -305,13 +215,13 @@ mod tests {
     fn nothing_is_left_out() {
         fn check(table: &Message, value: &Value) {
             for (name, value) in value.as_object().into_iter().flat_map(Map::iter) {
-                match table.fields.iter().find(|(field, ..)| *field == name) {
-                    Some((_, _, ty)) => descend(*ty, value),
+                match table.fields.get(name) {
+                    Some((_, ty)) => descend(ty, value),
                     None => assert!(name.starts_with("x-") && table.extensions > 0, "{name} is written nowhere"),
                 }
             }
         }
-        fn descend(ty: Type, value: &Value) {
+        fn descend(ty: &Type, value: &Value) {
             if let (Value::Array(items), true) = (value, repeats(ty)) {
                 return items.iter().for_each(|item| descend(ty, item));
             }
@@ -321,13 +231,13 @@ mod tests {
                 Int => assert!(value.as_i64().is_some(), "{value}"),
                 Double => assert!(value.as_f64().is_some(), "{value}"),
                 Any | Anys => {}
-                One(table) => check(table, value),
-                Choice(which) => descend(which(value).1, value),
-                Within(_, ty) => descend(*ty, value),
-                Named(_, ty) => value.as_object().into_iter().flat_map(Map::iter).for_each(|(_, v)| descend(*ty, v)),
+                One(name) => check(&MESSAGES[name], value),
+                Choice(which) => descend(&which(value).1, value),
+                Within(_, ty) => descend(ty, value),
+                Named(_, ty) => value.as_object().into_iter().flat_map(Map::iter).for_each(|(_, v)| descend(ty, v)),
             }
         }
         let document = super::super::v2(crate::resource::all(), &super::super::Docs::default());
-        check(&DOCUMENT, &meta::parse(&document).expect("JSON"));
+        check(&MESSAGES["Document"], &meta::parse(&document).expect("JSON"));
     }
 }

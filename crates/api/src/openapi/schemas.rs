@@ -75,34 +75,14 @@ impl<'s> Used<'s> {
     }
 }
 
-/// Types that have a schema of their own though they are leaves.
-fn is_named_scalar(scalar: Scalar) -> bool {
-    use Scalar::*;
-    matches!(
-        scalar,
-        Time | MicroTime
-            | Duration
-            | Quantity
-            | IntOrString
-            | Raw
-            | FieldsV1
-            | Json
-            | SchemaOrBool
-            | SchemaOrArray
-            | SchemaOrStrings
-    )
-}
-
 pub(super) fn write(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'_>) {
     if used.patch {
-        w.member(&format!("{META}.Patch"), |w| {
-            w.object(|w| {
-                let description = docs.of(&format!("{META}.Patch")).description();
-                let fallback =
-                    "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.";
-                w.pair("description", if description.is_empty() { fallback } else { &description });
-                w.pair("type", "object");
-            });
+        let name = format!("{META}.Patch");
+        w.within(&name, |w| {
+            let description = docs.of(&name).description();
+            let fallback = "Patch is provided to give a concrete name and type to the Kubernetes PATCH request body.";
+            w.pair("description", if description.is_empty() { fallback } else { &description });
+            w.pair("type", "object");
         });
     }
     for (r, package) in std::mem::take(&mut used.custom) {
@@ -115,7 +95,7 @@ pub(super) fn write(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'_>
     }
     while let Some(ty) = used.waiting.pop() {
         let name = ty.full_name().unwrap_or_default();
-        w.member(&name, |w| w.object(|w| write_type(w, form, docs, used, ty, &name)));
+        w.within(&name, |w| write_type(w, form, docs, used, ty, &name));
     }
 }
 
@@ -140,30 +120,26 @@ fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, 
     let is_list = !kinds.is_empty() && ty.field("items").is_some() && ty.name().ends_with("List");
     let mut required: Vec<&str> = Vec::new();
     if ty.fields().len() > 0 {
-        w.member("properties", |w| {
-            w.object(|w| {
-                for field in ty.fields() {
-                    let (is_required, mut text) = own.field(field.name());
-                    // Compat: k8s-openapi makes metadata of every kind required; upstream's documents do not.
-                    let is_required = is_required && (kinds.is_empty() || field.name() != "metadata");
-                    if is_required || (is_list && field.name() == "items") {
-                        required.push(field.name());
-                    }
-                    if text.is_empty() && is_list {
-                        text = list_field_text(docs, field.name());
-                    }
-                    w.member(field.name(), |w| w.object(|w| write_field(w, form, used, field, &text)));
+        w.within("properties", |w| {
+            for field in ty.fields() {
+                let (is_required, mut text) = own.field(field.name());
+                // Compat: k8s-openapi makes metadata of every kind required; upstream's documents do not.
+                let is_required = is_required && (kinds.is_empty() || field.name() != "metadata");
+                if is_required || (is_list && field.name() == "items") {
+                    required.push(field.name());
                 }
-            });
+                if text.is_empty() && is_list {
+                    text = list_field_text(docs, field.name());
+                }
+                w.within(field.name(), |w| write_field(w, form, used, field, &text));
+            }
         });
     }
     if !required.is_empty() {
         w.strings("required", required);
     }
     if !kinds.is_empty() {
-        w.member("x-kubernetes-group-version-kind", |w| {
-            w.array(|w| kinds.iter().for_each(|(g, v, k)| w.item(|w| paths::write_gvk(w, g, v, k))));
-        });
+        w.objects("x-kubernetes-group-version-kind", &kinds, |w, (g, v, k)| paths::write_gvk(w, (g, v, k)));
     }
     if ty.is_atomic() {
         w.pair("x-kubernetes-map-type", "atomic");
@@ -235,7 +211,7 @@ fn write_field<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, field: Field
 fn write_use<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>, siblings: bool) {
     let named = match ty.kind() {
         Kind::Struct => !ty.name().is_empty(),
-        Kind::Scalar(s) => is_named_scalar(s) && !ty.name().is_empty(),
+        Kind::Scalar(s) => !s.is_basic() && !ty.name().is_empty(),
         _ => false,
     };
     if !named {
@@ -244,7 +220,7 @@ fn write_use<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s
     let target = format!("{}{}", form.ref_prefix(), used.take(ty));
     if form == Form::V3 && siblings {
         // A reference may have no siblings in version 3.0.
-        w.member("allOf", |w| w.array(|w| w.item(|w| w.object(|w| w.pair("$ref", &target)))));
+        w.objects("allOf", [target], |w, target| w.pair("$ref", &target));
     } else {
         w.pair("$ref", &target);
     }
@@ -258,13 +234,13 @@ fn write_content<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRe
         Kind::Map => {
             w.pair("type", "object");
             if let Some(value) = ty.element() {
-                w.member("additionalProperties", |w| w.object(|w| write_element(w, form, used, value)));
+                w.within("additionalProperties", |w| write_element(w, form, used, value));
             }
         }
         Kind::List(kind) => {
             w.pair("type", "array");
             if let Some(item) = ty.element() {
-                w.member("items", |w| w.object(|w| write_element(w, form, used, item)));
+                w.within("items", |w| write_element(w, form, used, item));
             }
             w.pair(
                 "x-kubernetes-list-type",
@@ -308,10 +284,10 @@ fn write_scalar(w: &mut Writer, form: Form, scalar: Scalar) {
         Raw | FieldsV1 => ("object", ""),
         Quantity if form == Form::V2 => ("string", ""),
         IntOrString if form == Form::V2 => ("string", "int-or-string"),
-        Quantity => return write_one_of(w, &["string", "number"]),
+        Quantity => return w.objects("oneOf", ["string", "number"], |w, ty| w.pair("type", ty)),
         IntOrString => {
             w.pair("format", "int-or-string");
-            return write_one_of(w, &["integer", "string"]);
+            return w.objects("oneOf", ["integer", "string"], |w, ty| w.pair("type", ty));
         }
         // Anything goes: saying nothing says so.
         Json | SchemaOrBool | SchemaOrArray | SchemaOrStrings => return,
@@ -320,10 +296,4 @@ fn write_scalar(w: &mut Writer, form: Form, scalar: Scalar) {
     if !format.is_empty() {
         w.pair("format", format);
     }
-}
-
-fn write_one_of(w: &mut Writer, types: &[&str]) {
-    w.member("oneOf", |w| {
-        w.array(|w| types.iter().for_each(|ty| w.item(|w| w.object(|w| w.pair("type", ty)))));
-    });
 }

@@ -50,6 +50,16 @@ impl Writer {
         value(self);
     }
 
+    /// A member that is an object.
+    pub fn within(&mut self, key: &str, content: impl FnOnce(&mut Self)) {
+        self.member(key, |w| w.object(content));
+    }
+
+    /// A member that is an array of objects.
+    pub fn objects<T>(&mut self, key: &str, items: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
+        self.member(key, |w| w.array(|w| items.into_iter().for_each(|i| w.item(|w| w.object(|w| each(w, i))))));
+    }
+
     /// An item of the array that is open.
     pub fn item(&mut self, value: impl FnOnce(&mut Self)) {
         self.comma();

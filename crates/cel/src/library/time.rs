@@ -5,6 +5,7 @@ use crate::eval::{Builtin, Ctx};
 use crate::value::{Result, Val, failed, no_overload};
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
+pub use meta::time::parse_go_duration as read_duration;
 
 const NANOS: i64 = 1_000_000_000;
 
@@ -70,53 +71,6 @@ pub fn read_date(text: &str) -> Option<Timestamp> {
         return None;
     }
     read_timestamp(&format!("{text}T00:00:00Z"))
-}
-
-/// Go's durations: `1h30m`, `-1.5s`, `0`.
-pub fn read_duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut nanos: i128 = 0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let whole = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let after = &rest[whole..];
-        let fraction = after.strip_prefix('.').map_or(0, |f| f.bytes().take_while(u8::is_ascii_digit).count());
-        let dot = usize::from(after.starts_with('.'));
-        if whole + fraction == 0 || whole > 19 {
-            return None;
-        }
-        let unit_text = &after[dot + fraction..];
-        let unit_length = unit_text.bytes().take_while(|b| *b != b'.' && !b.is_ascii_digit()).count();
-        let unit: i128 = match &unit_text[..unit_length] {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        nanos += rest[..whole].parse::<i128>().unwrap_or(0) * unit;
-        let mut scale = unit;
-        for digit in after[dot..dot + fraction].bytes() {
-            scale /= 10;
-            nanos += i128::from(digit - b'0') * scale;
-        }
-        if nanos > i128::from(i64::MAX) {
-            return None;
-        }
-        rest = &unit_text[unit_length..];
-    }
-    i64::try_from(if negative { -nanos } else { nanos }).ok()
 }
 
 /// Seconds with what fraction there is: `5400s`, `1.5s`.

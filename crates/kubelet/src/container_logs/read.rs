@@ -258,23 +258,6 @@ mod tests {
 
     use super::*;
 
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("knarr-logs-{name}-{}", std::process::id()));
-            let _ = std::fs::remove_dir_all(&path);
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-
     fn line(text: &str) -> String {
         format!("2026-11-21T10:00:00Z stdout F {text}\n")
     }
@@ -313,17 +296,17 @@ mod tests {
 
     #[tokio::test]
     async fn rotated_files_come_first_and_feed_the_tail() {
-        let dir = Dir::new("rotated");
-        let path = dir.0.join("0.log");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
         let mut zip = flate2::write::GzEncoder::new(
-            File::create(dir.0.join("0.log.20261121-090000.gz")).unwrap(),
+            File::create(dir.path().join("0.log.20261121-090000.gz")).unwrap(),
             flate2::Compression::fast(),
         );
         zip.write_all((line("a") + &line("b")).as_bytes()).unwrap();
         zip.finish().unwrap();
-        std::fs::write(dir.0.join("0.log.20261121-093000"), line("c") + &line("d")).unwrap();
+        std::fs::write(dir.path().join("0.log.20261121-093000"), line("c") + &line("d")).unwrap();
         std::fs::write(&path, line("e")).unwrap();
-        std::fs::write(dir.0.join("1.log"), line("other")).unwrap();
+        std::fs::write(dir.path().join("1.log"), line("other")).unwrap();
         assert_eq!(all(&path, Options::default()).await, "a\nb\nc\nd\ne\n");
         for (lines, expected) in [(0, ""), (1, "e\n"), (2, "d\ne\n"), (4, "b\nc\nd\ne\n"), (9, "a\nb\nc\nd\ne\n")] {
             assert_eq!(
@@ -336,8 +319,8 @@ mod tests {
 
     #[tokio::test]
     async fn following_survives_a_rotation_and_ends_with_the_container() {
-        let dir = Dir::new("follow");
-        let path = dir.0.join("0.log");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
         std::fs::write(&path, line("a")).unwrap();
         let running = Arc::new(AtomicBool::new(true));
         let seen = running.clone();
@@ -349,7 +332,7 @@ mod tests {
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(line("b").as_bytes()).unwrap();
         assert_eq!(receiver.recv().await.unwrap(), "b\n");
-        std::fs::rename(&path, dir.0.join("0.log.20261121-090000")).unwrap();
+        std::fs::rename(&path, dir.path().join("0.log.20261121-090000")).unwrap();
         file.write_all(line("c").as_bytes()).unwrap();
         std::fs::write(&path, line("d")).unwrap();
         assert_eq!(receiver.recv().await.unwrap(), "c\n");
@@ -361,8 +344,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_leaves_ends_the_stream() {
-        let dir = Dir::new("leave");
-        let path = dir.0.join("0.log");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
         std::fs::write(&path, line("a")).unwrap();
         let (sender, mut receiver) = tokio::sync::mpsc::channel(4);
         let options = Options { follow: true, ..Options::default() };

@@ -214,29 +214,15 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn wrong_mounts_are_named() {
+    #[test]
+    fn wrong_mounts_are_named() {
         let mounted = volumes(Path::new("/vol"));
-        let table = [
-            (json!({"name": "no", "mountPath": "/x"}), "cannot find volume \"no\" to mount into container \"c\""),
-            (
-                json!({"name": "data", "mountPath": "/x", "subPath": "/etc"}),
-                "error SubPath `/etc` must not be an absolute path",
-            ),
-            (
-                json!({"name": "data", "mountPath": "/x", "subPath": "a/../.."}),
-                "unable to provision SubPath `a/../..`: must not contain '..'",
-            ),
-            (
-                json!({"name": "data", "mountPath": "/x", "subPathExpr": "$(UP)"}),
-                "unable to provision SubPath `..`: must not contain '..'",
-            ),
-            (json!({"name": "data", "mountPath": "/x", "subPathExpr": "$(NO)"}), "missing value for NO"),
-        ];
-        for (mount, expected) in table {
-            let env = [("UP".to_owned(), "..".to_owned())];
-            assert_eq!(mounted.mounts_for(&container(json!([mount])), &env).await.unwrap_err().to_string(), expected);
-        }
+        let env = [("UP".to_owned(), "..".to_owned())];
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        golden::check!("mounts.txt", |mount| {
+            let container = container(json!([serde_json::from_str::<serde_json::Value>(mount).unwrap()]));
+            runtime.block_on(mounted.mounts_for(&container, &env)).unwrap_err().to_string()
+        });
     }
 
     #[test]

@@ -4,45 +4,7 @@ use super::*;
 use crate::json;
 use crate::schema::Schema;
 
-const TEXT: &str = "\
-package p p
-struct Thing
- typeMeta 0 i TypeMeta
- metadata 1 o Meta
- spec 9 i Spec
- words 3 o {}Words
- level 2 op int32
-struct TypeMeta
- apiVersion 0 o string
- kind 0 o string
-struct Meta
- name 1 o string
- labels 11 o {}string
- at 8 o Time
-struct Spec
- count 2 - int32
- data 4 o {}bytes
- numbers 3 o []int64
- port 5 o IntOrString
- wait 6 op Duration
- inner 7 op Thing
- extra 1 o Raw
- share 8 o float64
- props 10 op JSONSchemaProps
-struct JSONSchemaProps
- type 5 o string
- items 16 op OrArray
- additional 22 op OrBool
- depends 23 o {}OrStrings
-type! Words [set]string
-type Time time
-type IntOrString intorstring
-type Duration duration
-type Raw raw
-type OrArray schemaorarray
-type OrBool schemaorbool
-type OrStrings schemaorstrings
-";
+const TEXT: &str = include_str!("../tests/protobuf_schema.txt");
 
 fn schema() -> &'static Schema {
     static SCHEMA: std::sync::LazyLock<Schema> = std::sync::LazyLock::new(|| Schema::parse(TEXT).expect("reads"));

@@ -207,11 +207,7 @@ impl Reader {
             return Ok(());
         };
         for (i, item) in items.iter_mut().enumerate() {
-            if item.is_null() {
-                *item = zero::of(element);
-                continue;
-            }
-            self.read(element, item, &Place { up: Some(place), step: Step::Index(i), owner: place.owner })?;
+            self.read_element(element, item, place, Step::Index(i))?;
         }
         // Compat: an empty list is nil after a protobuf round trip, which is how upstream stores it.
         if items.is_empty() {
@@ -230,17 +226,27 @@ impl Reader {
             return Ok(());
         };
         for (key, item) in map.iter_mut() {
-            if item.is_null() {
-                *item = zero::of(element);
-                continue;
-            }
-            self.read(element, item, &Place { up: Some(place), step: Step::Key(key), owner: place.owner })?;
+            self.read_element(element, item, place, Step::Key(key))?;
         }
         // Compat: as with lists.
         if map.is_empty() {
             *value = Value::Null;
         }
         Ok(())
+    }
+
+    fn read_element(
+        &mut self,
+        element: TypeRef<'_>,
+        item: &mut Value,
+        place: &Place<'_>,
+        step: Step<'_>,
+    ) -> Result<(), DecodeError> {
+        if item.is_null() {
+            *item = zero::of(element);
+            return Ok(());
+        }
+        self.read(element, item, &Place { up: Some(place), step, owner: place.owner })
     }
 
     fn read_scalar(
@@ -263,20 +269,18 @@ impl Reader {
             (Scalar::UInt32, Value::Int(i)) => u32::try_from(*i).is_ok(),
             (Scalar::UInt64, Value::Int(i)) => *i >= 0,
             (Scalar::Float64, Value::Int(_) | Value::Float(_)) => true,
-            (Scalar::Json, _) => true,
             // An object whose content is not ours to read.
-            (Scalar::Raw | Scalar::FieldsV1, _) => true,
+            (Scalar::Json | Scalar::Raw | Scalar::FieldsV1, _) => true,
             _ => false,
         };
         if fits {
             return Ok(());
         }
         match scalar {
-            Scalar::Bool | Scalar::String => Err(mismatch(place, value, false, &ty.go_type())),
+            Scalar::Bool | Scalar::String | Scalar::Float64 => Err(mismatch(place, value, false, &ty.go_type())),
             Scalar::Int32 | Scalar::Int64 | Scalar::UInt8 | Scalar::UInt16 | Scalar::UInt32 | Scalar::UInt64 => {
                 Err(mismatch(place, value, true, &ty.go_type()))
             }
-            Scalar::Float64 => Err(mismatch(place, value, false, &ty.go_type())),
             Scalar::SchemaOrBool | Scalar::SchemaOrArray | Scalar::SchemaOrStrings => {
                 self.read_schema_or(ty, scalar, value, place)
             }
@@ -373,30 +377,16 @@ fn looks_like_time(text: &str) -> bool {
 
 /// Go names the piece of the layout that did not match; the first piece is by far the most common.
 fn time_error(text: &str, layout: &str) -> String {
-    const PIECES: &[(&str, usize)] = &[
-        ("2006", 4),
-        ("-", 1),
-        ("01", 2),
-        ("-", 1),
-        ("02", 2),
-        ("T", 1),
-        ("15", 2),
-        (":", 1),
-        ("04", 2),
-        (":", 1),
-        ("05", 2),
-    ];
+    const PIECES: [&str; 11] = ["2006", "-", "01", "-", "02", "T", "15", ":", "04", ":", "05"];
     let mut rest = text;
-    for (piece, len) in PIECES {
-        let ok = match rest.get(..*len) {
-            Some(got) if piece.as_bytes()[0].is_ascii_digit() => got.bytes().all(|c| c.is_ascii_digit()),
-            Some(got) => got == *piece,
-            None => false,
-        };
+    for piece in PIECES {
+        let got = rest.get(..piece.len()).unwrap_or_default();
+        let number = piece.as_bytes()[0].is_ascii_digit();
+        let ok = if number { !got.is_empty() && got.bytes().all(|c| c.is_ascii_digit()) } else { got == piece };
         if !ok {
             return format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {piece:?}");
         }
-        rest = &rest[*len..];
+        rest = &rest[piece.len()..];
     }
     format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \"Z07:00\"")
 }

@@ -4,30 +4,7 @@ use super::*;
 use crate::json;
 use expect_test::expect;
 
-const TEXT: &str = "# a comment
-package io.k8s.apimachinery.pkg.apis.meta.v1 meta.v1
-struct ObjectMeta
- name 1 o string
- labels 11 o {}string
-type Time time
-package io.k8s.api.core.v1 core.v1
-type Phase string
-struct! Reference
- name 1 od string
-struct Source
- emptyDir 2 op Empty
- at 3 o meta.v1.Time
-struct Empty
-struct Volume
- name 1 d string
- volumeSource 2 i Source
- items 3 o [map:name,phase]Item merge=name strategy=merge,retainKeys
- ref 4 opg Reference
-struct Item
- name 1 d string
- phase 2 o Phase default=\"On hold\"
- tags 3 o [set]string
-";
+const TEXT: &str = include_str!("../tests/small_schema.txt");
 
 fn schema() -> Schema {
     Schema::parse(TEXT).expect("reads")

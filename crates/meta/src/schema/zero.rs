@@ -84,22 +84,9 @@ pub(super) fn is_left_out(field: FieldRef<'_>, value: &Value) -> bool {
 
 /// Go holds it as a struct: never "empty", whatever is in it.
 fn is_go_struct(ty: TypeRef<'_>) -> bool {
-    use Scalar::*;
     match ty.kind() {
         Kind::Struct => true,
         Kind::List(_) | Kind::Map | Kind::Any => false,
-        Kind::Scalar(s) => matches!(
-            s,
-            Time | MicroTime
-                | Duration
-                | Quantity
-                | IntOrString
-                | Raw
-                | Json
-                | FieldsV1
-                | SchemaOrBool
-                | SchemaOrArray
-                | SchemaOrStrings
-        ),
+        Kind::Scalar(s) => !s.is_basic(),
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 
-use crate::framework::{Plugin, Point};
+use crate::framework::{Plugin, plugin};
 use crate::pod::PodInfo;
 
 pub struct DefaultBinder;
@@ -36,13 +36,7 @@ async fn post(kube: &kube::Client, pod: &PodInfo, node: &str) -> Result<(), Stri
 }
 
 impl Plugin for DefaultBinder {
-    fn name(&self) -> &'static str {
-        "DefaultBinder"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::Bind]
-    }
+    plugin!("DefaultBinder": Bind);
 
     fn bind<'a>(
         &'a self,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, NodeId};
 use crate::diagnosis;
 use crate::event::Event;
-use crate::framework::{CycleState, Plugin, Point, PostFilter, PostFilterContext, Reason, Verdict};
+use crate::framework::{CycleState, Plugin, PostFilter, PostFilterContext, Reason, Verdict, plugin};
 use crate::pod::PodInfo;
 
 /// Candidates looked at: a tenth of the nodes, but at least this many.
@@ -106,13 +106,7 @@ fn ineligible(c: &PostFilterContext<'_>) -> Option<(&'static str, Option<NodeId>
 }
 
 impl Plugin for DefaultPreemption {
-    fn name(&self) -> &'static str {
-        "DefaultPreemption"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::PostFilter]
-    }
+    plugin!("DefaultPreemption": PostFilter);
 
     fn post_filter(&self, c: &PostFilterContext<'_>) -> PostFilter {
         if let Some((why, node)) = ineligible(c) {

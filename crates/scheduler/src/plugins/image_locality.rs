@@ -1,7 +1,7 @@
 //! Prefers nodes that already have the pod's images, weighing an image by size and by how widely it is spread.
 
 use crate::cache::{Cache, NodeId};
-use crate::framework::{MAX_SCORE, Plugin, Point, PreScore, Slot};
+use crate::framework::{MAX_SCORE, Plugin, PreScore, Slot, plugin};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 
@@ -13,13 +13,7 @@ const HIGH_BYTES_PER_CONTAINER: i64 = 1000 * 1024 * 1024;
 pub struct ImageLocality;
 
 impl Plugin for ImageLocality {
-    fn name(&self) -> &'static str {
-        "ImageLocality"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::PreScore, Point::Score]
-    }
+    plugin!("ImageLocality": PreScore, Score);
 
     /// When no node has any of the images, every node would score 0.
     fn pre_score(&self, pod: &PodInfo, cache: &Cache, _: &[NodeId]) -> PreScore {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::cache::{Cache, NodeId};
 use crate::event::Event;
-use crate::framework::{MAX_SCORE, Plugin, Point, PreFilter, PreScore, Slot, Verdict};
+use crate::framework::{MAX_SCORE, Plugin, PreFilter, PreScore, Slot, Verdict, plugin};
 use crate::node::NodeInfo;
 use crate::pod::{PodInfo, PodTerm};
 use crate::selector::Labels;
@@ -59,13 +59,7 @@ fn existing_anti(pod: &PodInfo, cache: &Cache) -> BTreeMap<Box<str>, Tally> {
 }
 
 impl Plugin for InterPodAffinity {
-    fn name(&self) -> &'static str {
-        "InterPodAffinity"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::PreFilter, Point::Filter, Point::PreScore, Point::Score]
-    }
+    plugin!("InterPodAffinity": PreFilter, Filter, PreScore, Score);
 
     fn pre_filter(&self, pod: &PodInfo, cache: &Cache) -> PreFilter {
         let existing_anti = existing_anti(pod, cache);
@@ -215,7 +209,7 @@ fn adjust(data: &mut Slot, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, cach
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{add_pod, pod_info, zoned_cluster};
+    use crate::testing::{add_app_pod, add_pod, pod_info, zoned_cluster};
 
     const ZONE_TERM: &str =
         r#"{"topologyKey":"topology.kubernetes.io/zone","labelSelector":{"matchLabels":{"app":"a"}}}"#;
@@ -242,11 +236,7 @@ mod tests {
         // the first of its own group may start wherever the label exists
         let first = wanting("podAffinity", &required, r#"{"app":"a"}"#);
         assert_eq!(verdicts(&first, &cache), [never.clone(), Verdict::Fit, Verdict::Fit]);
-        add_pod(
-            &mut cache,
-            "a1",
-            r#"{"metadata":{"uid":"1","namespace":"d","labels":{"app":"a"}},"spec":{"containers":[]}}"#,
-        );
+        add_app_pod(&mut cache, "a1", "1", "d");
         assert_eq!(verdicts(&near, &cache), [never.clone(), Verdict::Fit, never]);
         let far = wanting("podAntiAffinity", &required, "{}");
         assert_eq!(verdicts(&far, &cache), [Verdict::Fit, away, Verdict::Fit]);
@@ -272,11 +262,7 @@ mod tests {
     #[test]
     fn preferred_terms_score() {
         let mut cache = zoned_cluster(&[("a1", "a"), ("b1", "b")]);
-        add_pod(
-            &mut cache,
-            "b1",
-            r#"{"metadata":{"uid":"1","namespace":"d","labels":{"app":"a"}},"spec":{"containers":[]}}"#,
-        );
+        add_app_pod(&mut cache, "b1", "1", "d");
         let preferred = format!(
             r#"{{"preferredDuringSchedulingIgnoredDuringExecution":[{{"weight":7,"podAffinityTerm":{ZONE_TERM}}}]}}"#
         );

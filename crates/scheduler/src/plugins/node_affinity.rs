@@ -3,7 +3,7 @@
 
 use crate::cache::{Cache, NodeId};
 use crate::event::Event;
-use crate::framework::{Plugin, Point, PreFilter, PreScore, Slot, Verdict, normalize_to_max};
+use crate::framework::{Plugin, PreFilter, PreScore, Slot, Verdict, normalize_to_max, plugin};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 
@@ -16,13 +16,7 @@ pub fn matches(pod: &PodInfo, node: &NodeInfo) -> bool {
 }
 
 impl Plugin for NodeAffinity {
-    fn name(&self) -> &'static str {
-        "NodeAffinity"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::PreFilter, Point::Filter, Point::PreScore, Point::Score]
-    }
+    plugin!("NodeAffinity": PreFilter, Filter, PreScore, Score);
 
     fn pre_filter(&self, pod: &PodInfo, cache: &Cache) -> PreFilter {
         let Some(terms) = pod.node_required.as_ref().filter(|t| !t.is_empty()) else {

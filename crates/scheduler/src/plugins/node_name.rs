@@ -1,20 +1,14 @@
 //! A pod that names its node goes nowhere else.
 
 use crate::event::Event;
-use crate::framework::{Plugin, Point, Slot, Verdict};
+use crate::framework::{Plugin, Slot, Verdict, plugin};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 
 pub struct NodeName;
 
 impl Plugin for NodeName {
-    fn name(&self) -> &'static str {
-        "NodeName"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::Filter]
-    }
+    plugin!("NodeName": Filter);
 
     fn filter(&self, _: &Slot, pod: &PodInfo, node: &NodeInfo) -> Verdict {
         if pod.node_name.is_empty() || *pod.node_name == *node.name {

@@ -2,20 +2,14 @@
 
 use crate::cache::Cache;
 use crate::event::Event;
-use crate::framework::{Plugin, Point, PreFilter, Slot, Verdict};
+use crate::framework::{Plugin, PreFilter, Slot, Verdict, plugin};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 
 pub struct NodePorts;
 
 impl Plugin for NodePorts {
-    fn name(&self) -> &'static str {
-        "NodePorts"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::PreFilter, Point::Filter]
-    }
+    plugin!("NodePorts": PreFilter, Filter);
 
     fn pre_filter(&self, pod: &PodInfo, _: &Cache) -> PreFilter {
         if pod.ports.is_empty() { PreFilter::Skip } else { PreFilter::Go(Slot::default(), None) }

@@ -1,20 +1,14 @@
 //! Prefers nodes whose CPU and memory would be used in equal parts.
 
 use crate::cache::{Cache, NodeId};
-use crate::framework::{MAX_SCORE, Plugin, Point, PreScore, Slot};
+use crate::framework::{MAX_SCORE, Plugin, PreScore, Slot, plugin};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 
 pub struct NodeResourcesBalancedAllocation;
 
 impl Plugin for NodeResourcesBalancedAllocation {
-    fn name(&self) -> &'static str {
-        "NodeResourcesBalancedAllocation"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::PreScore, Point::Score]
-    }
+    plugin!("NodeResourcesBalancedAllocation": PreScore, Score);
 
     /// A pod that requests nothing changes no balance.
     fn pre_score(&self, pod: &PodInfo, _: &Cache, _: &[NodeId]) -> PreScore {

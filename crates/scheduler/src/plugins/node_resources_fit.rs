@@ -2,7 +2,7 @@
 
 use crate::cache::{Cache, NodeId};
 use crate::event::Event;
-use crate::framework::{MAX_SCORE, Plugin, Point, Reason, Slot, Verdict};
+use crate::framework::{MAX_SCORE, Plugin, Reason, Slot, Verdict, plugin};
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 
@@ -37,13 +37,7 @@ fn shortages(pod: &PodInfo, node: &NodeInfo) -> Vec<Shortage> {
 }
 
 impl Plugin for NodeResourcesFit {
-    fn name(&self) -> &'static str {
-        "NodeResourcesFit"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::Filter, Point::Score]
-    }
+    plugin!("NodeResourcesFit": Filter, Score);
 
     fn filter(&self, _: &Slot, pod: &PodInfo, node: &NodeInfo) -> Verdict {
         let found = shortages(pod, node);

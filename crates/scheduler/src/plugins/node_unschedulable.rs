@@ -1,20 +1,14 @@
 //! Keeps pods off cordoned nodes, unless they tolerate the taint that stands for it.
 
 use crate::event::Event;
-use crate::framework::{Plugin, Point, Slot, Verdict};
+use crate::framework::{Plugin, Slot, Verdict, plugin};
 use crate::node::{Effect, NodeInfo, Taint};
 use crate::pod::PodInfo;
 
 pub struct NodeUnschedulable;
 
 impl Plugin for NodeUnschedulable {
-    fn name(&self) -> &'static str {
-        "NodeUnschedulable"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::Filter]
-    }
+    plugin!("NodeUnschedulable": Filter);
 
     fn filter(&self, _: &Slot, pod: &PodInfo, node: &NodeInfo) -> Verdict {
         if !node.spec.unschedulable {

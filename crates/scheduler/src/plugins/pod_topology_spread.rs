@@ -4,7 +4,7 @@
 
 use crate::cache::{Cache, NodeId};
 use crate::event::Event;
-use crate::framework::{MAX_SCORE, Plugin, Point, PreFilter, PreScore, Slot, Verdict};
+use crate::framework::{MAX_SCORE, Plugin, PreFilter, PreScore, Slot, Verdict, plugin};
 use crate::node::{Effect, NodeInfo};
 use crate::plugins::node_affinity;
 use crate::pod::{PodInfo, SpreadConstraint};
@@ -102,13 +102,7 @@ fn defaults(pod: &PodInfo, cache: &Cache) -> Vec<SpreadConstraint> {
 }
 
 impl Plugin for PodTopologySpread {
-    fn name(&self) -> &'static str {
-        "PodTopologySpread"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::PreFilter, Point::Filter, Point::PreScore, Point::Score]
-    }
+    plugin!("PodTopologySpread": PreFilter, Filter, PreScore, Score);
 
     fn pre_filter(&self, pod: &PodInfo, cache: &Cache) -> PreFilter {
         let constraints: Vec<_> = pod.spread.iter().filter(|c| c.hard).collect();
@@ -237,7 +231,7 @@ fn adjust(data: &mut Slot, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, sign
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{add_pod, pod_info, zoned_cluster};
+    use crate::testing::{add_app_pod, pod_info, zoned_cluster};
 
     fn spreading(when: &str, extra: &str) -> PodInfo {
         pod_info(&format!(
@@ -261,23 +255,11 @@ mod tests {
         assert_eq!(names, ["x", "a1", "b1", "a2"]);
         let pod = spreading("DoNotSchedule", "");
         assert_eq!(verdicts(&pod, &cache), [missing.clone(), Verdict::Fit, Verdict::Fit, Verdict::Fit]);
-        add_pod(
-            &mut cache,
-            "a2",
-            r#"{"metadata":{"uid":"1","namespace":"d","labels":{"app":"a"}},"spec":{"containers":[]}}"#,
-        );
-        add_pod(
-            &mut cache,
-            "b1",
-            r#"{"metadata":{"uid":"2","namespace":"other","labels":{"app":"a"}},"spec":{"containers":[]}}"#,
-        );
+        add_app_pod(&mut cache, "a2", "1", "d");
+        add_app_pod(&mut cache, "b1", "2", "other");
         assert_eq!(verdicts(&pod, &cache), [missing.clone(), full.clone(), Verdict::Fit, full.clone()]);
         // three domains are wanted, so the minimum counts as zero
-        add_pod(
-            &mut cache,
-            "b1",
-            r#"{"metadata":{"uid":"3","namespace":"d","labels":{"app":"a"}},"spec":{"containers":[]}}"#,
-        );
+        add_app_pod(&mut cache, "b1", "3", "d");
         let pod = spreading("DoNotSchedule", r#","minDomains":3"#);
         assert_eq!(verdicts(&pod, &cache), [missing, full.clone(), full.clone(), full]);
     }
@@ -285,11 +267,7 @@ mod tests {
     #[test]
     fn soft_constraints_prefer_the_emptier_zone() {
         let mut cache = zoned_cluster(&[("a1", "a"), ("b1", "b"), ("x", "")]);
-        add_pod(
-            &mut cache,
-            "a1",
-            r#"{"metadata":{"uid":"1","namespace":"d","labels":{"app":"a"}},"spec":{"containers":[]}}"#,
-        );
+        add_app_pod(&mut cache, "a1", "1", "d");
         let pod = spreading("ScheduleAnyway", "");
         let nodes: Vec<_> = cache.order().to_vec();
         let PreScore::Go(slot) = PodTopologySpread.pre_score(&pod, &cache, &nodes) else { panic!("skipped") };

@@ -2,19 +2,13 @@
 //! Invariant: a gated pod is never tried.
 
 use crate::event::Event;
-use crate::framework::{Plugin, Point, Reason};
+use crate::framework::{Plugin, Reason, plugin};
 use crate::pod::PodInfo;
 
 pub struct SchedulingGates;
 
 impl Plugin for SchedulingGates {
-    fn name(&self) -> &'static str {
-        "SchedulingGates"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::PreEnqueue]
-    }
+    plugin!("SchedulingGates": PreEnqueue);
 
     fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Reason> {
         if pod.gates.is_empty() {

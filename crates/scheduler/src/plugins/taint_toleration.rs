@@ -2,20 +2,14 @@
 
 use crate::cache::{Cache, NodeId};
 use crate::event::Event;
-use crate::framework::{Plugin, Point, PreScore, Slot, Verdict, normalize_to_max};
+use crate::framework::{Plugin, PreScore, Slot, Verdict, normalize_to_max, plugin};
 use crate::node::{Effect, NodeInfo};
 use crate::pod::PodInfo;
 
 pub struct TaintToleration;
 
 impl Plugin for TaintToleration {
-    fn name(&self) -> &'static str {
-        "TaintToleration"
-    }
-
-    fn points(&self) -> &'static [Point] {
-        &[Point::Filter, Point::PreScore, Point::Score]
-    }
+    plugin!("TaintToleration": Filter, PreScore, Score);
 
     fn filter(&self, _: &Slot, pod: &PodInfo, node: &NodeInfo) -> Verdict {
         let mut hard = node.spec.taints.iter().filter(|t| t.effect != Effect::PreferNoSchedule);

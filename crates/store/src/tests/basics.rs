@@ -21,32 +21,6 @@ fn everything() -> WatchRequest {
 }
 
 #[test]
-fn requests_that_make_no_sense_are_refused() {
-    let store = memory();
-    let cases = [
-        (vec![Op::put("", "x")], "invalid store request: a key is empty; name one"),
-        (
-            vec![Op::put("/a", "x"), Op::delete("/a")],
-            "invalid store request: /a is written twice in one transaction; do it once",
-        ),
-        (
-            vec![Op::Put { key: "/a".into(), value: "x".into(), lease: 9 }],
-            "lease 9 does not exist or has expired; grant a new one",
-        ),
-        (
-            vec![Op::put("/a", vec![0; 17 << 20])],
-            "the transaction holds 17825794 bytes, the limit is 16777216; split it",
-        ),
-    ];
-    for (success, expected) in cases {
-        let error = run(store.txn(Txn { success, ..Txn::default() })).unwrap_err();
-        assert_eq!(error.to_string(), expected);
-    }
-    assert_eq!(run(store.revision()), Ok(1));
-    store.check().unwrap();
-}
-
-#[test]
 fn a_slow_watcher_ends_with_an_error() {
     let store = memory_with(Options { watch_events: 3, ..Options::default() });
     let mut slow = run(store.watch(everything())).unwrap();
