@@ -58,6 +58,7 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
     deletion.dry_run |= options.dry_run;
     for attempt in 1.. {
         let pod = get::find(call).await?;
+        delete::check_preconditions(&call.target, &call.path.name, &pod.document(), &deletion)?;
         let (basis, budget) = allow(call, &pod, deletion.dry_run).await?;
         match remove(call, basis, deletion.clone()).await {
             Ok(()) => break,
