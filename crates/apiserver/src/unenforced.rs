@@ -17,7 +17,6 @@ const NO_DEVICES: &str = "does not allocate devices yet";
 const KINDS: &[(&str, &str, &str)] = &[
     ("", "PersistentVolume", NO_STORAGE),
     ("", "PersistentVolumeClaim", NO_STORAGE),
-    ("", "ReplicationController", NO_PODS),
     ("", "ResourceQuota", NOT_ENFORCED),
     ("apps", "DaemonSet", NO_PODS),
     ("apps", "StatefulSet", NO_PODS),

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::owner;
+use crate::selector::Labels;
 
 /// Cheap to clone; made anew for each controller, with its name.
 #[derive(Clone)]
@@ -76,9 +77,21 @@ impl Work {
         self.watch(informer, |event| vec![Key::of(event.object().as_ref())]);
     }
 
-    /// Enqueues the controlling owner, of this kind, of every changed object: the old one too if it changed.
-    pub fn watch_owned<K: Object>(&mut self, informer: &Informer<K>, group: &'static str, kind: &'static str) {
-        self.watch(informer, move |event| owner_keys(event, group, kind));
+    /// Enqueues the owner that controls a changed object, and for an orphan all owners that want its labels.
+    pub fn watch_dependents<O: Object, K: Object>(
+        &mut self,
+        owners: &Informer<O>,
+        dependents: &Informer<K>,
+        wants: fn(&O, Option<&Labels>) -> bool,
+    ) {
+        let owners = owners.clone();
+        self.watch(dependents, move |event| {
+            let mut keys = owner_keys(event, &O::group(&()), &O::kind(&()));
+            if owner::controller_of(event.object().meta()).is_none() {
+                keys.extend(wanting(event, &owners, wants));
+            }
+            keys
+        });
     }
 
     /// Enqueues what `keys` makes of every event.
@@ -117,6 +130,22 @@ impl Work {
         })
         .await;
     }
+}
+
+/// The keys of all objects in the event's namespace that want its object by its labels, as they are or as they were.
+pub fn wanting<O: Object, K: Object>(
+    event: &Event<K>,
+    all: &Informer<O>,
+    wants: impl Fn(&O, Option<&Labels>) -> bool,
+) -> Vec<Key> {
+    let meta = event.object().meta();
+    let old = match event {
+        Event::Modified { old, .. } if old.meta().labels != meta.labels => Some(old.meta().labels.as_ref()),
+        _ => None,
+    };
+    let candidates = all.list_in(meta.namespace.as_deref().unwrap_or_default());
+    let wanted = |by: &&Arc<O>| wants(by, meta.labels.as_ref()) || old.is_some_and(|labels| wants(by, labels));
+    candidates.iter().filter(wanted).map(|by| Key::of(by.as_ref())).collect()
 }
 
 /// The keys of the controlling owners of this kind that an event is about.

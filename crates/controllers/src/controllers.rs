@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Ctx;
 use crate::{Config, Error};
 use crate::{
-    deployment, endpoints, endpointslice, garbage, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca,
-    serviceaccount, taint_eviction,
+    deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, garbage, namespace, node_ipam,
+    node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount, taint_eviction,
 };
 
 type Start = fn(Ctx) -> BoxFuture<'static, ()>;
@@ -26,7 +26,10 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("root-ca-certificate-publisher-controller", root_ca::start),
     ("deployment-controller", deployment::start),
     ("replicaset-controller", replicaset::start),
+    ("replicationcontroller-controller", replicaset::start_replication_controllers),
+    ("disruption-controller", disruption::start),
     ("endpointslice-controller", endpointslice::start),
+    ("endpointslice-mirroring-controller", endpointslice_mirroring::start),
     ("endpoints-controller", endpoints::start),
     ("node-ipam-controller", node_ipam::start),
     ("node-lifecycle-controller", node_lifecycle::start),

@@ -40,17 +40,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     let pods = ctx.informers.of::<Pod>();
     let mut work = Work::new(&ctx);
     work.watch_own(&deployments);
-    work.watch_owned(&sets, "apps", "Deployment");
-    let all = deployments.clone();
-    work.watch(&sets, move |event| {
-        let set = event.object();
-        if owner::controller_of(&set.metadata).is_some() {
-            return Vec::new();
-        }
-        let candidates = all.list_in(set.metadata.namespace.as_deref().unwrap_or_default());
-        let wants =
-            |deployment: &&Arc<Deployment>| selector::matches(&deployment.spec.selector, set.metadata.labels.as_ref());
-        candidates.iter().filter(wants).map(|deployment| Key::of(deployment.as_ref())).collect()
+    work.watch_dependents(&deployments, &sets, |deployment, labels| {
+        selector::matches(&deployment.spec.selector, labels)
     });
     // Recreate waits for the last old pod
     let owners = sets.clone();
@@ -98,18 +89,8 @@ impl Controller {
         {
             return Ok(Action::RequeueAfter(std::time::Duration::from_secs(2)));
         }
-        let uid = deployment.uid().unwrap_or_default();
-        let candidates: Vec<Arc<ReplicaSet>> = self
-            .sets
-            .list_in(&key.namespace)
-            .into_iter()
-            .filter(|set| match owner::controller_of(&set.metadata) {
-                Some(owner) => owner.uid == uid,
-                None => selector::matches(&spec.selector, set.metadata.labels.as_ref()),
-            })
-            .collect();
-        let sets =
-            owner::claim(deployment.as_ref(), &self.api(key), &spec.selector, &self.api(key), candidates).await?;
+        let all = self.sets.list_in(&key.namespace);
+        let sets = owner::claim(deployment.as_ref(), &self.api(key), &spec.selector, &self.api(key), all).await?;
         let plan = rollout::plan(&deployment, &sets, |old| self.any_running(old), clock::now());
         let look_again = plan.look_again;
         self.act(key, &deployment, plan).await?;

@@ -49,26 +49,26 @@ enum Claim {
 }
 
 fn plan(owner_uid: &str, owner_deleting: bool, selector: &LabelSelector, meta: &ObjectMeta) -> Claim {
-    let fits = selector::matches(selector, meta.labels.as_ref());
+    let fits = || selector::matches(selector, meta.labels.as_ref());
     let deleting = meta.deletion_timestamp.is_some();
     match controller_of(meta) {
         Some(owner) if owner.uid != owner_uid => Claim::Ignore,
-        Some(_) if fits => Claim::Keep,
+        Some(_) if fits() => Claim::Keep,
         Some(_) if owner_deleting => Claim::Ignore,
         Some(_) => Claim::Release,
-        None if owner_deleting || deleting || !fits => Claim::Ignore,
+        None if owner_deleting || deleting || !fits() => Claim::Ignore,
         None => Claim::Adopt,
     }
 }
 
-/// Of all candidates, those that are the owner's: adopts and releases on the way. `owners` and `objects` are the APIs of the
-/// owner's and the candidates' kinds in the namespace.
+/// Of all objects in the owner's namespace, those that are its own: adopts and releases on the way. `owners` and `objects` are the APIs of the
+/// owner's and the objects' kinds in the namespace.
 pub async fn claim<O, K>(
     owner: &O,
     owners: &Api<O>,
     selector: &LabelSelector,
     objects: &Api<K>,
-    candidates: Vec<Arc<K>>,
+    all: Vec<Arc<K>>,
 ) -> Result<Vec<Arc<K>>>
 where
     O: Object,
@@ -78,7 +78,7 @@ where
     let deleting = owner.meta().deletion_timestamp.is_some();
     let mut claimed = Vec::new();
     let mut owner_checked = false;
-    for object in candidates {
+    for object in all {
         match plan(uid, deleting, selector, object.meta()) {
             Claim::Keep => claimed.push(object),
             Claim::Ignore => {}

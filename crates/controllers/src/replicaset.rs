@@ -1,27 +1,89 @@
-//! Keeps a ReplicaSet at its replica count.
-//! Reads: ReplicaSet, Pod. Writes: Pod, ReplicaSet/status, Event.
+//! Keeps a ReplicaSet or a ReplicationController at its replica count. One code for both: the older kind is seen as the newer.
+//! Reads: the sets, Pod. Writes: Pod, the sets' status, Event.
 //! Invariant: never deletes a Pod it does not own, and never creates while its cache lacks what it wrote.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Action, Informer, Key, Recorder};
 use futures::future::BoxFuture;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::context::{Ctx, During, Result, Work};
 use crate::pod_batch::{self, PodBatch};
+use crate::selector::{self, Labels};
 use crate::written::Written;
-use crate::{clock, owner, pod, pod_rank, selector};
+use crate::{clock, owner, pod, pod_rank};
 
-struct Controller {
+/// A kind that keeps so many pods of one template.
+trait Replicas: client::Object + Serialize + Resource<Scope = NamespaceResourceScope> {
+    /// The source of its events.
+    const COMPONENT: &str;
+    fn view(&self) -> Cow<'_, ReplicaSet>;
+    fn wants(&self, labels: Option<&Labels>) -> bool;
+    fn set_status(&mut self, status: ReplicaSetStatus);
+}
+
+impl Replicas for ReplicaSet {
+    const COMPONENT: &str = "replicaset-controller";
+
+    fn view(&self) -> Cow<'_, ReplicaSet> {
+        Cow::Borrowed(self)
+    }
+
+    fn wants(&self, labels: Option<&Labels>) -> bool {
+        selector::matches(&self.spec.selector, labels)
+    }
+
+    fn set_status(&mut self, status: ReplicaSetStatus) {
+        self.status = Some(status);
+    }
+}
+
+impl Replicas for ReplicationController {
+    const COMPONENT: &str = "replication-controller";
+
+    fn view(&self) -> Cow<'_, ReplicaSet> {
+        let spec = self.spec.clone().unwrap_or_default();
+        Cow::Owned(ReplicaSet {
+            metadata: self.metadata.clone(),
+            spec: ReplicaSetSpec {
+                min_ready_seconds: spec.min_ready_seconds,
+                replicas: spec.replicas,
+                selector: LabelSelector { match_labels: spec.selector, match_expressions: None },
+                template: spec.template,
+            },
+            status: self.status.as_ref().and_then(same_fields),
+        })
+    }
+
+    fn wants(&self, labels: Option<&Labels>) -> bool {
+        let chosen = self.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        chosen.is_some_and(|chosen| selector::matches_map(chosen, labels))
+    }
+
+    fn set_status(&mut self, status: ReplicaSetStatus) {
+        self.status = same_fields(&status);
+    }
+}
+
+/// The other kind's status with the fields that both have.
+fn same_fields<T: DeserializeOwned>(status: &impl Serialize) -> Option<T> {
+    serde_json::from_value(serde_json::to_value(status).ok()?).ok()
+}
+
+struct Controller<K> {
     ctx: Ctx,
-    sets: Informer<ReplicaSet>,
+    sets: Informer<K>,
     pods: Informer<Pod>,
     recorder: Recorder,
     written: Written,
@@ -30,70 +92,52 @@ struct Controller {
 }
 
 pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
-    let sets = ctx.informers.of::<ReplicaSet>();
+    run::<ReplicaSet>(ctx)
+}
+
+pub fn start_replication_controllers(ctx: Ctx) -> BoxFuture<'static, ()> {
+    run::<ReplicationController>(ctx)
+}
+
+fn run<K: Replicas>(ctx: Ctx) -> BoxFuture<'static, ()> {
+    let sets = ctx.informers.of::<K>();
     let pods = ctx.informers.of::<Pod>();
     let mut work = Work::new(&ctx);
     work.watch_own(&sets);
-    work.watch_owned(&pods, "apps", "ReplicaSet");
-    // an orphan may be wanted by a set it never belonged to
-    let all = sets.clone();
-    work.watch(&pods, move |event| {
-        let pod = event.object();
-        if owner::controller_of(&pod.metadata).is_some() {
-            return Vec::new();
-        }
-        let wanted = |set: &&Arc<ReplicaSet>| selector::matches(&set.spec.selector, pod.metadata.labels.as_ref());
-        let candidates = all.list_in(pod.metadata.namespace.as_deref().unwrap_or_default());
-        candidates.iter().filter(wanted).map(|set| Key::of(set.as_ref())).collect()
-    });
-    let recorder = ctx.recorder("replicaset-controller");
+    work.watch_dependents(&sets, &pods, K::wants);
+    let recorder = ctx.recorder(K::COMPONENT);
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller {
-        ctx,
-        sets,
-        pods,
-        recorder,
-        written: Written::default(),
-        own_written: Written::default(),
-    });
+    let (written, own_written) = (Written::default(), Written::default());
+    let this = Arc::new(Controller { ctx, sets, pods, recorder, written, own_written });
     Box::pin(work.run(count, move |key| {
         let this = this.clone();
         async move { this.reconcile(&key).await }
     }))
 }
 
-impl Controller {
+impl<K: Replicas> Controller<K> {
     async fn reconcile(&self, key: &Key) -> Result<Action> {
-        let Some(set) = self.sets.get_key(key) else {
+        let Some(object) = self.sets.get_key(key) else {
             self.written.forget(key);
             self.own_written.forget(key);
             return Ok(Action::Done);
         };
-        let spec = &set.spec;
-        let uid = set.uid().unwrap_or_default();
+        let set = object.view();
         let revision = self.pods.revision();
-        let candidates = self.pods.list_in(&key.namespace);
-        let alive =
-            candidates.iter().filter(|pod| !pod::is_deleting(pod)).filter_map(|pod| pod.metadata.uid.as_deref());
+        let all = self.pods.list_in(&key.namespace);
+        let alive = all.iter().filter(|pod| !pod::is_deleting(pod)).filter_map(|pod| pod.metadata.uid.as_deref());
         let fresh = self.written.shown(key, revision, alive);
-        let related: Vec<Arc<Pod>> = candidates
-            .into_iter()
-            .filter(|pod| match owner::controller_of(&pod.metadata) {
-                Some(owner) => owner.uid == uid,
-                None => selector::matches(&spec.selector, pod.metadata.labels.as_ref()),
-            })
-            .collect();
-        let sets: Api<ReplicaSet> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let sets: Api<K> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let claimed = owner::claim(set.as_ref(), &sets, &spec.selector, &pods, related).await?;
+        let claimed = owner::claim(object.as_ref(), &sets, &set.spec.selector, &pods, all).await?;
         let now = clock::now();
         let plan = plan(&set, &claimed, &self.neighbours(&set, &claimed), now);
         let failure = match fresh && set.metadata.deletion_timestamp.is_none() {
-            true => self.act(key, &set, &plan).await.err(),
+            true => self.act(key, &object, &set, &plan).await.err(),
             false => None,
         };
         let status = status(&set, &claimed, plan.difference, failure.as_ref().map(pod_batch::api_message), now);
-        self.write_status(key, &sets, &set, status).await?;
+        self.write_status(key, &sets, &object, status).await?;
         if let Some(error) = failure {
             return Err(error);
         }
@@ -110,13 +154,13 @@ impl Controller {
         self.sets
             .by_owner(&parent.uid)
             .iter()
-            .filter_map(|sibling| sibling.metadata.uid.as_deref())
+            .filter_map(|sibling| sibling.meta().uid.as_deref())
             .flat_map(|uid| self.pods.by_owner(uid))
             .collect()
     }
 
-    async fn act(&self, key: &Key, set: &ReplicaSet, plan: &Plan) -> Result<()> {
-        let reference = client::reference(set);
+    async fn act(&self, key: &Key, object: &K, set: &ReplicaSet, plan: &Plan) -> Result<()> {
+        let reference = client::reference(object);
         let batch = PodBatch {
             client: &self.ctx.client,
             recorder: &self.recorder,
@@ -125,32 +169,26 @@ impl Controller {
             owner: &reference,
         };
         let template = set.spec.template.clone().unwrap_or_default();
-        let new = || pod::from_template(&template, &key.namespace, &key.name, owner::reference(set));
+        let new = || pod::from_template(&template, &key.namespace, &key.name, owner::reference(object));
         batch.create((0..plan.create).map(|_| new()).collect()).await?;
         batch.delete(&plan.delete).await
     }
 
-    async fn write_status(
-        &self,
-        key: &Key,
-        sets: &Api<ReplicaSet>,
-        set: &ReplicaSet,
-        status: ReplicaSetStatus,
-    ) -> Result<()> {
+    async fn write_status(&self, key: &Key, sets: &Api<K>, set: &K, status: ReplicaSetStatus) -> Result<()> {
+        let mut changed = set.clone();
+        changed.set_status(status);
         // while the cache lacks our last status, another could only conflict; its event brings us back
         let shown = self.own_written.shown(key, self.sets.revision(), std::iter::empty());
-        if !shown || set.status.as_ref() == Some(&status) {
+        if !shown || changed.view().status == set.view().status {
             return Ok(());
         }
-        let mut changed = set.clone();
-        changed.status = Some(status);
-        match sets.replace_status(&set.name_any(), &PostParams::default(), &changed).await {
+        match sets.replace_status(&key.name, &PostParams::default(), &changed).await {
             Ok(written) => {
                 self.own_written.wrote(key, client::revision_of(&written));
                 Ok(())
             }
             Err(error) if client::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot write the status of ReplicaSet {}", Key::of(set))),
+            Err(error) => Err(error).during(|| format!("cannot write the status of {} {key}", K::kind(&()))),
         }
     }
 }
@@ -241,6 +279,8 @@ mod tests {
     use expect_test::expect;
     use serde_json::{Value, json};
 
+    use kube::ResourceExt;
+
     use super::*;
 
     fn set(replicas: i32, min_ready_s: i32) -> ReplicaSet {
@@ -275,6 +315,22 @@ mod tests {
             plan.look_again,
             serde_json::to_string(&status).unwrap()
         )
+    }
+
+    #[test]
+    fn a_replication_controller_is_seen_as_a_set() {
+        let mut old: ReplicationController = serde_json::from_value(json!({"metadata": {"name": "web"},
+            "spec": {"replicas": 2, "selector": {"app": "web"}}, "status": {"replicas": 1, "readyReplicas": 1}}))
+        .unwrap();
+        let set = old.view().into_owned();
+        assert_eq!((set.spec.replicas, set.status.as_ref().map(|status| status.replicas)), (Some(2), Some(1)));
+        let labels = |app: &str| Some(Labels::from([("app".to_string(), app.to_string())]));
+        for (labels, wanted) in [(labels("web"), true), (labels("db"), false), (None, false)] {
+            assert_eq!((old.wants(labels.as_ref()), set.wants(labels.as_ref())), (wanted, wanted));
+        }
+        old.set_status(status(&set, &[], -2, Some("quota".to_string()), Timestamp::UNIX_EPOCH));
+        expect![[r#"{"conditions":[{"lastTransitionTime":"1970-01-01T00:00:00Z","message":"quota","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}],"replicas":0}"#]]
+            .assert_eq(&serde_json::to_string(&old.status).unwrap());
     }
 
     #[test]

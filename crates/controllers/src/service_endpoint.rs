@@ -2,12 +2,12 @@
 //! Reads and writes nothing. Invariant: pure; a finished pod or one without an address never backs anything.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use client::{Event, Informer, Key};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::context::wanting;
 use crate::{pod, selector};
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -115,31 +115,16 @@ pub fn target_ref(pod: &Pod) -> ObjectReference {
 
 /// The services whose endpoints an event of a pod changes.
 pub fn affected(event: &Event<Pod>, services: &Informer<Service>) -> Vec<Key> {
-    let of = |pod: &Pod| -> Vec<Key> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let selects = |service: &&Arc<Service>| {
-            let chosen = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-            chosen
-                .is_some_and(|chosen| !chosen.is_empty() && selector::matches_map(chosen, pod.metadata.labels.as_ref()))
-        };
-        services.list_in(namespace).iter().filter(selects).map(|service| Key::of(service.as_ref())).collect()
-    };
-    match event {
-        Event::Added(pod) | Event::Deleted(pod) => of(pod),
-        Event::Modified { old, new } => {
-            let relabelled = old.metadata.labels != new.metadata.labels;
-            if !relabelled && facts(old) == facts(new) {
-                return Vec::new();
-            }
-            let mut keys = of(new);
-            if relabelled {
-                keys.extend(of(old));
-                keys.sort();
-                keys.dedup();
-            }
-            keys
-        }
+    if let Event::Modified { old, new } = event
+        && old.metadata.labels == new.metadata.labels
+        && facts(old) == facts(new)
+    {
+        return Vec::new();
     }
+    wanting(event, services, |service, labels| {
+        let chosen = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        chosen.is_some_and(|chosen| !chosen.is_empty() && selector::matches_map(chosen, labels))
+    })
 }
 
 /// All of a pod that its endpoints show.

@@ -11,9 +11,12 @@ use apiserver::User;
 use client::{Informers, Key};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -48,6 +51,8 @@ impl World {
         world.notices::<ReplicaSet>();
         world.notices::<EndpointSlice>();
         world.notices::<Endpoints>();
+        world.notices::<ReplicationController>();
+        world.notices::<PodDisruptionBudget>();
         world.notices::<Namespace>();
         world.notices::<Node>();
         world.notices::<ConfigMap>();
@@ -485,5 +490,110 @@ async fn custom_resources_are_watched_collected_and_go_with_their_namespace() {
     Api::<Namespace>::all(world.client.clone()).delete("shop", &DeleteParams::default()).await.unwrap();
     world.until("the namespace goes", |i| i.of::<Namespace>().get("", "shop").is_none()).await;
     assert!(widgets.get_opt("last").await.unwrap().is_none());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_budget_holds_back_the_eviction_of_a_replication_controllers_pods() {
+    let world = World::start(config()).await;
+    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    let pod = |name: &str, app: &str| {
+        json!({"metadata": {"name": name, "labels": {"app": app}},
+            "spec": {"containers": [{"name": "c", "image": "web:1"}]}})
+    };
+    world.create::<Pod>("default", pod("early", "web")).await;
+    let controller = json!({"metadata": {"name": "web"}, "spec": {"replicas": 3, "selector": {"app": "web"},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "web:1"}]}}}});
+    world.create::<ReplicationController>("default", controller).await;
+    let ready = |caches: &Informers| {
+        let status = caches.of::<ReplicationController>().get("default", "web").and_then(|found| found.status.clone());
+        status.and_then(|status| status.ready_replicas)
+    };
+    world.until("three ready", |caches| ready(caches) == Some(3)).await;
+    assert_eq!(world.informers.of::<Pod>().list().len(), 3);
+
+    let budget = |name: &str, app: &str, max: i32| json!({"metadata": {"name": name}, "spec": {"maxUnavailable": max, "selector": {"matchLabels": {"app": app}}}});
+    let shown = |caches: &Informers, name: &str| {
+        let budget = caches.of::<PodDisruptionBudget>().get("default", name)?;
+        let status = budget.status.clone()?;
+        let condition = status.conditions?.pop()?;
+        let fresh = status.observed_generation == budget.metadata.generation;
+        let counts =
+            [status.expected_pods?, status.desired_healthy?, status.current_healthy?, status.disruptions_allowed?];
+        fresh.then_some((counts, condition.reason, condition.message))
+    };
+    let counted = |counts: [i32; 4], reason: &str| Some((counts, reason.to_string(), String::new()));
+    world.create::<PodDisruptionBudget>("default", budget("web", "web", 0)).await;
+    let none = counted([3, 3, 3, 0], "InsufficientPods");
+    world.until("a budget that allows nothing", |caches| shown(caches, "web") == none).await;
+    let pods: Api<Pod> = world.api("default");
+    let refused = pods.evict("early", &EvictParams::default()).await.unwrap_err();
+    let kube::Error::Api(refused) = refused else { panic!("{refused}") };
+    let details = refused.details.clone().unwrap();
+    assert_eq!(
+        (refused.code, refused.message.as_str(), details.causes[0].reason.as_str(), details.causes[0].message.as_str()),
+        (
+            429,
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            "DisruptionBudget",
+            "The disruption budget web needs 3 healthy pods and has 3 currently"
+        )
+    );
+    let budgets: Api<PodDisruptionBudget> = world.api("default");
+    let patch = Patch::Merge(json!({"spec": {"maxUnavailable": "30%"}}));
+    budgets.patch("web", &PatchParams::default(), &patch).await.unwrap();
+    let one = counted([3, 2, 3, 1], "SufficientPods");
+    world.until("a budget that allows one", |caches| shown(caches, "web") == one).await;
+    pods.evict("early", &EvictParams::default()).await.unwrap();
+    world
+        .until("another instead", |caches| {
+            caches.of::<Pod>().get("default", "early").is_none() && shown(caches, "web") == one
+        })
+        .await;
+
+    // pods of a controller that nobody can ask how many it wants
+    let map: ConfigMap = world.create("default", json!({"metadata": {"name": "odd"}})).await;
+    let mut odd = pod("odd", "odd");
+    odd["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "odd", "uid": map.metadata.uid, "controller": true}]);
+    world.create::<Pod>("default", odd).await;
+    world.create::<PodDisruptionBudget>("default", budget("odd", "odd", 1)).await;
+    world
+        .until("a budget that cannot be counted", |caches| {
+            let told =
+                caches.of::<PodDisruptionBudget>().get("default", "odd").and_then(|budget| budget.status.clone());
+            let condition = told.and_then(|status| status.conditions?.pop());
+            let why = "configmaps does not implement the scale subresource";
+            condition.is_some_and(|condition| condition.reason == "SyncFailed" && condition.message == why)
+        })
+        .await;
+    world.create::<PodDisruptionBudget>("default", budget("second", "web", 1)).await;
+    world.until("a second budget", |caches| shown(caches, "second") == one).await;
+    let name =
+        world.informers.of::<Pod>().list_in("default").iter().map(|pod| pod.name_any()).find(|name| name != "odd");
+    let refused = pods.evict(&name.unwrap(), &EvictParams::default()).await.unwrap_err();
+    assert!(client::is_code(&refused, 500) && client::message(&refused).contains("more than one"), "{refused}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn endpoints_kept_by_hand_are_mirrored() {
+    let world = World::start(config()).await;
+    world.create::<Service>("default", json!({"metadata": {"name": "db"}, "spec": {"ports": [{"port": 80}]}})).await;
+    let subsets = |ip: &str| json!([{"addresses": [{"ip": ip}], "ports": [{"name": "http", "port": 80}]}]);
+    let made = json!({"metadata": {"name": "db", "labels": {"team": "a"}}, "subsets": subsets("10.1.2.3")});
+    world.create::<Endpoints>("default", made).await;
+    let mirrored = |caches: &Informers| -> Vec<String> {
+        let slices = caches.of::<EndpointSlice>().list_in("default");
+        let ours = slices.iter().filter(|slice| slice.labels().get("team").map(String::as_str) == Some("a"));
+        ours.flat_map(|slice| slice.endpoints.iter().flatten().flat_map(|e| e.addresses.clone())).collect()
+    };
+    world.until("a slice", |caches| mirrored(caches) == ["10.1.2.3"]).await;
+    let endpoints: Api<Endpoints> = world.api("default");
+    let patch = Patch::Merge(json!({"subsets": subsets("10.2.3.4")}));
+    endpoints.patch("db", &PatchParams::default(), &patch).await.unwrap();
+    world.until("the other address", |caches| mirrored(caches) == ["10.2.3.4"]).await;
+    endpoints.delete("db", &DeleteParams::default()).await.unwrap();
+    world.until("none", |caches| mirrored(caches).is_empty()).await;
     world.end().await;
 }

@@ -19,8 +19,15 @@ const V3_ONLY: [&str; 6] = ["anyOf", "oneOf", "not", "nullable", "allOf", "defau
 
 /// The schema of a kind. `gvk` is (group, version, kind).
 pub fn kind(schema: &Value, gvk: (&str, &str, &str), v2: bool) -> Value {
-    let mut out = if v2 { reduced(schema) } else { schema.clone() };
-    if out.get("x-kubernetes-preserve-unknown-fields").is_none() || out.get("properties").is_some() {
+    // Compat: old clients would refuse fields beside the named ones, so version 2 names none (CRD documentation, "Publish
+    // Validation Schema in OpenAPI").
+    let open = v2 && preserves(schema);
+    let mut out = match v2 {
+        true if open => Value::object(),
+        true => reduced(schema),
+        false => schema.clone(),
+    };
+    if !open {
         let prefix = if v2 { "#/definitions" } else { "#/components/schemas" };
         let metadata = format!("{prefix}/{META}.ObjectMeta");
         let text = |description: &str| json!({"type": "string", "description": description});
@@ -38,6 +45,10 @@ pub fn kind(schema: &Value, gvk: (&str, &str, &str), v2: bool) -> Value {
     out.set(&["type"], "object");
     out.set(&["x-kubernetes-group-version-kind"], gvks(gvk));
     out
+}
+
+fn preserves(schema: &Value) -> bool {
+    schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]) == Some(true)
 }
 
 /// The schema of a kind's list.
@@ -70,8 +81,7 @@ fn gvks((group, version, kind): (&str, &str, &str)) -> Value {
 fn reduced(schema: &Value) -> Value {
     let Value::Object(map) = schema else { return schema.clone() };
     // A value that may be null has a type that version 2 cannot name; preserved fields would be refused by old clients.
-    let open = schema.bool_at(&["nullable"]) == Some(true)
-        || schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]) == Some(true);
+    let open = schema.bool_at(&["nullable"]) == Some(true) || preserves(schema);
     let mut out = Value::object();
     for (key, value) in map.iter() {
         let value = match key {
@@ -111,5 +121,11 @@ mod tests {
         );
         let out = kind(&schema, ("g.io", "v1", "K"), false);
         assert_eq!(out["properties"]["a"], schema["properties"]["a"]);
+        let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"a": {"type": "string"}}});
+        let gvk = json!([{"group": "g.io", "version": "v1", "kind": "K"}]);
+        let out = kind(&open, ("g.io", "v1", "K"), true);
+        assert_eq!(out, json!({"type": "object", "x-kubernetes-group-version-kind": gvk}));
+        assert_eq!(kind(&open, ("g.io", "v1", "K"), false)["properties"]["a"], json!({"type": "string"}));
     }
 }

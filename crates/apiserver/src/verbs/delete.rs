@@ -144,7 +144,7 @@ pub async fn delete_key(
     Err(Status::modified(&served.gr, name))
 }
 
-fn check_preconditions(served: &Served, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
+pub fn check_preconditions(served: &Served, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
     // Compat: upstream names the kind here, where other conflicts name the resource (rest.BeforeDelete).
     let named = meta::GroupResource::new(&served.gr.group, &served.kind);
     if let Some(asked) = &options.uid {

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::ResourceExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::desired::{Group, Wanted, group_key};
 use crate::owner;
@@ -17,6 +16,55 @@ use crate::service_endpoint::{HEADLESS, LAST_CHANGE, SERVICE_NAME, is_headless};
 
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const CONTROLLER: &str = "endpointslice-controller.k8s.io";
+
+/// What slices are made from: a service, or Endpoints that somebody else keeps.
+pub struct Parent {
+    /// Of a new slice. An existing one gets the labels, the one owner, and the annotations if there are any here.
+    pub meta: ObjectMeta,
+    /// One slice of each of these families stands even if no endpoint is wanted.
+    pub families: Vec<&'static str>,
+}
+
+impl Parent {
+    pub fn new(meta: &ObjectMeta, owner: OwnerReference, manager: &str) -> Self {
+        let name = meta.name.clone().unwrap_or_default();
+        let mut labels = meta.labels.clone().unwrap_or_default();
+        labels.insert(SERVICE_NAME.to_string(), name.clone());
+        labels.insert(MANAGED_BY.to_string(), manager.to_string());
+        let meta = ObjectMeta {
+            generate_name: Some(format!("{name}-")),
+            namespace: meta.namespace.clone(),
+            labels: Some(labels),
+            owner_references: Some(vec![owner]),
+            ..ObjectMeta::default()
+        };
+        Parent { meta, families: Vec::new() }
+    }
+
+    pub fn of_service(service: &Service) -> Self {
+        let mut parent = Parent::new(&service.metadata, owner::reference(service), CONTROLLER);
+        // one slice always stands, so that a watcher can tell "no endpoints" from "not looked at yet"
+        parent.families = crate::service_endpoint::families(service);
+        let labels = parent.meta.labels.get_or_insert_default();
+        labels.remove(HEADLESS);
+        if is_headless(service) {
+            labels.insert(HEADLESS.to_string(), String::new());
+        }
+        parent
+    }
+
+    fn owns(&self, slice: &EndpointSlice) -> bool {
+        let uid = self.meta.owner_references.iter().flatten().map(|owner| owner.uid.as_str()).next();
+        owner::is_controlled_by(&slice.metadata, uid.unwrap_or_default())
+    }
+
+    fn fits(&self, slice: &EndpointSlice) -> bool {
+        let (meta, wanted) = (&slice.metadata, &self.meta);
+        let now = meta.annotations.clone().unwrap_or_default();
+        let annotated = wanted.annotations.as_ref().is_none_or(|wanted| *wanted == now);
+        annotated && wanted.labels == meta.labels && self.owns(slice)
+    }
+}
 
 #[derive(Debug)]
 pub enum Step {
@@ -27,7 +75,7 @@ pub enum Step {
 
 /// `trigger` is the time of the change that caused this, for the annotation that measures how long it took.
 pub fn plan(
-    service: &Service,
+    parent: &Parent,
     slices: &[Arc<EndpointSlice>],
     mut wanted: BTreeMap<Group, Wanted>,
     per_slice: usize,
@@ -45,14 +93,13 @@ pub fn plan(
         }
     }
     if wanted.is_empty() {
-        // one slice always stands, so that a watcher can tell "no endpoints" from "not looked at yet"
-        for family in crate::service_endpoint::families(service) {
+        for family in &parent.families {
             wanted.insert(group_key(family, &[]), Wanted { ports: Vec::new(), endpoints: Vec::new() });
         }
     }
     for (group, wanted) in wanted {
         let existing = by_group.remove(&group).unwrap_or_default();
-        pack_group(service, group.0, wanted, existing, per_slice.max(1), trigger, &mut steps);
+        pack_group(parent, group.0, wanted, existing, per_slice.max(1), trigger, &mut steps);
     }
     steps.extend(by_group.into_values().flatten().map(Step::Delete));
     steps
@@ -79,7 +126,7 @@ struct Slot {
 }
 
 fn pack_group(
-    service: &Service,
+    parent: &Parent,
     family: &'static str,
     wanted: Wanted,
     existing: Vec<Arc<EndpointSlice>>,
@@ -93,8 +140,7 @@ fn pack_group(
     let mut slots: Vec<Slot> = Vec::new();
     for slice in existing {
         let mut endpoints = Vec::new();
-        let mut changed = labels(service, &slice) != slice.metadata.labels
-            || !owner::is_controlled_by(&slice.metadata, service.uid().as_deref().unwrap_or_default());
+        let mut changed = !parent.fits(&slice);
         for old in slice.endpoints.iter().flatten() {
             match missing.remove(&identity(old)) {
                 Some(new) => {
@@ -129,8 +175,11 @@ fn pack_group(
         keep_one = false;
         if slot.changed {
             let mut slice = slot.slice.as_ref().clone();
-            slice.metadata.labels = labels(service, &slice);
-            slice.metadata.owner_references = Some(vec![owner::reference(service)]);
+            slice.metadata.labels.clone_from(&parent.meta.labels);
+            slice.metadata.owner_references.clone_from(&parent.meta.owner_references);
+            if parent.meta.annotations.is_some() {
+                slice.metadata.annotations.clone_from(&parent.meta.annotations);
+            }
             slice.endpoints = Some(slot.endpoints);
             note_trigger(&mut slice.metadata, trigger);
             steps.push(Step::Update(Box::new(slice)));
@@ -140,17 +189,11 @@ fn pack_group(
         keep_one = false;
         let endpoints: Vec<Endpoint> = rest.by_ref().take(per_slice).collect();
         let mut slice = EndpointSlice {
-            metadata: ObjectMeta {
-                generate_name: Some(format!("{}-", service.name_any())),
-                namespace: service.namespace(),
-                owner_references: Some(vec![owner::reference(service)]),
-                ..ObjectMeta::default()
-            },
+            metadata: parent.meta.clone(),
             address_type: family.to_string(),
             ports: Some(wanted.ports.clone()),
             endpoints: Some(endpoints),
         };
-        slice.metadata.labels = labels(service, &slice);
         note_trigger(&mut slice.metadata, trigger);
         steps.push(Step::Create(Box::new(slice)));
     }
@@ -162,18 +205,6 @@ fn fill(slot: &mut Slot, rest: &mut impl Iterator<Item = Endpoint>, per_slice: u
         slot.endpoints.push(endpoint);
         slot.changed = true;
     }
-}
-
-/// The service's labels, and the ones that say whose the slice is.
-fn labels(service: &Service, _slice: &EndpointSlice) -> Option<BTreeMap<String, String>> {
-    let mut labels = service.metadata.labels.clone().unwrap_or_default();
-    labels.insert(SERVICE_NAME.to_string(), service.name_any());
-    labels.insert(MANAGED_BY.to_string(), CONTROLLER.to_string());
-    labels.remove(HEADLESS);
-    if is_headless(service) {
-        labels.insert(HEADLESS.to_string(), String::new());
-    }
-    Some(labels)
 }
 
 fn note_trigger(meta: &mut ObjectMeta, trigger: Option<&str>) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use expect_test::expect;
 use serde_json::{Value, json};
 
+use super::pack::Step;
 use super::*;
 
 fn service(spec: Value) -> Service {
@@ -54,7 +55,7 @@ impl World {
         let slices: Vec<_> = self.slices.values().cloned().collect();
         let wanted = desired::endpoints(service, pods, &node);
         self.log.push_str(&format!("-- {what}\n"));
-        for step in pack::plan(service, &slices, wanted, per_slice, None) {
+        for step in pack::plan(&pack::Parent::of_service(service), &slices, wanted, per_slice, None) {
             match step {
                 Step::Create(mut slice) => {
                     let name = format!("web-{}", self.next);
