@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Ctx;
 use crate::{Config, Error};
 use crate::{
-    deployment, endpoints, endpointslice, garbage, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca,
-    serviceaccount, taint_eviction,
+    cronjob, deployment, endpoints, endpointslice, garbage, job, namespace, node_ipam, node_lifecycle, pod_gc,
+    replicaset, root_ca, serviceaccount, taint_eviction, ttl_after_finished,
 };
 
 type Start = fn(Ctx) -> BoxFuture<'static, ()>;
@@ -26,6 +26,9 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("root-ca-certificate-publisher-controller", root_ca::start),
     ("deployment-controller", deployment::start),
     ("replicaset-controller", replicaset::start),
+    ("job-controller", job::start),
+    ("cronjob-controller", cronjob::start),
+    ("ttl-after-finished-controller", ttl_after_finished::start),
     ("endpointslice-controller", endpointslice::start),
     ("endpoints-controller", endpoints::start),
     ("node-ipam-controller", node_ipam::start),

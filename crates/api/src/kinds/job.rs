@@ -1,9 +1,11 @@
 //! Job.
 
+mod policy;
+
 use meta::field::{Error, Errors, Path};
 use meta::selector::LabelSelector;
 use meta::time::{self, Timestamp};
-use meta::Value;
+use meta::{Value, names};
 
 use super::columns::{AGE, Cell, Column, NAME, age, ago, int, name, text};
 use super::rules::{Check, Rule, check_at, check_immutable};
@@ -24,7 +26,9 @@ pub static KIND: Kind = Kind {
     defaults,
     prepare_create,
     prepare_update: keep_status_count_spec,
-    validate_create: validate,
+    validate_create,
+    validate_status_update,
+    orphans: true,
     validate_update,
     selectable: |job| vec![("status.successful", int(job, &["status", "succeeded"]).to_string())],
     selectable_names: &["status.successful"],
@@ -104,12 +108,10 @@ fn prepare_create(job: &mut Value) {
     }
     for (labels, value) in [(UID_LABELS, &uid), (NAME_LABELS, &name)] {
         for label in labels {
-            job.set(&["spec", "template", "metadata", "labels", label], value);
+            job.set_default(&["spec", "template", "metadata", "labels", label], value);
         }
     }
-    if job["spec"]["selector"].is_null() {
-        job.set(&["spec", "selector", "matchLabels", UID_LABELS[0]], &uid);
-    }
+    job.set_default(&["spec", "selector", "matchLabels", UID_LABELS[0]], &uid);
 }
 
 const RULES: &[Rule] = &[
@@ -132,13 +134,23 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
     if indexed && spec["completions"].is_null() {
         errors.push(Error::required(&path.child("completions"), "when completion mode is Indexed"));
     }
-    if indexed && int(spec, &["parallelism"]) > 100_000 {
-        let detail = "must be less than or equal to 100000 when completion mode is Indexed";
-        errors.push(Error::invalid(&path.child("parallelism"), int(spec, &["parallelism"]), detail));
+    policy::validate_indexes(spec, path, indexed, errors);
+    policy::validate_failure(spec, path, errors);
+    policy::validate_success(spec, path, indexed, errors);
+    if let Some(name) = spec.str_at(&["managedBy"]) {
+        let at = path.child("managedBy");
+        errors.extend(managed_by(name).into_iter().map(|detail| Error::invalid(&at, name, detail)));
+        if name.len() > MANAGED_BY_MAX_BYTES {
+            errors.push(Error::too_long(&at, MANAGED_BY_MAX_BYTES));
+        }
     }
-    if !indexed && !spec["backoffLimitPerIndex"].is_null() {
-        let n = int(spec, &["backoffLimitPerIndex"]);
-        errors.push(Error::invalid(&path.child("backoffLimitPerIndex"), n, "requires indexed completion mode"));
+    // behind upstream's gate WorkloadWithJob, which is off
+    if !spec["scheduling"].is_null() {
+        errors.push(Error::forbidden(&path.child("scheduling"), ""));
+    }
+    let replacement = text(spec, &["podReplacementPolicy"]);
+    if !spec["podFailurePolicy"].is_null() && replacement == "TerminatingOrFailed" {
+        errors.push(Error::not_supported(&path.child("podReplacementPolicy"), replacement, &["Failed"]));
     }
     let policy = text(spec, &["template", "spec", "restartPolicy"]);
     let at = path.child("template.spec.restartPolicy");
@@ -150,6 +162,95 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
         let detail = "only \"Never\" is supported when podFailurePolicy is specified";
         errors.push(Error::invalid(&at, policy, detail));
     }
+}
+
+const MANAGED_BY_MAX_BYTES: usize = 63;
+
+/// A domain, a slash, and a path of URL characters.
+fn managed_by(name: &str) -> Vec<String> {
+    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.is_empty()) else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_string()];
+    };
+    let mut wrong = names::dns1123_subdomain(domain);
+    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        wrong.push("Invalid path".to_string());
+    }
+    wrong
+}
+
+fn validate_create(job: &Value) -> Errors {
+    let mut errors = validate(job);
+    if job.bool_at(&["spec", "manualSelector"]) != Some(true) {
+        validate_generated(job, &mut errors);
+    }
+    let last = int(job, &["spec", "completions"]) - 1;
+    if text(job, &["spec", "completionMode"]) == "Indexed" && last >= 0 {
+        let host = format!("{}-{last}", text(job, &["metadata", "name"]));
+        if !names::dns1123_label(&host).is_empty() {
+            let detail = format!("will not able to create pod with invalid DNS label: {host}");
+            errors.push(Error::invalid(&Path::new("metadata.name"), text(job, &["metadata", "name"]), detail));
+        }
+    }
+    errors
+}
+
+/// What the server writes into the template and the selector must not have been written differently by the client.
+fn validate_generated(job: &Value, errors: &mut Errors) {
+    let labels = &job["spec"]["template"]["metadata"]["labels"];
+    let expected = [(UID_LABELS, text(job, &["metadata", "uid"])), (NAME_LABELS, text(job, &["metadata", "name"]))];
+    let mut wanted = meta::Map::default();
+    for (label, value) in expected.into_iter().flat_map(|(labels, value)| labels.map(|label| (label, value))) {
+        wanted.insert(label, value);
+        if text(labels, &[label]) != value {
+            let at = Path::new("spec.template.metadata.labels").key(label);
+            errors.push(Error::invalid(&at, text(labels, &[label]), format!("must be '{value}'")));
+        }
+    }
+    let selector = &job["spec"]["selector"];
+    if LabelSelector::from_object(selector).is_ok_and(|selector| !selector.matches(&wanted)) {
+        errors.push(Error::invalid(&Path::new("spec.selector"), selector, "`selector` not auto-generated"));
+    }
+}
+
+/// Conditions that exclude each other.
+const EXCLUSIVE: [(&str, &str); 4] = [
+    ("Complete", "Failed"),
+    ("Complete", "FailureTarget"),
+    ("SuccessCriteriaMet", "Failed"),
+    ("SuccessCriteriaMet", "FailureTarget"),
+];
+
+/// A job that has finished stays so, was about to before, and has nothing left that runs.
+fn validate_status_update(new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("status");
+    let is = |ty: &str| has_condition(new, ty);
+    let mut wrong = |detail: String| errors.push(Error::invalid_as_a_whole(&path.child("conditions"), detail));
+    for (a, b) in EXCLUSIVE.into_iter().filter(|(a, b)| is(a) && is(b)) {
+        wrong(format!("cannot set {a}=True and {b}=true conditions"));
+    }
+    for (end, before) in [("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")] {
+        if is(end) && !has_condition(old, end) && !is(before) {
+            wrong(format!("cannot set {end}=True condition without the {before}=true condition"));
+        }
+    }
+    for ty in ["Complete", "Failed", "FailureTarget"].into_iter().filter(|ty| has_condition(old, ty) && !is(ty)) {
+        wrong(format!("cannot disable the terminal {ty}=True condition"));
+    }
+    if is("Complete") || is("Failed") {
+        for field in ["active", "terminating"] {
+            if let Some(n) = new.int_at(&["status", field]).filter(|n| *n > 0) {
+                errors.push(Error::invalid(&path.child(field), n, format!("{field}>0 is invalid for finished job")));
+            }
+        }
+        if new["status"]["startTime"].is_null() {
+            errors.push(Error::required(&path.child("startTime"), "startTime is required for finished job"));
+        }
+    }
+    if is("Complete") && new["status"]["completionTime"].is_null() {
+        errors.push(Error::required(&path.child("completionTime"), "completionTime is required for Complete jobs"));
+    }
+    errors
 }
 
 fn validate(job: &Value) -> Errors {
@@ -208,6 +309,14 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
                     template.remove(path);
                 }
             }
+        }
+        for list in ["initContainers", "containers"] {
+            fill::each(&mut template, &["spec", list], |container| {
+                let same = |was: &&Value| was["name"] == container["name"];
+                let was = old["spec"]["template"].array_at(&["spec", list]).iter().find(same);
+                let resources = was.map_or(Value::Null, |was| was["resources"].clone());
+                container.set(&["resources"], resources);
+            });
         }
     }
     if template != old["spec"]["template"] {

@@ -27,6 +27,7 @@ pub static KIND: Kind = Kind {
         first_generation(rc);
     },
     prepare_update: keep_status_count_spec,
+    orphans: true,
     validate_create: validate,
     validate_update: |new, _| validate(new),
     selectable: |rc| vec![("status.replicas", int(rc, &["status", "replicas"]).to_string())],
