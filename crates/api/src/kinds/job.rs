@@ -293,8 +293,8 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
         ("spec.successPolicy", Check::Immutable),
     ];
     // An indexed job grows and shrinks when both numbers change together.
-    let elastic = text(new, &["spec", "completionMode"]) == "Indexed"
-        && new["spec"]["completions"] == new["spec"]["parallelism"];
+    let elastic =
+        text(new, &["spec", "completionMode"]) == "Indexed" && new["spec"]["completions"] == new["spec"]["parallelism"];
     if !elastic {
         rules.push(("spec.completions", Check::Immutable));
     }
@@ -324,4 +324,69 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
         errors.push(Error::invalid(&at, &new["spec"]["template"], "field is immutable"));
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    fn wrong(spec: Value) -> String {
+        let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {"restartPolicy": "Never",
+            "containers": [{"name": "c", "image": "i"}]}}}});
+        for (field, value) in spec.as_object().expect("an object").iter() {
+            job.set(&["spec", field], value);
+        }
+        (KIND.defaults)(&mut job);
+        (KIND.prepare_create)(&mut job);
+        (KIND.validate_create)(&job).iter().map(|error| format!("{error}\n")).collect()
+    }
+
+    #[test]
+    fn specs() {
+        let indexed = |more: Value| {
+            let mut spec = json!({"completionMode": "Indexed", "completions": 3});
+            more.as_object().expect("an object").iter().for_each(|(field, value)| spec.set(&[field], value));
+            spec
+        };
+        let rule = |rule: Value| json!({"podFailurePolicy": {"rules": [rule]}});
+        let codes = |op: &str, values: Value| json!({"operator": op, "values": values, "containerName": "x"});
+        let out = [
+            json!({}),
+            json!({"completionMode": "Indexed", "managedBy": "me"}),
+            json!({"backoffLimitPerIndex": 1, "successPolicy": {"rules": []}}),
+            indexed(json!({"maxFailedIndexes": 4})),
+            indexed(json!({"successPolicy": {"rules": [{}, {"succeededIndexes": "0-3"}, {"succeededIndexes": "1", "succeededCount": 2}]}})),
+            rule(json!({"action": "FailIndex", "onExitCodes": codes("In", json!([3, 0, 3]))})),
+            rule(json!({"action": "Odd"})),
+            json!({"selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "other"}}}),
+        ]
+        .map(wrong);
+        expect_test::expect![[r#"
+            --
+            spec.managedBy: Invalid value: "me": must be a domain-prefixed path (such as "acme.io/foo")
+            --
+            spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode
+            spec.successPolicy: Invalid value: requires indexed completion mode
+            --
+            spec.maxFailedIndexes: Invalid value: 4: must be less than or equal to completions
+            spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified
+            --
+            spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be specified
+            spec.successPolicy.rules[1].succeededIndexes: Invalid value: "0-3": error parsing succeededIndexes: too large index: "3"
+            spec.successPolicy.rules[2].succeededCount: Invalid value: 2: must be less than or equal to 1 (the number of indexes in the specified succeededIndexes field)
+            --
+            spec.podFailurePolicy.rules[0].action: Invalid value: "FailIndex": requires the backoffLimitPerIndex to be set
+            spec.podFailurePolicy.rules[0].onExitCodes.containerName: Invalid value: "x": must be one of the container or initContainer names in the pod template
+            spec.podFailurePolicy.rules[0].onExitCodes.values[1]: Invalid value: 0: must not be 0 for the In operator
+            spec.podFailurePolicy.rules[0].onExitCodes.values[2]: Duplicate value: 3
+            spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [3,0,3]: must be ordered
+            --
+            spec.podFailurePolicy.rules[0].action: Unsupported value: "Odd": supported values: "Count", "FailIndex", "FailJob", "Ignore"
+            spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required
+            --
+            spec.template.metadata.labels: Invalid value: {"batch.kubernetes.io/controller-uid":"u","batch.kubernetes.io/job-name":"j","controller-uid":"u","job-name":"j"}: `selector` does not match template `labels`
+            spec.selector: Invalid value: {"matchLabels":{"batch.kubernetes.io/controller-uid":"other"}}: `selector` not auto-generated
+        "#]].assert_eq(&out.join("--\n"));
+    }
 }

@@ -58,7 +58,11 @@ pub(super) fn validate_indexes(spec: &Value, path: &Path, indexed: bool, errors:
 }
 
 /// At most `RULES_MAX` items.
-fn bounded<'a>(items: &'a [Value], path: &Path, errors: &mut Errors) -> impl Iterator<Item = (Path, &'a Value)> + use<'a> {
+fn bounded<'a>(
+    items: &'a [Value],
+    path: &Path,
+    errors: &mut Errors,
+) -> impl Iterator<Item = (Path, &'a Value)> + use<'a> {
     if items.len() > RULES_MAX {
         errors.push(Error::too_many(path, items.len(), RULES_MAX));
     }
