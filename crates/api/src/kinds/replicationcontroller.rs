@@ -1,9 +1,9 @@
 //! ReplicationController.
 
+use meta::Value;
 use meta::field::{Error, Errors, Path};
 use meta::selector::LabelSelector;
 use meta::time::Timestamp;
-use meta::Value;
 
 use super::columns::{AGE, Cell, Column, NAME, age, containers_and_images, int, labels, name};
 use super::rules::{Check, check};
