@@ -186,6 +186,8 @@ pub struct Kind {
     pub selectable_names: &'static [&'static str],
     /// PUT of an absent object creates it.
     pub create_on_update: bool,
+    /// A deletion that does not say otherwise leaves the dependents alone.
+    pub orphans: bool,
     /// PUT without a resourceVersion is allowed.
     pub unconditional_update: bool,
 }
@@ -207,6 +209,7 @@ impl Kind {
         selectable: |_| Vec::new(),
         selectable_names: &[],
         create_on_update: false,
+        orphans: false,
         unconditional_update: true,
     };
 

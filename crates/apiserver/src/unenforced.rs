@@ -5,7 +5,6 @@
 
 use meta::Value;
 
-const NOT_RUN: &str = "does not run them yet";
 const NO_PODS: &str = "does not make their pods yet";
 const NOT_ENFORCED: &str = "does not enforce them yet";
 const NO_STORAGE: &str = "does not provision, bind or attach storage yet";
@@ -21,8 +20,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("apps", "DaemonSet", NO_PODS),
     ("apps", "StatefulSet", NO_PODS),
     ("autoscaling", "HorizontalPodAutoscaler", "does not scale anything by them yet"),
-    ("batch", "CronJob", NOT_RUN),
-    ("batch", "Job", NOT_RUN),
     ("certificates.k8s.io", "CertificateSigningRequest", NO_CERTIFICATES),
     ("certificates.k8s.io", "PodCertificateRequest", NO_CERTIFICATES),
     ("networking.k8s.io", "NetworkPolicy", "does not enforce them yet: no traffic is blocked"),
@@ -71,10 +68,10 @@ mod tests {
         let service = |ty: &str| json!({"spec": {"type": ty}});
         for (group, kind, document, want) in [
             (
-                "batch",
-                "Job",
+                "resource.k8s.io",
+                "ResourceClaim",
                 json!({}),
-                Some("knarr stores Job objects but does not run them yet; see docs/compatibility.md"),
+                Some("knarr stores ResourceClaim objects but does not allocate devices yet; see docs/compatibility.md"),
             ),
             (
                 "",

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Ctx;
 use crate::{Config, Error};
 use crate::{
-    deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, garbage, namespace, node_ipam,
-    node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount, taint_eviction,
+    cronjob, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, garbage, job, namespace,
+    node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount, taint_eviction, ttl_after_finished,
 };
 
 type Start = fn(Ctx) -> BoxFuture<'static, ()>;
@@ -28,6 +28,9 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replicaset-controller", replicaset::start),
     ("replicationcontroller-controller", replicaset::start_replication_controllers),
     ("disruption-controller", disruption::start),
+    ("job-controller", job::start),
+    ("cronjob-controller", cronjob::start),
+    ("ttl-after-finished-controller", ttl_after_finished::start),
     ("endpointslice-controller", endpointslice::start),
     ("endpointslice-mirroring-controller", endpointslice_mirroring::start),
     ("endpoints-controller", endpoints::start),

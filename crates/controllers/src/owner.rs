@@ -61,19 +61,27 @@ fn plan(owner_uid: &str, owner_deleting: bool, selector: &LabelSelector, meta: &
     }
 }
 
-/// Of all objects in the owner's namespace, those that are its own: adopts and releases on the way. `owners` and `objects` are the APIs of the
+/// Of all objects in the namespace, those that are the owner's: adopts and releases on the way. `owners` and `objects` are the APIs of the
 /// owner's and the objects' kinds in the namespace.
-pub async fn claim<O, K>(
+pub async fn claim<O: Object, K: Object>(
     owner: &O,
     owners: &Api<O>,
     selector: &LabelSelector,
     objects: &Api<K>,
     all: Vec<Arc<K>>,
-) -> Result<Vec<Arc<K>>>
-where
-    O: Object,
-    K: Object,
-{
+) -> Result<Vec<Arc<K>>> {
+    claim_with(None, owner, owners, selector, objects, all).await
+}
+
+/// As `claim`; what is adopted gets the finalizer too, in the same write.
+pub async fn claim_with<O: Object, K: Object>(
+    finalizer: Option<&str>,
+    owner: &O,
+    owners: &Api<O>,
+    selector: &LabelSelector,
+    objects: &Api<K>,
+    all: Vec<Arc<K>>,
+) -> Result<Vec<Arc<K>>> {
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
     let deleting = owner.meta().deletion_timestamp.is_some();
     let mut claimed = Vec::new();
@@ -88,7 +96,7 @@ where
                     check_alive(owner, owners).await?;
                     owner_checked = true;
                 }
-                if let Some(adopted) = adopt(objects, object.meta(), reference(owner)).await? {
+                if let Some(adopted) = adopt(objects, object.meta(), reference(owner), finalizer).await? {
                     claimed.push(Arc::new(adopted));
                 }
             }
@@ -111,13 +119,22 @@ async fn check_alive<O: Object>(owner: &O, owners: &Api<O>) -> Result<()> {
     Ok(())
 }
 
-async fn adopt<K: Object>(objects: &Api<K>, meta: &ObjectMeta, owner: OwnerReference) -> Result<Option<K>> {
+async fn adopt<K: Object>(
+    objects: &Api<K>,
+    meta: &ObjectMeta,
+    owner: OwnerReference,
+    finalizer: Option<&str>,
+) -> Result<Option<K>> {
     let name = meta.name.as_deref().unwrap_or_default();
     let mut owners = meta.owner_references.clone().unwrap_or_default();
     owners.push(owner);
     // the resourceVersion makes it fail if somebody else adopted meanwhile
-    let patch =
+    let mut patch =
         json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
+    if let Some(finalizer) = finalizer {
+        let others = meta.finalizers.iter().flatten().map(String::as_str).filter(|known| *known != finalizer);
+        patch["metadata"]["finalizers"] = others.chain([finalizer]).collect();
+    }
     match objects.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(adopted) => Ok(Some(adopted)),
         Err(error) if client::is_not_found(&error) => Ok(None),

@@ -11,12 +11,13 @@ use apiserver::User;
 use client::{Informers, Key};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -58,6 +59,8 @@ impl World {
         world.notices::<ConfigMap>();
         world.notices::<ServiceAccount>();
         world.notices::<Event>();
+        world.notices::<Job>();
+        world.notices::<CronJob>();
         let (informers, shutdown) = (world.informers.clone(), world.shutdown.clone());
         world.tasks.push(tokio::spawn(async move {
             controllers::run(config, client, informers, shutdown).await.unwrap();
@@ -147,10 +150,20 @@ async fn run_pod(client: &Client, key: &Key, pod: &Pod) -> Result<(), kube::Erro
             api.create_subresource("binding", &key.name, &PostParams::default(), &binding).await;
         return bound.map(|_| ());
     }
-    let running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
-    let broken = spec.containers[0].image.as_deref() == Some("broken");
-    if running || broken {
+    let running =
+        pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(|phase| phase != "Pending");
+    let image = spec.containers[0].image.as_deref().unwrap_or_default();
+    if running || image == "broken" {
         return Ok(());
+    }
+    if let Some(code) = image.strip_prefix("exit-") {
+        // `exit-1,0`: the pods of each index by itself
+        let index = pod.annotations().get("batch.kubernetes.io/job-completion-index").and_then(|i| i.parse().ok());
+        let code: i32 = code.split(',').nth(index.unwrap_or(0)).unwrap_or("0").parse().unwrap();
+        let phase = if code == 0 { "Succeeded" } else { "Failed" };
+        let status = json!({"status": {"phase": phase, "containerStatuses": [{"name": "c", "image": "", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"terminated": {"exitCode": code}}}]}});
+        return api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(status)).await.map(|_| ());
     }
     let ip = format!("10.0.0.{}", key.name.bytes().map(u32::from).sum::<u32>() % 250 + 1);
     let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
@@ -416,6 +429,147 @@ async fn a_silent_node_loses_its_pods() {
     world.end().await;
     assert!(stop.is_cancelled());
     beat.await.unwrap();
+}
+
+fn job(name: &str, image: &str, spec: Value) -> Value {
+    let mut job = json!({"metadata": {"name": name}, "spec": {"template": {"spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": image}]}}}});
+    job["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    job
+}
+
+/// What the status says: its numbers, its indexes, its conditions.
+fn told(caches: &Informers, name: &str) -> String {
+    let Some(status) = caches.of::<Job>().get("default", name).and_then(|job| job.status.clone()) else {
+        return String::new();
+    };
+    let number = |n: Option<i32>| n.unwrap_or(0);
+    let indexes = [status.completed_indexes, status.failed_indexes].map(Option::unwrap_or_default);
+    let mut told = format!("{}/{} {}", number(status.succeeded), number(status.failed), indexes.join(";"));
+    for condition in status.conditions.iter().flatten() {
+        told +=
+            &format!(" {}={} {}", condition.type_, condition.status, condition.reason.as_deref().unwrap_or_default());
+    }
+    told
+}
+
+#[tokio::test]
+async fn jobs_to_their_end() {
+    let world = World::start(config()).await;
+    node(&world).await;
+    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    let indexed = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 2, "backoffLimitPerIndex": 0});
+    let on_three = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}]});
+    for (name, image, spec, end) in [
+        (
+            "plain",
+            "exit-0",
+            json!({"completions": 5, "parallelism": 3}),
+            "5/0 ; SuccessCriteriaMet=True CompletionsReached Complete=True CompletionsReached",
+        ),
+        (
+            "fails",
+            "exit-1",
+            json!({"backoffLimit": 0}),
+            "0/1 ; FailureTarget=True BackoffLimitExceeded Failed=True BackoffLimitExceeded",
+        ),
+        ("indexed", "exit-0,1,0", indexed, "2/1 0,2;1 FailureTarget=True FailedIndexes Failed=True FailedIndexes"),
+        (
+            "policy",
+            "exit-3",
+            json!({"podFailurePolicy": on_three}),
+            "0/1 ; FailureTarget=True PodFailurePolicy Failed=True PodFailurePolicy",
+        ),
+        (
+            "late",
+            "web:1",
+            json!({"activeDeadlineSeconds": 1}),
+            "0/1 ; FailureTarget=True DeadlineExceeded Failed=True DeadlineExceeded",
+        ),
+        ("soon-gone", "exit-0", json!({"ttlSecondsAfterFinished": 1}), ""),
+    ] {
+        world.create::<Job>("default", job(name, image, spec)).await;
+        if end.is_empty() {
+            world.until("a pod of the job", |caches| !told(caches, name).is_empty()).await;
+        }
+        world.until(&format!("the end of {name}"), |caches| told(caches, name).trim() == end.trim()).await;
+    }
+    let pods = world.informers.of::<Pod>().list_in("default");
+    assert!(pods.iter().all(|pod| pod.finalizers().is_empty()), "{pods:#?}");
+
+    // suspended, resumed, suspended; and gone with its pods
+    let jobs: Api<Job> = world.api("default");
+    world.create::<Job>("default", job("rests", "web:1", json!({"suspend": true, "parallelism": 2}))).await;
+    let active = |caches: &Informers| {
+        let status = caches.of::<Job>().get("default", "rests").and_then(|job| job.status.clone()).unwrap_or_default();
+        (status.active.unwrap_or(0), status.ready.unwrap_or(-1), status.start_time.is_some())
+    };
+    for (suspend, want) in [(true, (0, 0, false)), (false, (2, 2, true)), (true, (0, 0, false)), (false, (2, 2, true))]
+    {
+        let patch = Patch::Merge(json!({"spec": {"suspend": suspend}}));
+        jobs.patch("rests", &PatchParams::default(), &patch).await.unwrap();
+        world.until("it to rest or run", |caches| active(caches) == want).await;
+    }
+    assert_eq!(told(&world.informers, "rests"), "0/0 ; Suspended=False JobResumed");
+    let of_rests = |caches: &Informers| -> Vec<Arc<Pod>> {
+        let pods = caches.of::<Pod>().list_in("default");
+        pods.into_iter().filter(|pod| pod.labels().get("job-name").map(String::as_str) == Some("rests")).collect()
+    };
+    // an orphan is taken back, a pod that does not fit is let go
+    let pod: Api<Pod> = world.api("default");
+    let names: Vec<String> = of_rests(&world.informers).iter().map(|pod| pod.name_any()).collect();
+    let change = |name: &str, change: Value| {
+        let (pod, name) = (pod.clone(), name.to_string());
+        async move { pod.patch(&name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap() }
+    };
+    change(&names[0], json!({"metadata": {"ownerReferences": null}})).await;
+    change(&names[1], json!({"metadata": {"labels": null}})).await;
+    world
+        .until("two pods that are owned and tracked, and one that is neither", |caches| {
+            let tied = |pod: &Arc<Pod>| (pod.owner_references().len(), pod.finalizers().len());
+            let loose = caches.of::<Pod>().get("default", &names[1]);
+            let pods = of_rests(caches);
+            loose.is_some_and(|pod| tied(&pod) == (0, 0))
+                && pods.len() == 2
+                && pods.iter().all(|pod| tied(pod) == (1, 1))
+                && pods.iter().any(|pod| pod.name_any() == names[0])
+        })
+        .await;
+    jobs.delete("rests", &DeleteParams::background()).await.unwrap();
+    world.until("its pods gone", |caches| of_rests(caches).is_empty()).await;
+    // by default the pods stay, and nothing holds them
+    jobs.delete("plain", &DeleteParams::default()).await.unwrap();
+    world.until("the job gone", |caches| caches.of::<Job>().get("default", "plain").is_none()).await;
+    let left = pod.list(&ListParams::default().labels("job-name=plain")).await.unwrap();
+    assert!(left.iter().all(|pod| pod.finalizers().is_empty() && pod.owner_references().is_empty()));
+    assert_eq!(left.items.len(), 5);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn cron_jobs_by_the_clock() {
+    let world = World::start(config()).await;
+    node(&world).await;
+    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    let cron = json!({"metadata": {"name": "tick"}, "spec": {"schedule": "@every 1s", "concurrencyPolicy": "Replace",
+        "successfulJobsHistoryLimit": 1, "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
+            "containers": [{"name": "c", "image": "exit-0"}]}}}}}});
+    world.create::<CronJob>("default", cron).await;
+    world
+        .until("a job that ran", |caches| {
+            let status = caches.of::<CronJob>().get("default", "tick").and_then(|cron| cron.status.clone());
+            let status = status.unwrap_or_default();
+            status.last_successful_time.is_some() && status.last_schedule_time.is_some() && status.active.is_none()
+        })
+        .await;
+    let made = world.informers.of::<Job>().list_in("default");
+    assert!(made.iter().all(|job| job.owner_references().len() == 1), "{made:#?}");
+    Api::<CronJob>::namespaced(world.client.clone(), "default")
+        .delete("tick", &DeleteParams::background())
+        .await
+        .unwrap();
+    world.until("its jobs gone", |caches| caches.of::<Job>().is_empty() && caches.of::<Pod>().is_empty()).await;
+    world.end().await;
 }
 
 #[tokio::test]

@@ -2,8 +2,10 @@
 //! errors, patches, time. Reads and writes nothing: no I/O here, and nothing above it is known.
 
 pub mod apply;
+pub mod cron;
 pub mod field;
 pub mod gvk;
+pub mod indexes;
 pub mod json;
 pub mod names;
 pub mod patch;

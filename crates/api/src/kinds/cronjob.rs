@@ -1,5 +1,6 @@
 //! CronJob.
 
+use meta::cron::{Schedule, time_zone};
 use meta::field::{Error, Errors, Path};
 use meta::time::Timestamp;
 use meta::{Value, names};
@@ -89,88 +90,40 @@ fn validate(c: &Value) -> Errors {
     check(c, RULES, &mut errors);
     let schedule = text(c, &["spec", "schedule"]);
     let at = Path::new("spec.schedule");
+    let zone = c.str_at(&["spec", "timeZone"]);
     if schedule.contains("TZ") {
-        let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        let detail = match zone {
+            Some(_) => "cannot use both timeZone field and TZ or CRON_TZ in schedule",
+            None => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        };
         errors.push(Error::invalid(&at, schedule, detail));
-    } else if let Err(detail) = check_schedule(schedule) {
+    } else if let Err(detail) = Schedule::parse(schedule)
+        && !schedule.is_empty()
+    {
         errors.push(Error::invalid(&at, schedule, detail));
+    }
+    if let Some(zone) = zone {
+        let wrong = match zone {
+            "" => Err("timeZone must be nil or non-empty string".to_string()),
+            zone if zone.eq_ignore_ascii_case("Local") => {
+                Err("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones".to_string())
+            }
+            zone => time_zone(zone).map(|_| ()),
+        };
+        errors.extend(wrong.err().map(|detail| Error::invalid(&Path::new("spec.timeZone"), zone, detail)));
     }
     let template = &c["spec"]["jobTemplate"];
     job::validate_spec(template, &Path::new("spec.jobTemplate.spec"), &mut errors);
-    let path = Path::new("spec.jobTemplate.spec.template.spec");
+    let path = Path::new("spec.jobTemplate.spec");
+    // the job's own creation gives it a selector
+    if template["spec"]["manualSelector"] == Value::Bool(true) {
+        errors.push(Error::not_supported(&path.child("manualSelector"), true, &["nil", "false"]));
+    }
+    let selector = &template["spec"]["selector"];
+    if !selector.is_null() {
+        errors.push(Error::invalid(&path.child("selector"), selector, "`selector` will be auto-generated"));
+    }
+    let path = path.child("template.spec");
     pod_spec::validate(&template["spec"]["template"]["spec"], &path, &mut errors);
     errors
-}
-
-/// Five fields within their ranges, or one of the words for common schedules.
-fn check_schedule(schedule: &str) -> Result<(), String> {
-    const WORDS: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-    if schedule.is_empty() || WORDS.contains(&schedule) || schedule.starts_with("@every ") {
-        return Ok(());
-    }
-    if let Some(word) = schedule.strip_prefix('@') {
-        return Err(format!("unrecognized descriptor: @{word}"));
-    }
-    let fields: Vec<&str> = schedule.split_whitespace().collect();
-    if fields.len() != 5 {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
-    }
-    const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-    const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-    let ranges: [(u32, u32, &[&str]); 5] = [(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 6, DAYS)];
-    for (field, (low, high, words)) in fields.iter().zip(ranges) {
-        for part in field.split(',') {
-            check_part(part, low, high, words)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_part(part: &str, low: u32, high: u32, words: &[&str]) -> Result<(), String> {
-    let (range, step) = part.split_once('/').unwrap_or((part, "1"));
-    let number = |text: &str| -> Result<u32, String> {
-        if let Some(at) = words.iter().position(|w| text.eq_ignore_ascii_case(w)) {
-            return Ok(at as u32 + low);
-        }
-        text.parse().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"))
-    };
-    if number(step)? == 0 {
-        return Err(format!("step of range should be a positive number: {part}"));
-    }
-    if range == "*" || range == "?" {
-        return Ok(());
-    }
-    let (from, to) = range.split_once('-').unwrap_or((range, range));
-    let (from, to) = (number(from)?, number(to)?);
-    if from < low {
-        return Err(format!("beginning of range ({from}) below minimum ({low}): {part}"));
-    }
-    if to > high {
-        return Err(format!("end of range ({to}) above maximum ({high}): {part}"));
-    }
-    if from > to {
-        return Err(format!("beginning of range ({from}) beyond end of range ({to}): {part}"));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn schedules() {
-        for (schedule, want) in [
-            ("*/5 * * * *", Ok(())),
-            ("0 0 1,15 jan-mar MON", Ok(())),
-            ("@daily", Ok(())),
-            ("* * * *", Err("expected exactly 5 fields, found 4: [* * * *]")),
-            ("60 * * * *", Err("end of range (60) above maximum (59): 60")),
-            ("* * 0 * *", Err("beginning of range (0) below minimum (1): 0")),
-            ("x * * * *", Err("failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax")),
-            ("@often", Err("unrecognized descriptor: @often")),
-        ] {
-            assert_eq!(check_schedule(schedule), want.map_err(str::to_string), "{schedule}");
-        }
-    }
 }

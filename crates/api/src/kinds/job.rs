@@ -1,9 +1,11 @@
 //! Job.
 
+mod policy;
+
 use meta::field::{Error, Errors, Path};
 use meta::selector::LabelSelector;
 use meta::time::{self, Timestamp};
-use meta::Value;
+use meta::{Value, names};
 
 use super::columns::{AGE, Cell, Column, NAME, age, ago, int, name, text};
 use super::rules::{Check, Rule, check_at, check_immutable};
@@ -24,7 +26,9 @@ pub static KIND: Kind = Kind {
     defaults,
     prepare_create,
     prepare_update: keep_status_count_spec,
-    validate_create: validate,
+    validate_create,
+    validate_status_update,
+    orphans: true,
     validate_update,
     selectable: |job| vec![("status.successful", int(job, &["status", "succeeded"]).to_string())],
     selectable_names: &["status.successful"],
@@ -104,12 +108,10 @@ fn prepare_create(job: &mut Value) {
     }
     for (labels, value) in [(UID_LABELS, &uid), (NAME_LABELS, &name)] {
         for label in labels {
-            job.set(&["spec", "template", "metadata", "labels", label], value);
+            job.set_default(&["spec", "template", "metadata", "labels", label], value);
         }
     }
-    if job["spec"]["selector"].is_null() {
-        job.set(&["spec", "selector", "matchLabels", UID_LABELS[0]], &uid);
-    }
+    job.set_default(&["spec", "selector", "matchLabels", UID_LABELS[0]], &uid);
 }
 
 const RULES: &[Rule] = &[
@@ -132,13 +134,23 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
     if indexed && spec["completions"].is_null() {
         errors.push(Error::required(&path.child("completions"), "when completion mode is Indexed"));
     }
-    if indexed && int(spec, &["parallelism"]) > 100_000 {
-        let detail = "must be less than or equal to 100000 when completion mode is Indexed";
-        errors.push(Error::invalid(&path.child("parallelism"), int(spec, &["parallelism"]), detail));
+    policy::validate_indexes(spec, path, indexed, errors);
+    policy::validate_failure(spec, path, errors);
+    policy::validate_success(spec, path, indexed, errors);
+    if let Some(name) = spec.str_at(&["managedBy"]) {
+        let at = path.child("managedBy");
+        errors.extend(managed_by(name).into_iter().map(|detail| Error::invalid(&at, name, detail)));
+        if name.len() > MANAGED_BY_MAX_BYTES {
+            errors.push(Error::too_long(&at, MANAGED_BY_MAX_BYTES));
+        }
     }
-    if !indexed && !spec["backoffLimitPerIndex"].is_null() {
-        let n = int(spec, &["backoffLimitPerIndex"]);
-        errors.push(Error::invalid(&path.child("backoffLimitPerIndex"), n, "requires indexed completion mode"));
+    // behind upstream's gate WorkloadWithJob, which is off
+    if !spec["scheduling"].is_null() {
+        errors.push(Error::forbidden(&path.child("scheduling"), ""));
+    }
+    let replacement = text(spec, &["podReplacementPolicy"]);
+    if !spec["podFailurePolicy"].is_null() && replacement == "TerminatingOrFailed" {
+        errors.push(Error::not_supported(&path.child("podReplacementPolicy"), replacement, &["Failed"]));
     }
     let policy = text(spec, &["template", "spec", "restartPolicy"]);
     let at = path.child("template.spec.restartPolicy");
@@ -150,6 +162,95 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
         let detail = "only \"Never\" is supported when podFailurePolicy is specified";
         errors.push(Error::invalid(&at, policy, detail));
     }
+}
+
+const MANAGED_BY_MAX_BYTES: usize = 63;
+
+/// A domain, a slash, and a path of URL characters.
+fn managed_by(name: &str) -> Vec<String> {
+    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.is_empty()) else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_string()];
+    };
+    let mut wrong = names::dns1123_subdomain(domain);
+    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        wrong.push("Invalid path".to_string());
+    }
+    wrong
+}
+
+fn validate_create(job: &Value) -> Errors {
+    let mut errors = validate(job);
+    if job.bool_at(&["spec", "manualSelector"]) != Some(true) {
+        validate_generated(job, &mut errors);
+    }
+    let last = int(job, &["spec", "completions"]) - 1;
+    if text(job, &["spec", "completionMode"]) == "Indexed" && last >= 0 {
+        let host = format!("{}-{last}", text(job, &["metadata", "name"]));
+        if !names::dns1123_label(&host).is_empty() {
+            let detail = format!("will not able to create pod with invalid DNS label: {host}");
+            errors.push(Error::invalid(&Path::new("metadata.name"), text(job, &["metadata", "name"]), detail));
+        }
+    }
+    errors
+}
+
+/// What the server writes into the template and the selector must not have been written differently by the client.
+fn validate_generated(job: &Value, errors: &mut Errors) {
+    let labels = &job["spec"]["template"]["metadata"]["labels"];
+    let expected = [(UID_LABELS, text(job, &["metadata", "uid"])), (NAME_LABELS, text(job, &["metadata", "name"]))];
+    let mut wanted = meta::Map::default();
+    for (label, value) in expected.into_iter().flat_map(|(labels, value)| labels.map(|label| (label, value))) {
+        wanted.insert(label, value);
+        if text(labels, &[label]) != value {
+            let at = Path::new("spec.template.metadata.labels").key(label);
+            errors.push(Error::invalid(&at, text(labels, &[label]), format!("must be '{value}'")));
+        }
+    }
+    let selector = &job["spec"]["selector"];
+    if LabelSelector::from_object(selector).is_ok_and(|selector| !selector.matches(&wanted)) {
+        errors.push(Error::invalid(&Path::new("spec.selector"), selector, "`selector` not auto-generated"));
+    }
+}
+
+/// Conditions that exclude each other.
+const EXCLUSIVE: [(&str, &str); 4] = [
+    ("Complete", "Failed"),
+    ("Complete", "FailureTarget"),
+    ("SuccessCriteriaMet", "Failed"),
+    ("SuccessCriteriaMet", "FailureTarget"),
+];
+
+/// A job that has finished stays so, was about to before, and has nothing left that runs.
+fn validate_status_update(new: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("status");
+    let is = |ty: &str| has_condition(new, ty);
+    let mut wrong = |detail: String| errors.push(Error::invalid_as_a_whole(&path.child("conditions"), detail));
+    for (a, b) in EXCLUSIVE.into_iter().filter(|(a, b)| is(a) && is(b)) {
+        wrong(format!("cannot set {a}=True and {b}=true conditions"));
+    }
+    for (end, before) in [("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")] {
+        if is(end) && !has_condition(old, end) && !is(before) {
+            wrong(format!("cannot set {end}=True condition without the {before}=true condition"));
+        }
+    }
+    for ty in ["Complete", "Failed", "FailureTarget"].into_iter().filter(|ty| has_condition(old, ty) && !is(ty)) {
+        wrong(format!("cannot disable the terminal {ty}=True condition"));
+    }
+    if is("Complete") || is("Failed") {
+        for field in ["active", "terminating"] {
+            if let Some(n) = new.int_at(&["status", field]).filter(|n| *n > 0) {
+                errors.push(Error::invalid(&path.child(field), n, format!("{field}>0 is invalid for finished job")));
+            }
+        }
+        if new["status"]["startTime"].is_null() {
+            errors.push(Error::required(&path.child("startTime"), "startTime is required for finished job"));
+        }
+    }
+    if is("Complete") && new["status"]["completionTime"].is_null() {
+        errors.push(Error::required(&path.child("completionTime"), "completionTime is required for Complete jobs"));
+    }
+    errors
 }
 
 fn validate(job: &Value) -> Errors {
@@ -192,8 +293,8 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
         ("spec.successPolicy", Check::Immutable),
     ];
     // An indexed job grows and shrinks when both numbers change together.
-    let elastic = text(new, &["spec", "completionMode"]) == "Indexed"
-        && new["spec"]["completions"] == new["spec"]["parallelism"];
+    let elastic =
+        text(new, &["spec", "completionMode"]) == "Indexed" && new["spec"]["completions"] == new["spec"]["parallelism"];
     if !elastic {
         rules.push(("spec.completions", Check::Immutable));
     }
@@ -209,10 +310,83 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
                 }
             }
         }
+        for list in ["initContainers", "containers"] {
+            fill::each(&mut template, &["spec", list], |container| {
+                let same = |was: &&Value| was["name"] == container["name"];
+                let was = old["spec"]["template"].array_at(&["spec", list]).iter().find(same);
+                let resources = was.map_or(Value::Null, |was| was["resources"].clone());
+                container.set(&["resources"], resources);
+            });
+        }
     }
     if template != old["spec"]["template"] {
         let at = Path::new("spec.template");
         errors.push(Error::invalid(&at, &new["spec"]["template"], "field is immutable"));
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meta::json;
+
+    fn wrong(spec: Value) -> String {
+        let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {"restartPolicy": "Never",
+            "containers": [{"name": "c", "image": "i"}]}}}});
+        for (field, value) in spec.as_object().expect("an object").iter() {
+            job.set(&["spec", field], value);
+        }
+        (KIND.defaults)(&mut job);
+        (KIND.prepare_create)(&mut job);
+        (KIND.validate_create)(&job).iter().map(|error| format!("{error}\n")).collect()
+    }
+
+    #[test]
+    fn specs() {
+        let indexed = |more: Value| {
+            let mut spec = json!({"completionMode": "Indexed", "completions": 3});
+            more.as_object().expect("an object").iter().for_each(|(field, value)| spec.set(&[field], value));
+            spec
+        };
+        let rule = |rule: Value| json!({"podFailurePolicy": {"rules": [rule]}});
+        let codes = |op: &str, values: Value| json!({"operator": op, "values": values, "containerName": "x"});
+        let out = [
+            json!({}),
+            json!({"completionMode": "Indexed", "managedBy": "me"}),
+            json!({"backoffLimitPerIndex": 1, "successPolicy": {"rules": []}}),
+            indexed(json!({"maxFailedIndexes": 4})),
+            indexed(json!({"successPolicy": {"rules": [{}, {"succeededIndexes": "0-3"}, {"succeededIndexes": "1", "succeededCount": 2}]}})),
+            rule(json!({"action": "FailIndex", "onExitCodes": codes("In", json!([3, 0, 3]))})),
+            rule(json!({"action": "Odd"})),
+            json!({"selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "other"}}}),
+        ]
+        .map(wrong);
+        expect_test::expect![[r#"
+            --
+            spec.managedBy: Invalid value: "me": must be a domain-prefixed path (such as "acme.io/foo")
+            --
+            spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode
+            spec.successPolicy: Invalid value: requires indexed completion mode
+            --
+            spec.maxFailedIndexes: Invalid value: 4: must be less than or equal to completions
+            spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified
+            --
+            spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be specified
+            spec.successPolicy.rules[1].succeededIndexes: Invalid value: "0-3": error parsing succeededIndexes: too large index: "3"
+            spec.successPolicy.rules[2].succeededCount: Invalid value: 2: must be less than or equal to 1 (the number of indexes in the specified succeededIndexes field)
+            --
+            spec.podFailurePolicy.rules[0].action: Invalid value: "FailIndex": requires the backoffLimitPerIndex to be set
+            spec.podFailurePolicy.rules[0].onExitCodes.containerName: Invalid value: "x": must be one of the container or initContainer names in the pod template
+            spec.podFailurePolicy.rules[0].onExitCodes.values[1]: Invalid value: 0: must not be 0 for the In operator
+            spec.podFailurePolicy.rules[0].onExitCodes.values[2]: Duplicate value: 3
+            spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [3,0,3]: must be ordered
+            --
+            spec.podFailurePolicy.rules[0].action: Unsupported value: "Odd": supported values: "Count", "FailIndex", "FailJob", "Ignore"
+            spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required
+            --
+            spec.template.metadata.labels: Invalid value: {"batch.kubernetes.io/controller-uid":"u","batch.kubernetes.io/job-name":"j","controller-uid":"u","job-name":"j"}: `selector` does not match template `labels`
+            spec.selector: Invalid value: {"matchLabels":{"batch.kubernetes.io/controller-uid":"other"}}: `selector` not auto-generated
+        "#]].assert_eq(&out.join("--\n"));
+    }
 }

@@ -18,6 +18,7 @@ pub static KIND: Kind = Kind {
     defaults,
     prepare_create: |rc| new_object(rc, json!({"replicas": 0})),
     prepare_update: keep_status_count_spec,
+    orphans: true,
     rules: &[("spec.replicas", NonNegative), ("spec.minReadySeconds", NonNegative)],
     validate,
     selectable: |rc| vec![("status.replicas", int(rc, &["status", "replicas"]).to_string())],

@@ -40,6 +40,7 @@ const ANSWER_OBJECT: [&str; 11] = [
 
 pub async fn delete(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let options = options(call, body)?;
+    warn_of_orphans(call, &options);
     let outcome = delete_key(call, &call.target, &call.key(), &call.path.name, &options).await?;
     let waits = !outcome.gone && matches!(options.propagation, Some(Propagation::Foreground | Propagation::Background));
     // Compat: only who asked for a cascade learns that it is not over yet (apiserver's DeleteResource).
@@ -56,6 +57,17 @@ pub async fn delete(call: &Call, body: &[u8]) -> Result<Response, Status> {
     }
     let accept_any = reply::success(details);
     Ok(reply::plain(&call.accept, &accept_any))
+}
+
+/// Pods of a job outlive it unless the client says otherwise, which few expect.
+pub fn warn_of_orphans(call: &Call, options: &DeleteOptions) {
+    if call.target.rules.orphans && call.target.kind == "Job" && options.propagation.is_none() {
+        call.warn(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them \
+             or set propagationPolicy=Orphan to suppress this warning"
+                .to_string(),
+        );
+    }
 }
 
 /// The options in the body, or the query.
@@ -188,7 +200,11 @@ enum Step {
 fn plan(served: &Served, old: &Value, options: &DeleteOptions) -> Step {
     // The kinds that go in a way of their own, by name: a custom resource may be called the same.
     let plural = if served.custom.is_none() { &*served.info.plural } else { "" };
-    plan_kind(plural, old, options, time::now())
+    let mut options = options.clone();
+    if served.rules.orphans && options.propagation.is_none() && !metadata::is_deleting(old) {
+        options.propagation = Some(Propagation::Orphan);
+    }
+    plan_kind(plural, old, &options, time::now())
 }
 
 fn plan_kind(plural: &str, old: &Value, options: &DeleteOptions, now: time::Timestamp) -> Step {
