@@ -14,7 +14,7 @@ use crate::context::Ctx;
 use crate::{Config, Error};
 use crate::{
     deployment, endpoints, endpointslice, garbage, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca,
-    serviceaccount, taint_eviction,
+    serviceaccount, servicecidr, taint_eviction,
 };
 
 type Start = fn(Ctx) -> BoxFuture<'static, ()>;
@@ -28,6 +28,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replicaset-controller", replicaset::start),
     ("endpointslice-controller", endpointslice::start),
     ("endpoints-controller", endpoints::start),
+    ("service-cidr-controller", servicecidr::start),
     ("node-ipam-controller", node_ipam::start),
     ("node-lifecycle-controller", node_lifecycle::start),
     ("taint-eviction-controller", taint_eviction::start),

@@ -26,6 +26,7 @@ mod root_ca;
 mod selector;
 mod service_endpoint;
 mod serviceaccount;
+mod servicecidr;
 mod taint_eviction;
 mod written;
 
