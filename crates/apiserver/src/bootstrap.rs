@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
-use meta::{Reason, Status, Value, json};
+use meta::{Status, Value, json};
 
 use crate::accept::Accept;
 use crate::admission::priority::HIGHEST_USER_VALUE;
@@ -195,8 +195,8 @@ pub async fn ensure(
     }
     match write::create(&call, document, &WriteOptions::own(MANAGER)).await {
         Ok(_) => Ok(()),
-        Err(status) if status.reason == Reason::AlreadyExists => Ok(()),
-        Err(status) => Err(status),
+        // Another server may have been faster; of a service it has the address too, which is what the error is about then.
+        Err(status) => shared.find(group, resource, namespace, name).await?.map(drop).ok_or(status),
     }
 }
 

@@ -123,10 +123,12 @@ pub fn document(call: &Call, code: u16, document: &Value) -> Response {
 
 /// JSON, or the same as YAML.
 fn in_text(call: &Call, code: u16, json: Vec<u8>) -> Response {
-    match (call.accept.format, meta::parse(&json)) {
-        (Format::Yaml, Ok(value)) => full(call, code, Format::Yaml.media_type(), yaml::write(&value).into_bytes()),
-        _ => full(call, code, JSON, json),
+    if call.accept.format == Format::Yaml
+        && let Ok(value) = meta::parse(&json)
+    {
+        return full(call, code, Format::Yaml.media_type(), yaml::write(&value).into_bytes());
     }
+    full(call, code, JSON, json)
 }
 
 fn full(call: &Call, code: u16, content_type: &'static str, bytes: Vec<u8>) -> Response {

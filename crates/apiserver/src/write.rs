@@ -25,6 +25,9 @@ const MAX_ATTEMPTS: usize = 16;
 /// How often a name is made up anew because it was taken. Source: KEP-4420.
 const MAX_NAMES: usize = 8;
 
+/// How often a service is given something else because what was chosen was taken meanwhile.
+const MAX_CHOICES: usize = 64;
+
 /// Which part of the object an endpoint may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -102,7 +105,7 @@ async fn store_new(
         return Err(Status::invalid(&served.gk, &name, &errors));
     }
     if served.is_core("services") {
-        for _ in 0..MAX_ATTEMPTS {
+        for _ in 0..MAX_CHOICES {
             if let Some(made) = store_allocated(call, served, document.clone(), &name, options).await? {
                 return Ok(made);
             }

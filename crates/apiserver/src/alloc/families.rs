@@ -108,16 +108,13 @@ mod tests {
             (json!({}), None, "4"),
             (json!({}), None, "64"),
             (json!({"ipFamilyPolicy": "PreferDualStack"}), None, "4"),
-            (json!({"ipFamilyPolicy": "PreferDualStack"}), None, "46"),
             (json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv6"]}), None, "46"),
             (json!({"ipFamilyPolicy": "RequireDualStack"}), None, "4"),
             (json!({"ipFamilies": ["IPv6"]}), None, "4"),
             (json!({"ipFamilies": ["IPv4", "IPv6"]}), None, "46"),
-            (json!({"clusterIPs": ["fd00::1"]}), None, "46"),
             (json!({"clusterIPs": ["fd00::1"]}), None, "4"),
             (json!({"clusterIPs": ["None"], "ipFamilyPolicy": "PreferDualStack", "selector": {"a": "b"}}), None, "46"),
             (json!({"clusterIPs": ["None"]}), None, "4"),
-            (json!({"clusterIPs": ["None"], "ipFamilyPolicy": "SingleStack"}), None, "4"),
             (
                 json!({"ipFamilyPolicy": "PreferDualStack", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"]}),
                 Some(one),
@@ -139,16 +136,13 @@ mod tests {
             4 {"ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack"}
             64 {"ipFamilies":["IPv6"],"ipFamilyPolicy":"SingleStack"}
             4 {"ipFamilies":["IPv4"],"ipFamilyPolicy":"PreferDualStack"}
-            46 {"ipFamilies":["IPv4","IPv6"],"ipFamilyPolicy":"PreferDualStack"}
             46 {"ipFamilies":["IPv6","IPv4"],"ipFamilyPolicy":"RequireDualStack"}
             4 spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services
             4 spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster
             46 spec.ipFamilyPolicy: Invalid value: null: must be 'RequireDualStack' or 'PreferDualStack' when multiple IP families are specified
-            46 {"clusterIPs":["fd00::1"],"ipFamilies":["IPv6"],"ipFamilyPolicy":"SingleStack"}
             4 spec.clusterIPs[0]: Invalid value: ["fd00::1"]: IPv6 is not configured on this cluster
             46 {"clusterIPs":["None"],"ipFamilies":["IPv4","IPv6"],"ipFamilyPolicy":"PreferDualStack"}
             4 {"clusterIPs":["None"],"ipFamilies":["IPv4","IPv6"],"ipFamilyPolicy":"RequireDualStack"}
-            4 {"clusterIPs":["None"],"ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack"}
             46 {"clusterIPs":["10.0.0.1"],"ipFamilies":["IPv4","IPv6"],"ipFamilyPolicy":"PreferDualStack"}
             4 {"clusterIPs":["10.0.0.1","fd00::1"],"ipFamilies":["IPv4","IPv6"],"ipFamilyPolicy":"PreferDualStack"}
             46 {"clusterIPs":["10.0.0.1"],"ipFamilies":["IPv4"],"ipFamilyPolicy":"SingleStack"}

@@ -169,22 +169,17 @@ fn plan(
         addresses.iter().filter(|(_, a)| a["metadata"]["labels"][MANAGED_BY.0].as_str() == Some(MANAGED_BY.1))
     {
         let (name, key) = (name_of(a), parent(a));
-        let (namespace, service) = key.split_once('/').unwrap_or_default();
         let made = a.str_at(&["metadata", "creationTimestamp"]).and_then(time::parse);
-        let (reason, message) = if !is_of(a, namespace, service) {
-            let why = "appears to have been modified, not referencing a Service";
-            ("IPAddressNotAllocated", format!("IPAddress {name} {why} {}: cleaning up", a["spec"]["parentRef"]))
-        } else if name.parse().is_ok_and(|ip: IpAddr| claimed.contains(&ip))
+        if name.parse().is_ok_and(|ip: IpAddr| claimed.contains(&ip))
             || made.is_some_and(|made| now.duration_since(made).as_secs() < ORPHAN_AFTER_S)
         {
             continue; // it is right, mended above, or new
-        } else if claims.contains_key(&key) {
-            let what = format!("IPAddress: {name} for Service {key}");
-            ("IPAddressWrongReference", format!("{what} has a wrong reference; cleaning up"))
-        } else {
-            let what = format!("IPAddress: {name} for Service {key}");
-            ("IPAddressNotAllocated", format!("{what} appears to have leaked: cleaning up"))
+        }
+        let (reason, what) = match claims.contains_key(&key) {
+            true => ("IPAddressWrongReference", "has a wrong reference; cleaning up"),
+            false => ("IPAddressNotAllocated", "appears to have leaked: cleaning up"),
         };
+        let message = format!("IPAddress: {name} for Service {key} {what}");
         said.push(Words::new(a, reason, message));
         steps.push(Step::Delete(name, *at));
     }
@@ -269,8 +264,6 @@ mod tests {
         let (old, new) = ("2026-01-01T00:00:00Z", "2026-01-01T00:01:30Z");
         let mut not_ours = address("10.0.0.8", "gone", old);
         not_ours.1.remove(&["metadata", "labels"]);
-        let mut modified = address("10.0.0.9", "x", old);
-        modified.1.set(&["spec", "parentRef", "resource"], "pods");
         let addresses = [
             address("10.0.0.1", "good", old),
             address("10.0.0.3", "gone", old),
@@ -278,7 +271,6 @@ mod tests {
             address("10.0.0.5", "gone", old),
             address("10.0.0.6", "gone", new),
             not_ours,
-            modified,
         ];
         let ranges = [Range { cidr: Cidr::parse("10.0.0.0/24").expect("cidr"), ready: true }];
         let (steps, said) = plan(&claims, &addresses, &ranges, now);
@@ -289,14 +281,12 @@ mod tests {
             Put(10.0.0.3, 5, "d/stolen", 7)
             Delete("10.0.0.4", 5)
             Delete("10.0.0.5", 5)
-            Delete("10.0.0.9", 5)
             ClusterIPOutOfRange Cluster IP [IPv4]: 9.9.9.9 is not within any configured Service CIDR; please recreate service
             ClusterIPNotAllocated Cluster IP [IPv4]: 10.0.0.2 is not allocated; repairing
             ClusterIPNotAllocated the ClusterIP [IPv4]: 10.0.0.3 for Service d/stolen has a wrong reference; repairing
             ClusterIPAlreadyAllocated Cluster IP [IPv4]:10.0.0.1 was assigned to multiple services; please recreate service
             IPAddressWrongReference IPAddress: 10.0.0.4 for Service d/good has a wrong reference; cleaning up
             IPAddressNotAllocated IPAddress: 10.0.0.5 for Service d/gone appears to have leaked: cleaning up
-            IPAddressNotAllocated IPAddress 10.0.0.9 appears to have been modified, not referencing a Service {"name":"x","namespace":"d","resource":"pods"}: cleaning up
         "#]].assert_eq(&told);
         let about = json!({"apiVersion": "v1", "kind": "Service", "name": "s", "uid": "u"});
         assert_eq!(said[0].about, about);

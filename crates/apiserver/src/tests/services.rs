@@ -1,5 +1,7 @@
 //! Services: what they are given, keep and give back.
 
+use std::sync::Arc;
+
 use http::Method;
 use meta::{Value, json};
 use store::{Op, Store, Txn};
@@ -94,31 +96,29 @@ async fn what_is_refused() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_servers_never_give_one_thing_twice() {
-    let range = || vec![Cidr::parse("10.9.0.0/26").expect("cidr")];
-    let cluster = Cluster::start_with(|c| (c.service_cidrs, c.node_ports) = (range(), 30000..=30031)).await;
-    let other = cluster.another(|c| (c.service_cidrs, c.node_ports) = (range(), 30000..=30031)).await;
-    let both = [&cluster, &other];
-    let create = |i: usize, ty: &str| {
-        let (server, body) = (both[i % 2], service(&format!("{}{i}", ty.to_lowercase()), json!({"type": ty})));
-        async move { server.call(Method::POST, PATH, body).await }
+    let few = |c: &mut crate::Config| {
+        (c.service_cidrs, c.node_ports) = (vec![Cidr::parse("10.9.0.0/25").expect("cidr")], 30000..=30099);
     };
-    // 61 addresses are left beside that of `kubernetes`, and 32 ports.
-    let all = futures::future::join_all((0..32).map(|i| create(i, "NodePort"))).await;
-    assert_eq!(
-        all.iter().filter(|a| a.code == 201).count(),
-        32,
-        "{:?}",
-        all.iter().map(|a| &a.text).collect::<Vec<_>>()
-    );
-    let all = futures::future::join_all((0..29).map(|i| create(i, "ClusterIP"))).await;
-    assert!(all.iter().all(|a| a.code == 201));
+    let cluster = Arc::new(Cluster::start_with(few).await);
+    let other = Arc::new(cluster.another(few).await);
+    let create = |i: usize, ty: &str| {
+        let server = if i.is_multiple_of(2) { cluster.clone() } else { other.clone() };
+        let body = service(&format!("{}{i}", ty.to_lowercase()), json!({"type": ty}));
+        tokio::spawn(async move { server.call(Method::POST, PATH, body).await })
+    };
+    // The last port and the last address are given out as well: 125 beside that of `kubernetes`.
+    for (count, ty) in [(100, "NodePort"), (25, "ClusterIP")] {
+        let all = futures::future::join_all((0..count).map(|i| create(i, ty))).await;
+        let refused: Vec<_> = all.into_iter().map(|a| a.expect("an answer")).filter(|a| a.code != 201).collect();
+        assert!(refused.is_empty(), "{}: {}", refused.len(), refused[0].text);
+    }
     let (ips, ports) = given(&other).await;
-    assert_eq!((ips.len(), ports.len()), (62, 32));
-    let full = create(99, "ClusterIP").await;
+    assert_eq!((ips.len(), ports.len()), (126, 100));
+    let full = create(99, "ClusterIP").await.expect("an answer").body;
     assert_eq!(
-        full.body.str_at(&["message"]),
+        full.str_at(&["message"]),
         Some("Internal error occurred: failed to allocate a serviceIP: range is full")
     );
 
@@ -130,7 +130,7 @@ async fn two_servers_never_give_one_thing_twice() {
     again.set(&["metadata", "name"], "twice");
     let refused = other.call(Method::POST, PATH, again).await;
     assert!(refused.text.contains("provided IP is already allocated"), "{}", refused.text);
-    assert_eq!(given(&cluster).await.0.len(), 62);
+    assert_eq!(given(&cluster).await.0.len(), 126);
 }
 
 /// The addresses that services have, each with an IPAddress object, and the ports; every one of them once.
