@@ -86,7 +86,7 @@ impl Allocation {
     ) -> Result<Written, Status> {
         let storage = &shared.storage;
         let Some(services) = self.services.filter(|_| !(self.takes.is_empty() && self.frees.is_empty())) else {
-            return contended(shared, storage.write(served, key, at, value, self.addresses).await?).await;
+            return storage.write(served, key, at, value, self.addresses).await;
         };
         let ports = &services.ports;
         let mut state = ports.lock().await;
@@ -113,17 +113,8 @@ impl Allocation {
             }
             return Ok(written);
         }
-        drop(state);
-        contended(shared, Written::Contended).await
+        Ok(Written::Contended)
     }
-}
-
-/// Who has to choose anew does so with what the store has now.
-async fn contended(shared: &Shared, written: Written) -> Result<Written, Status> {
-    if matches!(written, Written::Contended) {
-        shared.storage.fresh().await?;
-    }
-    Ok(written)
 }
 
 /// Before a write is validated: what the client left out of what the service was given stays as it was, and what only
@@ -205,6 +196,8 @@ pub async fn allocate(
     if !served.is_core("services") {
         return Ok(Allocation::default());
     }
+    // Others may have freed what is asked for, or taken what would be chosen.
+    shared.storage.fresh().await?;
     let mut work = Work::new(shared, served, new, old);
     if wants_ip(new) {
         let configured: Vec<&str> = shared.services.cidrs.iter().map(Cidr::family).collect();
@@ -213,9 +206,9 @@ pub async fn allocate(
             return Err(Status::invalid(&served.gk, &work.name, &errors));
         }
     }
-    work.ips(new).await?;
+    work.ips(new)?;
     work.ports(new).await?;
-    work.frees(&cluster_ips(new), &node_ports(new)).await?;
+    work.frees(&cluster_ips(new), &node_ports(new))?;
     Ok(work.allocation)
 }
 
@@ -224,9 +217,10 @@ pub async fn release(shared: &Shared, served: &Served, object: &Object) -> Resul
     if !served.is_core("services") {
         return Ok(Allocation::default());
     }
+    shared.storage.fresh().await?;
     let service = object.stored_document();
     let mut work = Work::new(shared, served, &service, Some(&service));
-    work.frees(&BTreeSet::new(), &BTreeSet::new()).await?;
+    work.frees(&BTreeSet::new(), &BTreeSet::new())?;
     Ok(work.allocation)
 }
 
@@ -318,7 +312,7 @@ impl<'a> Work<'a> {
         self.shared.registry.stored(NETWORKING, "ipaddresses").ok_or_else(Status::unknown_resource)
     }
 
-    async fn ips(&mut self, service: &mut Value) -> Result<(), Status> {
+    fn ips(&mut self, service: &mut Value) -> Result<(), Status> {
         if !wants_ip(service) || service.str_at(&["spec", "clusterIP"]) == Some("None") {
             return Ok(());
         }
@@ -326,10 +320,6 @@ impl<'a> Work<'a> {
         let addresses = self.addresses()?;
         let mut ips: Vec<Value> = service.array_at(&["spec", "clusterIPs"]).to_vec();
         let asked: BTreeSet<IpAddr> = &cluster_ips(service) - &self.has_ips;
-        if !asked.is_empty() {
-            // An address that another server has freed meanwhile may be asked for.
-            self.shared.storage.fresh().await?;
-        }
         for ip in asked {
             let taken = addresses.cache.get(&ip.to_string()).is_some();
             let taken = if taken { Err("provided IP is already allocated".into()) } else { Ok(()) };
@@ -358,16 +348,11 @@ impl<'a> Work<'a> {
     }
 
     /// Frees what the service had and does not keep.
-    async fn frees(&mut self, keeps: &BTreeSet<IpAddr>, keeps_ports: &BTreeSet<u16>) -> Result<(), Status> {
+    fn frees(&mut self, keeps: &BTreeSet<IpAddr>, keeps_ports: &BTreeSet<u16>) -> Result<(), Status> {
         let ports = |p: &&u16| self.shared.services.ports.contains(**p);
         self.allocation.frees = (&self.has_ports - keeps_ports).iter().filter(ports).copied().collect();
-        let frees = &self.has_ips - keeps;
-        if frees.is_empty() {
-            return Ok(());
-        }
-        self.shared.storage.fresh().await?;
         let addresses = self.addresses()?;
-        for ip in frees {
+        for ip in &self.has_ips - keeps {
             let found = addresses.cache.get(&ip.to_string());
             if let Some(found) = found.filter(|a| is_of(&a.document(), &self.namespace, &self.name)) {
                 let delete = Op::delete(addresses.store_key(&found.key));
