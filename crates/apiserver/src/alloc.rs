@@ -1,130 +1,159 @@
 //! What services are given: cluster IPs and node ports.
 //!
-//! Reads and changes service documents. The pools live in memory and are filled from the stored services at the start.
-//! Invariants: no two services get the same IP or port, under any concurrency; what a failed write took is given back.
+//! Reads and changes service documents. An address is an IPAddress object, the ports are bits of one RangeAllocation; both
+//! change in the transaction that stores or deletes the service. Invariant: no two services get the same address or port,
+//! under any concurrency and however many API servers write to the store; a write that fails takes nothing.
 
-mod pool;
+mod families;
+pub mod ports;
+pub mod ranges;
+pub mod repair;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use meta::field::{Error, Path};
-use meta::{Status, Value};
+use meta::{Status, Value, json};
+use store::Op;
 
-use crate::config::Cidr;
+use crate::config::{Cidr, family};
+use crate::metadata;
 use crate::object::Object;
 use crate::registry::Served;
 use crate::shared::Shared;
-use pool::{Pool, Taken};
+use crate::storage::{Beside, Written};
+use ports::Ports;
+use ranges::Range;
 
-/// The pools of the cluster.
+pub const NETWORKING: &str = "networking.k8s.io";
+/// Who made an IPAddress. Source: the well-known labels.
+const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
+/// How often the ports are looked up anew because another server changed them meanwhile.
+const MAX_ATTEMPTS: usize = 16;
+
+/// The ranges of the cluster.
 pub struct Services {
-    cidr: Cidr,
-    ports_range: RangeInclusive<u16>,
-    ips: Pool,
-    ports: Pool,
+    cidrs: Vec<Cidr>,
+    /// Those of the ServiceCIDR objects, as of this revision of their cache.
+    ranges: Mutex<(u64, Arc<Vec<Range>>)>,
+    pub ports: Ports,
 }
 
 impl Services {
-    pub fn new(cidr: Cidr, ports_range: RangeInclusive<u16>) -> Services {
-        let last = cidr.size().saturating_sub(if cidr.address.is_ipv4() { 2 } else { 1 });
-        // The first addresses are for who asks for one by name, so that chance seldom takes those. Source: KEP-3070.
-        let reserved = (cidr.size() / 16).clamp(16, 256);
-        let ports = u64::from(*ports_range.start())..=u64::from(*ports_range.end());
-        let port_reserved = ((ports.end() - ports.start() + 1) / 32).clamp(16, 128);
-        let ports_pool = Pool::new(ports, port_reserved);
-        Services { ips: Pool::new(1..=last, reserved), ports: ports_pool, cidr, ports_range }
+    pub fn new(cidrs: Vec<Cidr>, node_ports: RangeInclusive<u16>) -> Services {
+        Services { cidrs, ranges: Mutex::default(), ports: Ports::new(node_ports) }
     }
 
-    /// Marks what stored services have. Answers what two of them share, which should not be.
-    pub fn fill(&self, services: &[Arc<Object>]) -> Vec<String> {
-        let mut clashes = Vec::new();
-        for object in services {
-            let service = object.document();
-            for ip in cluster_ips(&service) {
-                if let Some(offset) = self.cidr.offset(ip)
-                    && self.ips.take(offset) != Taken::New
-                {
-                    clashes.push(format!("cluster IP {ip} of service {}", object.key));
-                }
-            }
-            for port in node_ports(&service) {
-                if self.ports.take(port) == Taken::Already {
-                    clashes.push(format!("node port {port} of service {}", object.key));
-                }
-            }
+    /// The address of the `kubernetes` service.
+    pub fn first_ip(&self) -> Option<IpAddr> {
+        self.cidrs.first().map(|c| c.nth(1))
+    }
+
+    fn ranges(&self, shared: &Shared) -> Arc<Vec<Range>> {
+        let Some(served) = shared.registry.stored(NETWORKING, "servicecidrs") else { return Arc::default() };
+        let mut known = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = served.cache.since();
+        if known.0 != since {
+            let objects = served.cache.snapshot("", "", 0, false, |_| true).objects;
+            *known = (since, Arc::new(objects.iter().flat_map(|o| ranges::of(&o.document())).collect()));
         }
-        clashes
-    }
-
-    pub fn first_ip(&self) -> IpAddr {
-        self.cidr.nth(1)
+        known.1.clone()
     }
 }
 
-/// What a write has taken and what it makes free. Unless it is kept, dropping it gives back what was taken.
+/// What a write of a service takes and makes free.
 #[derive(Default)]
 pub struct Allocation {
     services: Option<Arc<Services>>,
-    took_ips: Vec<u64>,
-    took_ports: Vec<u64>,
-    frees_ips: Vec<u64>,
-    frees_ports: Vec<u64>,
+    /// The IPAddress objects.
+    addresses: Beside,
+    takes: BTreeSet<u16>,
+    frees: BTreeSet<u16>,
 }
 
 impl Allocation {
-    /// The write was stored.
-    pub fn keep(&mut self) {
-        self.took_ips.clear();
-        self.took_ports.clear();
-        let Some(services) = &self.services else { return };
-        self.frees_ips.drain(..).for_each(|ip| services.ips.give_back(ip));
-        self.frees_ports.drain(..).for_each(|port| services.ports.give_back(port));
+    /// Writes the object (`None` deletes it) and what goes with it. `Contended`: work the allocation out anew.
+    pub async fn write(
+        self,
+        shared: &Shared,
+        served: &Served,
+        key: &str,
+        at: u64,
+        value: Option<(Bytes, i64)>,
+    ) -> Result<Written, Status> {
+        let storage = &shared.storage;
+        let Some(services) = self.services.filter(|_| !(self.takes.is_empty() && self.frees.is_empty())) else {
+            return storage.write(served, key, at, value, self.addresses).await;
+        };
+        let ports = &services.ports;
+        let mut state = ports.lock().await;
+        for _ in 0..MAX_ATTEMPTS {
+            if !state.used.is_disjoint(&self.takes) {
+                break;
+            }
+            let mut used = &state.used - &self.frees;
+            used.extend(&self.takes);
+            let mut beside = self.addresses.clone();
+            beside.change(state.revision, ports.put(&used));
+            let written = storage.write(served, key, at, value.clone(), beside).await?;
+            match written {
+                Written::At(revision) => (state.revision, state.used) = (revision, used),
+                Written::Contended => {
+                    let before = state.revision;
+                    ports.load(storage, &mut state).await?;
+                    if state.revision == before {
+                        break; // it was an address
+                    }
+                    continue;
+                }
+                Written::Changed(_) => {}
+            }
+            return Ok(written);
+        }
+        Ok(Written::Contended)
     }
 }
 
-impl Drop for Allocation {
-    fn drop(&mut self) {
-        let Some(services) = &self.services else { return };
-        self.took_ips.drain(..).for_each(|ip| services.ips.give_back(ip));
-        self.took_ports.drain(..).for_each(|port| services.ports.give_back(port));
-    }
-}
-
-fn is_service(served: &Served) -> bool {
-    served.info.plural == "services" && served.info.group.is_empty()
-}
-
-/// Gives a new service its IP and ports.
-pub fn on_create(shared: &Shared, served: &Served, document: &mut Value, _dry_run: bool) -> Result<Allocation, Status> {
-    if !is_service(served) {
-        return Ok(Allocation::default());
-    }
-    let mut work = Work::new(&shared.services, served, document);
-    work.ips(document, &[])?;
-    work.ports(document, &[])?;
-    Ok(work.allocation)
-}
-
-/// Before an update is validated: what the client left out of what the service was given stays as it was.
-pub fn carry_over(served: &Served, new: &mut Value, old: &Value) {
-    if !is_service(served) {
+/// Before a write is validated: what the client left out of what the service was given stays as it was, and what only
+/// the old type had goes.
+pub fn carry_over(served: &Served, new: &mut Value, old: Option<&Value>) {
+    if !served.is_core("services") {
         return;
     }
-    if wants_ip(new) && wants_ip(old) {
-        if new.str_at(&["spec", "clusterIP"]).unwrap_or_default().is_empty() {
-            copy(new, old, "clusterIP");
-            copy(new, old, "clusterIPs");
-        } else if new.array_at(&["spec", "clusterIPs"]).is_empty() {
-            copy(new, old, "clusterIPs");
-        }
-        for member in ["ipFamilies", "ipFamilyPolicy"] {
-            if new["spec"][member].is_empty() {
-                copy(new, old, member);
+    const GIVEN: [&str; 4] = ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"];
+    let is_empty = |s: &Value, member: &str| s["spec"][member].is_empty();
+    if let Some(old) = old.filter(|old| wants_ip(old)) {
+        let unchanged = |new: &Value, member: &str| new["spec"][member] == old["spec"][member];
+        if !wants_ip(new) {
+            for member in GIVEN {
+                if unchanged(new, member) {
+                    new.remove(&["spec", member]);
+                }
+            }
+        } else {
+            if is_empty(new, "clusterIP") && (is_empty(new, "clusterIPs") || unchanged(new, "clusterIPs")) {
+                copy(new, old, "clusterIP");
+            }
+            if unchanged(new, "clusterIP") && is_empty(new, "clusterIPs") {
+                copy(new, old, "clusterIPs");
+            } else if !unchanged(new, "clusterIP") && unchanged(new, "clusterIPs") {
+                new.remove(&["spec", "clusterIPs"]);
+            }
+            for member in ["ipFamilies", "ipFamilyPolicy"] {
+                if is_empty(new, member) {
+                    copy(new, old, member);
+                }
             }
         }
     }
+    if wants_ip(new) && is_empty(new, "clusterIPs") && !is_empty(new, "clusterIP") {
+        let ip = new["spec"]["clusterIP"].clone();
+        new.set(&["spec", "clusterIPs"], vec![ip]);
+    }
+    let Some(old) = old else { return };
     let old_ports = old.array_at(&["spec", "ports"]).to_vec();
     let (wants, wanted) = (wants_ports(new), wants_ports(old));
     if wanted {
@@ -157,44 +186,64 @@ fn copy(new: &mut Value, old: &Value, member: &str) {
     }
 }
 
-/// Gives a changed service what it now needs, and frees what it no longer does.
-pub fn on_update(
+/// Gives a service that is valid what it needs, and frees what it no longer does.
+pub async fn allocate(
     shared: &Shared,
     served: &Served,
     new: &mut Value,
-    old: &Value,
-    _dry_run: bool,
+    old: Option<&Value>,
 ) -> Result<Allocation, Status> {
-    if !is_service(served) {
+    if !served.is_core("services") {
         return Ok(Allocation::default());
     }
-    let services = &shared.services;
-    let mut work = Work::new(services, served, new);
-    if !wants_ip(new) && wants_ip(old) {
-        for member in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-            new.remove(&["spec", member]);
+    // Others may have freed what is asked for, or taken what would be chosen.
+    shared.storage.fresh().await?;
+    let mut work = Work::new(shared, served, new, old);
+    if wants_ip(new) {
+        let configured: Vec<&str> = shared.services.cidrs.iter().map(Cidr::family).collect();
+        let errors = families::settle(new, old.filter(|old| wants_ip(old)), &configured);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&served.gk, &work.name, &errors));
         }
     }
-    let had_ips: Vec<u64> = cluster_ips(old).filter_map(|ip| services.cidr.offset(ip)).collect();
-    let had_ports: Vec<u64> = node_ports(old).collect();
-    work.ips(new, &had_ips)?;
-    work.ports(new, &had_ports)?;
-    let keeps: Vec<u64> = cluster_ips(new).filter_map(|ip| services.cidr.offset(ip)).collect();
-    work.allocation.frees_ips = had_ips.into_iter().filter(|ip| !keeps.contains(ip)).collect();
-    let keeps: Vec<u64> = node_ports(new).collect();
-    work.allocation.frees_ports = had_ports.into_iter().filter(|port| !keeps.contains(port)).collect();
+    work.ips(new)?;
+    work.ports(new).await?;
+    work.frees(&cluster_ips(new), &node_ports(new))?;
     Ok(work.allocation)
 }
 
-/// Frees what a deleted service had.
-pub fn on_delete(shared: &Shared, served: &Served, object: &Object) {
-    if !is_service(served) {
-        return;
+/// Frees what a service that is to be deleted has.
+pub async fn release(shared: &Shared, served: &Served, object: &Object) -> Result<Allocation, Status> {
+    if !served.is_core("services") {
+        return Ok(Allocation::default());
     }
+    shared.storage.fresh().await?;
     let service = object.stored_document();
-    let services = &shared.services;
-    cluster_ips(&service).filter_map(|ip| services.cidr.offset(ip)).for_each(|ip| services.ips.give_back(ip));
-    node_ports(&service).for_each(|port| services.ports.give_back(port));
+    let mut work = Work::new(shared, served, &service, Some(&service));
+    work.frees(&BTreeSet::new(), &BTreeSet::new())?;
+    Ok(work.allocation)
+}
+
+/// The IPAddress object of a service's address.
+fn address(ip: IpAddr, namespace: &str, name: &str) -> Bytes {
+    let mut address = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IPAddress",
+        "metadata": {
+            "name": ip.to_string(),
+            "labels": {"ipaddress.kubernetes.io/ip-family": family(ip), MANAGED_BY.0: MANAGED_BY.1},
+        },
+        "spec": {"parentRef": {"resource": "services", "namespace": namespace, "name": name}},
+    });
+    metadata::fill_new(&mut address);
+    metadata::stored_bytes(&mut address)
+}
+
+/// Whether an IPAddress belongs to this service.
+fn is_of(address: &Value, namespace: &str, name: &str) -> bool {
+    let parent = &address["spec"]["parentRef"];
+    let is = |member: &str, want: &str| parent.str_at(&[member]).unwrap_or_default() == want;
+    is("group", "") && is("resource", "services") && is("namespace", namespace) && is("name", name)
 }
 
 fn service_type(service: &Value) -> &str {
@@ -217,213 +266,155 @@ fn wants_health_port(service: &Value) -> bool {
     service_type(service) == "LoadBalancer" && service.str_at(&["spec", "externalTrafficPolicy"]) == Some("Local")
 }
 
-fn cluster_ips(service: &Value) -> impl Iterator<Item = IpAddr> {
+/// The addresses of a service that is not headless.
+fn cluster_ips(service: &Value) -> BTreeSet<IpAddr> {
     let list = service.array_at(&["spec", "clusterIPs"]);
-    let single = if list.is_empty() { service.str_at(&["spec", "clusterIP"]) } else { None };
-    list.iter().filter_map(Value::as_str).chain(single).filter_map(|ip| ip.parse().ok())
+    let single = if list.is_empty() { service.at(&["spec", "clusterIP"]) } else { None };
+    let all = list.iter().chain(single).filter(|_| wants_ip(service));
+    all.filter_map(|ip| ip.as_str()?.parse().ok()).collect()
 }
 
-fn node_ports(service: &Value) -> impl Iterator<Item = u64> {
-    let mut all: Vec<u64> = service
-        .array_at(&["spec", "ports"])
-        .iter()
-        .filter_map(|p| p.int_at(&["nodePort"]))
-        .chain(service.int_at(&["spec", "healthCheckNodePort"]))
-        .filter_map(|p| u64::try_from(p).ok().filter(|p| *p > 0))
-        .collect();
-    all.sort_unstable();
+fn node_ports(service: &Value) -> BTreeSet<u16> {
+    let ports = service.array_at(&["spec", "ports"]).iter().filter_map(|p| p.int_at(&["nodePort"]));
     // Two protocols of one service may share a port.
-    all.dedup();
-    all.into_iter()
+    let all = ports.chain(service.int_at(&["spec", "healthCheckNodePort"]));
+    all.filter_map(|p| u16::try_from(p).ok().filter(|p| *p > 0)).collect()
 }
 
 struct Work<'a> {
-    services: &'a Arc<Services>,
+    shared: &'a Shared,
     served: &'a Served,
+    namespace: String,
     name: String,
+    has_ips: BTreeSet<IpAddr>,
+    has_ports: BTreeSet<u16>,
     allocation: Allocation,
 }
 
 impl<'a> Work<'a> {
-    fn new(services: &'a Arc<Services>, served: &'a Served, document: &Value) -> Work<'a> {
-        let mut allocation = Allocation::default();
-        allocation.services = Some(services.clone());
-        Work { services, served, name: crate::metadata::name(document).to_string(), allocation }
+    fn new(shared: &'a Shared, served: &'a Served, service: &Value, old: Option<&Value>) -> Work<'a> {
+        Work {
+            shared,
+            served,
+            namespace: metadata::namespace(service).to_string(),
+            name: metadata::name(service).to_string(),
+            has_ips: old.map(cluster_ips).unwrap_or_default(),
+            has_ports: old.map(node_ports).unwrap_or_default(),
+            allocation: Allocation { services: Some(shared.services.clone()), ..Allocation::default() },
+        }
     }
 
     fn invalid(&self, error: Error) -> Status {
         Status::invalid(&self.served.gk, &self.name, &[error])
     }
 
-    /// `has` are those that the service holds already.
-    fn ips(&mut self, service: &mut Value, has: &[u64]) -> Result<(), Status> {
-        if !wants_ip(service) {
+    fn addresses(&self) -> Result<Arc<Served>, Status> {
+        self.shared.registry.stored(NETWORKING, "ipaddresses").ok_or_else(Status::unknown_resource)
+    }
+
+    fn ips(&mut self, service: &mut Value) -> Result<(), Status> {
+        if !wants_ip(service) || service.str_at(&["spec", "clusterIP"]) == Some("None") {
             return Ok(());
         }
-        let asked = match service.str_at(&["spec", "clusterIP"]).unwrap_or_default() {
-            "" => service.array_at(&["spec", "clusterIPs"]).first().and_then(Value::as_str).unwrap_or_default(),
-            ip => ip,
+        let ranges = self.shared.services.ranges(self.shared);
+        let addresses = self.addresses()?;
+        let mut ips: Vec<Value> = service.array_at(&["spec", "clusterIPs"]).to_vec();
+        let asked: BTreeSet<IpAddr> = &cluster_ips(service) - &self.has_ips;
+        for ip in asked {
+            let taken = addresses.cache.get(&ip.to_string()).is_some();
+            let taken = if taken { Err("provided IP is already allocated".into()) } else { Ok(()) };
+            ranges::admit(&ranges, ip).and(taken).map_err(|why| {
+                let at = Path::new("spec").child("clusterIPs");
+                self.invalid(Error::invalid(&at, ips.clone(), format!("failed to allocate IP {ip}: {why}")))
+            })?;
+            self.take(&addresses, ip);
         }
-        .to_string();
-        let family = if self.services.cidr.address.is_ipv4() { "IPv4" } else { "IPv6" };
-        if asked == "None" {
-            service.set(&["spec", "clusterIP"], "None");
-            service.set_default(&["spec", "clusterIPs"], vec!["None"]);
-            if service["spec"]["selector"].is_empty() {
-                // Compat: whoever fills in the endpoints may use both families (upstream's headless services).
-                let other = if family == "IPv4" { "IPv6" } else { "IPv4" };
-                service.set_default(&["spec", "ipFamilies"], vec![family, other]);
-                service.set_default(&["spec", "ipFamilyPolicy"], "RequireDualStack");
-            } else {
-                self.families(service, family)?;
-            }
-            return Ok(());
+        let families = service.array_at(&["spec", "ipFamilies"]).to_vec();
+        for of_family in families.iter().skip(ips.len()).filter_map(Value::as_str) {
+            let is_taken = |ip: IpAddr| addresses.cache.get(&ip.to_string()).is_some();
+            let ip = ranges::pick(&ranges, of_family, is_taken);
+            let ip = ip.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+            self.take(&addresses, ip);
+            ips.push(ip.to_string().into());
         }
-        self.families(service, family)?;
-        let ip = match asked.as_str() {
-            "" => {
-                let offset = self
-                    .services
-                    .ips
-                    .take_any()
-                    .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
-                self.allocation.took_ips.push(offset);
-                self.services.cidr.nth(offset).to_string()
-            }
-            asked => {
-                self.take_ip(asked, has)?;
-                asked.to_string()
-            }
-        };
-        service.set(&["spec", "clusterIP"], ip.as_str());
-        service.set(&["spec", "clusterIPs"], vec![ip]);
+        service.set(&["spec", "clusterIP"], ips.first().cloned().unwrap_or_default());
+        service.set(&["spec", "clusterIPs"], ips);
         Ok(())
     }
 
-    fn take_ip(&mut self, asked: &str, has: &[u64]) -> Result<(), Status> {
-        let path = Path::new("spec").child("clusterIPs");
-        let Ok(ip) = asked.parse::<IpAddr>() else {
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            return Err(self.invalid(Error::invalid(&path.index(0), asked, detail)));
-        };
-        let failed = |why: String| {
-            let detail = format!("failed to allocate IP {asked}: {why}");
-            self.invalid(Error::invalid(&path, vec![asked], detail))
-        };
-        let offset = self.services.cidr.offset(ip);
-        if offset.is_some_and(|o| has.contains(&o)) {
-            return Ok(());
-        }
-        let taken = offset.map_or(Taken::Outside, |o| self.services.ips.take(o));
-        match (taken, offset) {
-            (Taken::New, Some(offset)) => {
-                self.allocation.took_ips.push(offset);
-                Ok(())
-            }
-            (Taken::Already, _) => Err(failed("provided IP is already allocated".into())),
-            _ => Err(failed(format!(
-                "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {}",
-                self.services.cidr
-            ))),
-        }
+    fn take(&mut self, addresses: &Served, ip: IpAddr) {
+        let value = address(ip, &self.namespace, &self.name);
+        self.allocation.addresses.change(0, Op::put(addresses.store_key(&ip.to_string()), value));
     }
 
-    /// One family is served; asking for more is refused, preferring more is not.
-    fn families(&self, service: &mut Value, family: &str) -> Result<(), Status> {
-        let path = Path::new("spec");
-        let asked = service.array_at(&["spec", "ipFamilies"]);
-        if let Some((i, other)) = asked.iter().enumerate().find(|(_, f)| f.as_str().is_some_and(|f| f != family)) {
-            let at = path.child("ipFamilies").index(i);
-            return Err(self.invalid(Error::invalid(&at, other, "not configured on this cluster")));
+    /// Frees what the service had and does not keep.
+    fn frees(&mut self, keeps: &BTreeSet<IpAddr>, keeps_ports: &BTreeSet<u16>) -> Result<(), Status> {
+        let ports = |p: &&u16| self.shared.services.ports.contains(**p);
+        self.allocation.frees = (&self.has_ports - keeps_ports).iter().filter(ports).copied().collect();
+        let addresses = self.addresses()?;
+        for ip in &self.has_ips - keeps {
+            let found = addresses.cache.get(&ip.to_string());
+            if let Some(found) = found.filter(|a| is_of(&a.document(), &self.namespace, &self.name)) {
+                let delete = Op::delete(addresses.store_key(&found.key));
+                self.allocation.addresses.change(found.rv, delete);
+            }
         }
-        if service.str_at(&["spec", "ipFamilyPolicy"]) == Some("RequireDualStack") {
-            let at = path.child("ipFamilyPolicy");
-            let detail = "this cluster is not configured for dual-stack services";
-            return Err(self.invalid(Error::invalid(&at, "RequireDualStack", detail)));
-        }
-        if service["spec"]["ipFamilies"].is_empty() {
-            service.set(&["spec", "ipFamilies"], vec![family]);
-        }
-        service.set_default(&["spec", "ipFamilyPolicy"], "SingleStack");
         Ok(())
     }
 
-    fn ports(&mut self, service: &mut Value, has: &[u64]) -> Result<(), Status> {
+    async fn ports(&mut self, service: &mut Value) -> Result<(), Status> {
         let wants = wants_ports(service);
-        let mut mine: Vec<u64> = Vec::new();
         let base = Path::new("spec").child("ports");
-        let count = service.array_at(&["spec", "ports"]).len();
-        for i in 0..count {
-            let port = &service["spec"]["ports"][i];
-            let asked = port.int_at(&["nodePort"]).unwrap_or(0);
-            if asked != 0 && service_type(service) != "ClusterIP" && service_type(service) != "ExternalName" {
-                let number = u64::try_from(asked).unwrap_or(0);
-                if !mine.contains(&number) {
-                    self.take_port(number, asked, &base.index(i).child("nodePort"), has)?;
-                    mine.push(number);
-                }
-            } else if asked == 0 && wants {
-                let number = self.shared_port(service, i, &mine).map_or_else(|| self.any_port(), Ok)?;
-                mine.push(number);
-                let port = service.at_mut(&["spec", "ports"]).and_then(Value::as_array_mut).and_then(|p| p.get_mut(i));
-                if let Some(port) = port {
-                    port.set(&["nodePort"], number);
+        for i in 0..service.array_at(&["spec", "ports"]).len() {
+            let asked = service["spec"]["ports"][i].int_at(&["nodePort"]).unwrap_or(0);
+            if asked != 0 {
+                self.take_port(asked, &base.index(i).child("nodePort")).await?;
+            } else if wants {
+                let number = match shared_port(service, i) {
+                    Some(number) => number,
+                    None => self.any_port(service).await?,
+                };
+                if let Some(ports) = service.at_mut(&["spec", "ports"]).and_then(Value::as_array_mut) {
+                    ports[i].set(&["nodePort"], number);
                 }
             }
         }
         if wants_health_port(service) {
+            let path = Path::new("spec").child("healthCheckNodePort");
             match service.int_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) {
                 0 => {
-                    let number = self.any_port()?;
+                    let number = self.any_port(service).await?;
                     service.set(&["spec", "healthCheckNodePort"], number);
                 }
-                asked => {
-                    let path = Path::new("spec").child("healthCheckNodePort");
-                    self.take_port(u64::try_from(asked).unwrap_or(0), asked, &path, has)?;
-                }
+                asked => self.take_port(asked, &path).await?,
             }
         }
         Ok(())
     }
 
-    /// The same port of another protocol has a node port already, which this one shares.
-    fn shared_port(&self, service: &Value, i: usize, mine: &[u64]) -> Option<u64> {
-        let ports = service.array_at(&["spec", "ports"]);
-        let this = &ports[i];
-        let twin = ports[..i].iter().find(|p| p["port"] == this["port"] && p["protocol"] != this["protocol"])?;
-        let number = u64::try_from(twin.int_at(&["nodePort"])?).ok()?;
-        mine.contains(&number).then_some(number)
-    }
-
-    fn any_port(&mut self) -> Result<u64, Status> {
-        let number = self
-            .services
-            .ports
-            .take_any()
-            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
-        self.allocation.took_ports.push(number);
+    async fn any_port(&mut self, service: &Value) -> Result<u16, Status> {
+        let mine = &(&node_ports(service) | &self.allocation.takes) | &self.has_ports;
+        let number = self.shared.services.ports.any(&mine).await;
+        let number = number.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+        self.allocation.takes.insert(number);
         Ok(number)
     }
 
-    fn take_port(&mut self, number: u64, asked: i64, path: &Path, has: &[u64]) -> Result<(), Status> {
-        if has.contains(&number) {
+    async fn take_port(&mut self, asked: i64, path: &Path) -> Result<(), Status> {
+        let is = |ports: &BTreeSet<u16>| u16::try_from(asked).is_ok_and(|port| ports.contains(&port));
+        if is(&self.has_ports) || is(&self.allocation.takes) {
             return Ok(());
         }
-        match self.services.ports.take(number) {
-            Taken::New => {
-                self.allocation.took_ports.push(number);
-                Ok(())
-            }
-            Taken::Already => Err(self.invalid(Error::invalid(path, asked, "provided port is already allocated"))),
-            Taken::Outside => {
-                let range = &self.services.ports_range;
-                let detail = format!(
-                    "provided port is not in the valid range. The range of valid ports is {}-{}",
-                    range.start(),
-                    range.end()
-                );
-                Err(self.invalid(Error::invalid(path, asked, detail)))
-            }
-        }
+        let port = self.shared.services.ports.admit(&self.shared.storage, asked).await;
+        self.allocation.takes.insert(port.map_err(|why| self.invalid(Error::invalid(path, asked, why)))?);
+        Ok(())
     }
+}
+
+/// The same port of another protocol has a node port already, which this one shares.
+fn shared_port(service: &Value, i: usize) -> Option<u16> {
+    let ports = service.array_at(&["spec", "ports"]);
+    let this = &ports[i];
+    let twin = ports[..i].iter().find(|p| p["port"] == this["port"] && p["protocol"] != this["protocol"])?;
+    u16::try_from(twin.int_at(&["nodePort"])?).ok().filter(|p| *p > 0)
 }

@@ -1,21 +1,22 @@
 //! What every cluster has from the first moment: default namespaces, priority classes, the range of service addresses, and
-//! the `kubernetes` service with its endpoints.
+//! the `kubernetes` service.
 //!
-//! Writes through the request path's own functions, as any client would. Invariant: what exists is left as it is, except
-//! for the endpoints of `kubernetes`, which always lead to this server.
+//! Writes through the request path's own functions, as any client would. Invariant: what exists is left as it is, unless
+//! its maker asked for it to be kept in line.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
-use meta::{Reason, Status, Value, json};
+use meta::{Status, Value, json};
 
 use crate::accept::Accept;
 use crate::admission::priority::HIGHEST_USER_VALUE;
 use crate::aggregate;
+use crate::alloc::{NETWORKING, repair};
 use crate::call::Call;
 use crate::flow::defaults;
+use crate::masters;
 use crate::options::WriteOptions;
 use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Verb};
@@ -27,14 +28,13 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const MANAGER: &str = "kube-apiserver";
 /// How often the objects here are looked after.
 const EVERY: Duration = Duration::from_secs(60);
+/// Addresses and ports of services are looked after every third time, as often as upstream does.
+const REPAIR_ROUNDS: u64 = 3;
 
-/// Tells the pools of IPs and ports what stored services have.
-pub fn repair(shared: &Shared) {
-    let Some(services) = shared.registry.stored("", "services") else { return };
-    let all = services.cache.snapshot("", "", 0, false, |_| true).objects;
-    for clash in shared.services.fill(&all) {
-        tracing::warn!("{clash} is used twice, or outside of the configured range; recreate one of the services");
-    }
+/// Before anybody is served: the range of service addresses, and that what services have is known to be theirs.
+pub async fn settle_services(shared: &Arc<Shared>) -> Result<(), Status> {
+    service_range(shared).await?;
+    repair::run(shared).await
 }
 
 /// Makes what is missing.
@@ -59,9 +59,7 @@ pub async fn create_defaults(shared: &Arc<Shared>) -> Result<(), Status> {
         ensure(shared, "scheduling.k8s.io", "priorityclasses", "", name, class).await?;
     }
     flow_control(shared).await?;
-    let range =
-        json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [shared.config.service_cidr.to_string()]}});
-    ensure(shared, "networking.k8s.io", "servicecidrs", "", "kubernetes", range).await?;
+    service_range(shared).await?;
     let local = aggregate::local_documents();
     let local = local.into_iter().map(|(name, document)| async move {
         ensure(shared, aggregate::GROUP, aggregate::RESOURCE, "", &name, document).await
@@ -97,20 +95,15 @@ async fn flow_control(shared: &Arc<Shared>) -> Result<(), Status> {
         }
         (call.served.rules.defaults)(&mut wanted);
         if (mandatory || automatic) && existing["spec"] != wanted["spec"] {
-            let set = |old: &Value| {
-                let mut new = old.clone();
-                new.set(&["spec"], &wanted["spec"]);
-                Ok(new)
-            };
-            write::update(&call, Endpoint::Main, &WriteOptions::own(MANAGER), set).await?;
+            set(&call, Endpoint::Main, &[(&["spec"], &wanted["spec"])]).await?;
         }
     }
     Ok(())
 }
 
-/// Looks after the defaults until the server stops, then takes this server out of the endpoints.
+/// Looks after the defaults until the server stops.
 pub async fn keep(shared: Arc<Shared>) {
-    loop {
+    for round in 1u64.. {
         tokio::select! {
             () = shared.shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
@@ -118,7 +111,39 @@ pub async fn keep(shared: Arc<Shared>) {
         if let Err(status) = create_defaults(&shared).await {
             tracing::warn!("cannot keep the default objects: {status}");
         }
+        if round.is_multiple_of(REPAIR_ROUNDS)
+            && let Err(status) = repair::run(&shared).await
+        {
+            tracing::warn!("cannot repair the addresses and ports of services: {status}");
+        }
     }
+}
+
+/// The default ServiceCIDR: the ranges of the configuration, to which a second one may be added later.
+async fn service_range(shared: &Arc<Shared>) -> Result<(), Status> {
+    const NAME: &str = "kubernetes";
+    let cidrs: Vec<Value> = shared.config.service_cidrs.iter().map(|c| c.to_string().into()).collect();
+    let wanted = json!({"metadata": {"name": NAME}, "spec": {"cidrs": cidrs.clone()}});
+    ensure(shared, NETWORKING, "servicecidrs", "", NAME, wanted).await?;
+    let Some(existing) = shared.find(NETWORKING, "servicecidrs", "", NAME).await? else { return Ok(()) };
+    let existing = existing.document();
+    let has = existing.array_at(&["spec", "cidrs"]);
+    let call = own_call(shared, Verb::Update, NETWORKING, "servicecidrs", "", NAME)?;
+    if has == cidrs && existing.array_at(&["status", "conditions"]).is_empty() {
+        let ready = json!([{"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready",
+            "lastTransitionTime": meta::time::seconds(meta::time::now())}]);
+        set(&call, Endpoint::Status, &[(&["status", "conditions"], &ready)]).await?;
+    } else if has.len() == 1 && cidrs.len() == 2 && has == &cidrs[..1] {
+        set(&call, Endpoint::Main, &[(&["spec", "cidrs"], &cidrs.into())]).await?;
+    } else if has != cidrs {
+        let message = format!(
+            "The default ServiceCIDR {} does not match the controller flag configurations {}",
+            Value::from(has.to_vec()),
+            Value::from(cidrs)
+        );
+        repair::Words::new(&existing, "KubernetesDefaultServiceCIDRInconsistent", message).say(shared).await;
+    }
+    Ok(())
 }
 
 /// A call of the server's own.
@@ -151,7 +176,7 @@ pub fn own_call_on(shared: &Arc<Shared>, verb: Verb, served: Arc<Served>, namesp
     Call::new(shared.clone(), user, verb, path, Query::default(), HeaderMap::new(), Accept::JSON, served, true)
 }
 
-async fn ensure(
+pub async fn ensure(
     shared: &Arc<Shared>,
     group: &str,
     resource: &str,
@@ -170,49 +195,24 @@ async fn ensure(
     }
     match write::create(&call, document, &WriteOptions::own(MANAGER)).await {
         Ok(_) => Ok(()),
-        Err(status) if status.reason == Reason::AlreadyExists => Ok(()),
-        Err(status) => Err(status),
+        // Another server may have been faster; of a service it has the address too, which is what the error is about then.
+        Err(status) => shared.find(group, resource, namespace, name).await?.map(drop).ok_or(status),
     }
 }
 
 async fn kubernetes_service(shared: &Arc<Shared>) -> Result<(), Status> {
-    let port = match shared.config.advertise_port {
-        0 => shared.address.get().map_or(0, |a| a.port()),
-        port => port,
-    };
-    let ip = shared.services.first_ip().to_string();
+    let Some(ip) = shared.services.first_ip() else { return Ok(()) };
+    let port = masters::port(shared).unwrap_or(443);
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"clusterIP": ip, "clusterIPs": [ip], "type": "ClusterIP", "sessionAffinity": "None",
-            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": if port == 0 { 443 } else { port }}]},
+        "spec": {"clusterIP": ip.to_string(), "type": "ClusterIP", "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]},
     });
-    ensure(shared, "", "services", "default", "kubernetes", service).await?;
-    if port == 0 {
-        // Nobody outside of this process can reach us: there is no endpoint to name.
-        return Ok(());
-    }
-    let address = shared.config.advertise.to_string();
-    let subsets =
-        json!([{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
-    let endpoints = json!({
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}, "subsets": subsets,
-    });
-    reconcile(shared, "", "endpoints", endpoints, &["subsets"]).await?;
-    let family = match shared.config.advertise {
-        IpAddr::V4(_) => "IPv4",
-        IpAddr::V6(_) => "IPv6",
-    };
-    let slice = json!({
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": family,
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-    });
-    reconcile(shared, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
+    ensure(shared, "", "services", "default", "kubernetes", service).await
 }
 
 /// Makes an object, or sets these members of it.
-async fn reconcile(
+pub async fn reconcile(
     shared: &Arc<Shared>,
     group: &str,
     resource: &str,
@@ -228,13 +228,16 @@ async fn reconcile(
         return Ok(());
     }
     let call = own_call(shared, Verb::Update, group, resource, namespace, name)?;
-    write::update(&call, Endpoint::Main, &WriteOptions::own(MANAGER), |old| {
+    let parts: Vec<_> = members.iter().map(|m| (std::slice::from_ref(m), &wanted[*m])).collect();
+    set(&call, Endpoint::Main, &parts).await
+}
+
+/// Sets parts of an object that is there.
+async fn set(call: &Call, endpoint: Endpoint, parts: &[(&[&str], &Value)]) -> Result<(), Status> {
+    let make = |old: &Value| {
         let mut new = old.clone();
-        for member in members {
-            new.set(&[*member], &wanted[*member]);
-        }
+        parts.iter().for_each(|(path, value)| new.set(path, *value));
         Ok(new)
-    })
-    .await?;
-    Ok(())
+    };
+    write::update(call, endpoint, &WriteOptions::own(MANAGER), make).await.map(drop)
 }

@@ -26,7 +26,8 @@ pub struct Config {
     /// The authority of client certificates (PEM).
     pub client_ca_pem: Option<String>,
     pub tokens: Option<Tokens>,
-    pub service_cidr: Cidr,
+    /// One, or one of each family; the first's is what services get that ask for none.
+    pub service_cidrs: Vec<Cidr>,
     pub node_ports: RangeInclusive<u16>,
     pub store: Arc<dyn Store>,
     /// What the server shows to kubelets for logs, exec, attach and port-forward.
@@ -88,29 +89,34 @@ impl Cidr {
         Some(Cidr { address, bits })
     }
 
-    /// How many addresses it has, at most 2^32.
-    pub fn size(&self) -> u64 {
+    pub fn family(&self) -> &'static str {
+        family(self.address)
+    }
+
+    /// The places that services may have: neither the network's own address nor, in IPv4, its last one.
+    pub fn places(&self) -> RangeInclusive<u128> {
         let width = if self.address.is_ipv4() { 32 } else { 128 };
-        1u64 << (width - u32::from(self.bits)).min(32)
+        let last = u128::MAX.checked_shr(128 - width + u32::from(self.bits)).unwrap_or(0);
+        1..=last - u128::from(self.address.is_ipv4() && last > 0)
     }
 
     /// The address at `offset` from the network's first.
-    pub fn nth(&self, offset: u64) -> IpAddr {
+    pub fn nth(&self, offset: u128) -> IpAddr {
         match self.address {
             IpAddr::V4(a) => IpAddr::V4(u32::from(a).wrapping_add(offset as u32).into()),
-            IpAddr::V6(a) => IpAddr::V6(u128::from(a).wrapping_add(u128::from(offset)).into()),
+            IpAddr::V6(a) => IpAddr::V6(u128::from(a).wrapping_add(offset).into()),
         }
     }
 
-    /// The place of an address in the network; `None` when it is outside.
-    pub fn offset(&self, ip: IpAddr) -> Option<u64> {
-        let offset = match (self.address, ip) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => u64::from(u32::from(b).checked_sub(u32::from(a))?),
-            (IpAddr::V6(a), IpAddr::V6(b)) => u64::try_from(u128::from(b).checked_sub(u128::from(a))?).ok()?,
-            _ => return None,
-        };
-        (offset < self.size()).then_some(offset)
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let network = Cidr::parse(&format!("{ip}/{}", self.bits));
+        family(ip) == self.family() && network.is_some_and(|n| n.address == self.address)
     }
+}
+
+/// As Services and EndpointSlices name it.
+pub fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 impl std::fmt::Display for Cidr {
@@ -175,7 +181,7 @@ impl Config {
             tls: None,
             client_ca_pem: None,
             tokens: None,
-            service_cidr: Cidr { address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), bits: 12 },
+            service_cidrs: vec![Cidr { address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), bits: 12 }],
             node_ports: 30000..=32767,
             store,
             kubelet_client: None,
@@ -195,12 +201,14 @@ mod tests {
     fn networks() {
         let cidr = Cidr::parse("10.96.3.4/12").expect("cidr");
         assert_eq!(cidr.to_string(), "10.96.0.0/12");
-        assert_eq!(cidr.size(), 1 << 20);
         assert_eq!(cidr.nth(258).to_string(), "10.96.1.2");
-        assert_eq!(cidr.offset("10.96.1.2".parse().expect("ip")), Some(258));
-        assert_eq!(cidr.offset("10.95.1.2".parse().expect("ip")), None);
-        assert_eq!(cidr.offset("10.112.0.0".parse().expect("ip")), None);
-        assert_eq!(Cidr::parse("fd00::/108").map(|c| c.size()), Some(1 << 20));
+        let contains = |ip: &str| cidr.contains(ip.parse().expect("ip"));
+        assert_eq!(["10.96.1.2", "10.95.1.2", "10.112.0.0", "fd00::1"].map(contains), [true, false, false, false]);
+        let places = |text: &str| Cidr::parse(text).map(|c| c.places());
+        assert_eq!(places("10.96.0.0/12"), Some(1..=(1 << 20) - 2));
+        assert_eq!(places("fd00::/108"), Some(1..=(1 << 20) - 1));
+        assert_eq!(["10.0.0.1/32", "10.0.0.0/31", "fd00::/128"].map(|c| places(c).map(|p| p.count())), [Some(0); 3]);
+        assert_eq!(places("0.0.0.0/0").map(|p| *p.end()), Some((1 << 32) - 2));
         assert_eq!(Cidr::parse("10.0.0.0/33"), None);
     }
 }

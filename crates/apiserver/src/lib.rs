@@ -32,6 +32,7 @@ mod health;
 mod leases;
 mod listing;
 mod managed;
+mod masters;
 mod metadata;
 mod metrics;
 mod object;

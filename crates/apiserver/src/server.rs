@@ -30,6 +30,7 @@ use crate::feed::Feed;
 use crate::flow::{self, Flow};
 use crate::handle::{Connection, handle};
 use crate::leases::Leases;
+use crate::masters;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::serve;
@@ -80,7 +81,7 @@ impl Server {
             if let Some(Ok(bound)) = listener.as_ref().map(TcpListener::local_addr) {
                 let _ = address.set(bound);
             }
-            let services = Arc::new(Services::new(config.service_cidr, config.node_ports.clone()));
+            let services = Arc::new(Services::new(config.service_cidrs.clone(), config.node_ports.clone()));
             let shared = Arc::new(Shared {
                 storage: Storage { store: config.store.clone(), feed },
                 flow: Flow::new(&config.limits),
@@ -97,14 +98,22 @@ impl Server {
                 address,
                 config,
             });
-            bootstrap::repair(&shared);
+            if let Err(status) = bootstrap::settle_services(&shared).await {
+                shutdown.cancel();
+                return Err(Error::Bootstrap(status));
+            }
             definitions::sync(&shared);
             let mut tasks = Vec::new();
             if let Some(listener) = listener {
                 tasks.push(tokio::spawn(serve::serve(shared.clone(), listener, tls, shutdown.clone())));
             }
             let server = Server { shared: shared.clone(), tasks };
-            if let Err(status) = bootstrap::create_defaults(&shared).await {
+            let mut place = masters::Place::default();
+            let made = async {
+                bootstrap::create_defaults(&shared).await?;
+                place.take(&shared).await
+            };
+            if let Err(status) = made.await {
                 server.shutdown().await;
                 return Err(Error::Bootstrap(status));
             }
@@ -119,6 +128,7 @@ impl Server {
             server.tasks.push(tokio::spawn(flow::follow(shared.clone())));
             server.tasks.push(tokio::spawn(definitions::keep(shared.clone())));
             server.tasks.push(tokio::spawn(aggregate::follow(shared.clone())));
+            server.tasks.push(tokio::spawn(place.keep(shared.clone())));
             server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
             Ok(server)
         }

@@ -24,6 +24,25 @@ pub enum Written {
     At(u64),
     /// The key is in another state; this one (`None`: it is gone).
     Changed(Option<Arc<Object>>),
+    /// The key is as expected, but not what was to change beside it.
+    Contended,
+}
+
+/// What one transaction changes together with an object: nothing happens unless all of `compares` hold.
+#[derive(Clone, Default)]
+pub struct Beside {
+    pub compares: Vec<Compare>,
+    pub ops: Vec<Op>,
+}
+
+impl Beside {
+    /// Changes a key that is as it was at revision `at`; 0: that is not there.
+    pub fn change(&mut self, at: u64, op: Op) {
+        if let Op::Put { key, .. } | Op::Delete { key } = &op {
+            self.compares.push(Compare::mod_revision(key.clone(), at));
+        }
+        self.ops.push(op);
+    }
 }
 
 impl Storage {
@@ -46,45 +65,25 @@ impl Storage {
         Ok(found.kvs.into_iter().next().and_then(|kv| object_of(key, kv)))
     }
 
-    /// Writes a new object; `None` when the key is taken.
-    pub async fn create(&self, served: &Served, key: &str, value: Bytes, lease: i64) -> Result<Option<u64>, Status> {
-        let full = served.store_key(key);
-        let txn = Txn {
-            compares: vec![Compare::absent(full.clone())],
-            success: vec![Op::Put { key: full, value, lease }],
-            failure: Vec::new(),
-        };
-        let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;
-        Ok(done.succeeded.then_some(done.revision))
-    }
-
-    /// Replaces the object as it was at revision `at`.
-    pub async fn update(
+    /// Writes the object at `key` with a lease (`None` deletes it), which is as it was at revision `at` (0: there is none
+    /// yet), and what changes beside it.
+    pub async fn write(
         &self,
         served: &Served,
         key: &str,
         at: u64,
-        value: Bytes,
-        lease: i64,
+        value: Option<(Bytes, i64)>,
+        beside: Beside,
     ) -> Result<Written, Status> {
         let full = served.store_key(key);
-        let put = Op::Put { key: full.clone(), value, lease };
-        self.replace(key, full, at, put).await
-    }
-
-    /// Deletes the object as it was at revision `at`.
-    pub async fn delete(&self, served: &Served, key: &str, at: u64) -> Result<Written, Status> {
-        let full = served.store_key(key);
-        let delete = Op::Delete { key: full.clone() };
-        self.replace(key, full, at, delete).await
-    }
-
-    async fn replace(&self, key: &str, full: Bytes, at: u64, op: Op) -> Result<Written, Status> {
-        let txn = Txn {
-            compares: vec![Compare::mod_revision(full.clone(), at)],
-            success: vec![op],
-            failure: vec![Op::Get { key: full }],
+        let op = match value {
+            Some((value, lease)) => Op::Put { key: full.clone(), value, lease },
+            None => Op::Delete { key: full.clone() },
         };
+        let mut compares = vec![Compare::mod_revision(full.clone(), at)];
+        compares.extend(beside.compares);
+        let success = std::iter::once(op).chain(beside.ops).collect();
+        let txn = Txn { compares, success, failure: vec![Op::Get { key: full }] };
         let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;
         if done.succeeded {
             return Ok(Written::At(done.revision));
@@ -93,6 +92,9 @@ impl Storage {
             OpResult::Got(kv) => kv,
             _ => None,
         });
+        if now.as_ref().map_or(0, |kv| kv.mod_revision) == at {
+            return Ok(Written::Contended);
+        }
         Ok(Written::Changed(now.and_then(|kv| object_of(key, kv))))
     }
 }

@@ -48,16 +48,24 @@ impl Cluster {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Cluster {
-        let store = store::memory();
-        let mut config = Config::new(store.clone() as Arc<dyn Store>);
-        change(&mut config);
-        let server = Server::start(config).await.expect("the server starts");
-        let local = server.local(User::new("test", ["system:masters"]));
-        let cluster = Cluster { server, store, local };
+        let cluster = Cluster::on(store::memory(), change).await;
         cluster
             .ok(Method::POST, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
             .await;
         cluster
+    }
+
+    /// Another server on the same store.
+    pub async fn another(&self, change: impl FnOnce(&mut Config)) -> Cluster {
+        Cluster::on(self.store.clone(), change).await
+    }
+
+    async fn on(store: Arc<store::Embedded>, change: impl FnOnce(&mut Config)) -> Cluster {
+        let mut config = Config::new(store.clone() as Arc<dyn Store>);
+        change(&mut config);
+        let server = Server::start(config).await.expect("the server starts");
+        let local = server.local(User::new("test", ["system:masters"]));
+        Cluster { server, store, local }
     }
 
     pub fn request(

@@ -23,7 +23,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("certificates.k8s.io", "CertificateSigningRequest", NO_CERTIFICATES),
     ("certificates.k8s.io", "PodCertificateRequest", NO_CERTIFICATES),
     ("networking.k8s.io", "NetworkPolicy", "does not enforce them yet: no traffic is blocked"),
-    ("networking.k8s.io", "ServiceCIDR", "does not give out their addresses yet"),
     ("rbac.authorization.k8s.io", "ClusterRole", NO_RBAC),
     ("rbac.authorization.k8s.io", "ClusterRoleBinding", NO_RBAC),
     ("rbac.authorization.k8s.io", "Role", NO_RBAC),

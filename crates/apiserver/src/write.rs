@@ -25,6 +25,9 @@ const MAX_ATTEMPTS: usize = 16;
 /// How often a name is made up anew because it was taken. Source: KEP-4420.
 const MAX_NAMES: usize = 8;
 
+/// How often a service is given something else because what was chosen was taken meanwhile.
+const MAX_CHOICES: usize = 64;
+
 /// Which part of the object an endpoint may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -93,31 +96,53 @@ async fn store_new(
     mut document: Value,
     options: &WriteOptions,
 ) -> Result<Arc<Object>, Status> {
-    let storage = &call.shared.storage;
     // The name and the uid are settled by now: some kinds label their pods with them.
     (served.rules.prepare_create)(&mut document);
-    let mut allocation = alloc::on_create(&call.shared, served, &mut document, options.dry_run)?;
+    alloc::carry_over(served, &mut document, None);
     let name = metadata::name(&document).to_string();
     let errors = served.check(&document, None, false);
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, &name, &errors));
     }
+    if served.is_core("services") {
+        for _ in 0..MAX_CHOICES {
+            if let Some(made) = store_allocated(call, served, document.clone(), &name, options).await? {
+                return Ok(made);
+            }
+        }
+    }
+    let made = store_allocated(call, served, document, &name, options).await?;
+    made.ok_or_else(|| Status::modified(&served.gr, &name))
+}
+
+/// `None`: somebody else was faster to take what the object was to be given.
+async fn store_allocated(
+    call: &Call,
+    served: &Arc<Served>,
+    mut document: Value,
+    name: &str,
+    options: &WriteOptions,
+) -> Result<Option<Arc<Object>>, Status> {
+    let storage = &call.shared.storage;
+    let allocation = alloc::allocate(&call.shared, served, &mut document, None).await?;
     let mut asked = review(call, served, Operation::Create, "", options.dry_run);
     admission::validate(&mut asked, Some(&document), None).await?;
-    let key = served.key(metadata::namespace(&document), &name);
+    let key = served.key(metadata::namespace(&document), name);
     let value = metadata::stored_bytes(&mut document);
-    let taken = || Status::already_exists(&served.gr, &name);
+    let taken = || Status::already_exists(&served.gr, name);
     if options.dry_run {
         if storage.get(served, &key).await?.is_some() {
             return Err(taken());
         }
-        return stored_object(&key, value, 0);
+        return stored_object(&key, value, 0).map(Some);
     }
     let lease = call.shared.leases.for_new(call, served).await?;
     let stored = custom::to_stored(&call.shared, served, &document, &value).await?;
-    let revision = storage.create(served, &key, stored, lease).await?.ok_or_else(taken)?;
-    allocation.keep();
-    stored_object(&key, value, revision)
+    match allocation.write(&call.shared, served, &key, 0, Some((stored, lease))).await? {
+        Written::At(revision) => stored_object(&key, value, revision).map(Some),
+        Written::Changed(_) => Err(taken()),
+        Written::Contended => Ok(None),
+    }
 }
 
 pub fn stored_object(key: &str, value: bytes::Bytes, revision: u64) -> Result<Arc<Object>, Status> {
@@ -211,7 +236,6 @@ async fn attempt(
     existing: &Arc<Object>,
     make: &mut (impl FnMut(&Value) -> Result<Value, Status> + Send),
 ) -> Result<Attempt, Status> {
-    let storage = &call.shared.storage;
     // A custom resource may be stored in another version.
     let shown = custom::present(&call.shared, served, existing.clone()).await?;
     let old = shown.document();
@@ -234,7 +258,7 @@ async fn attempt(
     admission::mutate(&mut asked, &mut new, Some(&old)).await?;
     let errors = match endpoint {
         Endpoint::Main => {
-            alloc::carry_over(served, &mut new, &old);
+            alloc::carry_over(served, &mut new, Some(&old));
             (served.rules.prepare_update)(&mut new, &old);
             served.check(&new, Some(&old), false)
         }
@@ -245,8 +269,8 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, name, &errors));
     }
-    let mut allocation = match endpoint {
-        Endpoint::Main => alloc::on_update(&call.shared, served, &mut new, &old, options.dry_run)?,
+    let allocation = match endpoint {
+        Endpoint::Main => alloc::allocate(&call.shared, served, &mut new, Some(&old)).await?,
         _ => alloc::Allocation::default(),
     };
     admission::validate(&mut asked, Some(&new), Some(&old)).await?;
@@ -256,12 +280,11 @@ async fn attempt(
         return Ok(Attempt::Done(Changed::Stored(stored_object(key, value, existing.rv)?)));
     }
     if gone {
-        return Ok(match storage.delete(served, key, existing.rv).await? {
-            Written::At(revision) => {
-                alloc::on_delete(&call.shared, served, existing);
-                Attempt::Done(Changed::Deleted(stored_object(key, value, revision)?))
-            }
+        let allocation = alloc::release(&call.shared, served, existing).await?;
+        return Ok(match allocation.write(&call.shared, served, key, existing.rv, None).await? {
+            Written::At(revision) => Attempt::Done(Changed::Deleted(stored_object(key, value, revision)?)),
             Written::Changed(newer) => Attempt::Raced(newer),
+            Written::Contended => Attempt::Raced(Some(existing.clone())),
         });
     }
     let stored = custom::to_stored(&call.shared, served, &new, &value).await?;
@@ -270,12 +293,10 @@ async fn attempt(
         return Ok(Attempt::Done(Changed::Stored(shown)));
     }
     let lease = call.shared.leases.for_new(call, served).await?;
-    Ok(match storage.update(served, key, existing.rv, stored, lease).await? {
-        Written::At(revision) => {
-            allocation.keep();
-            Attempt::Done(Changed::Stored(stored_object(key, value, revision)?))
-        }
+    Ok(match allocation.write(&call.shared, served, key, existing.rv, Some((stored, lease))).await? {
+        Written::At(revision) => Attempt::Done(Changed::Stored(stored_object(key, value, revision)?)),
         Written::Changed(newer) => Attempt::Raced(newer),
+        Written::Contended => Attempt::Raced(Some(existing.clone())),
     })
 }
 

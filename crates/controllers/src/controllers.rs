@@ -14,7 +14,8 @@ use crate::context::Ctx;
 use crate::{Config, Error};
 use crate::{
     cronjob, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, garbage, job, namespace,
-    node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount, taint_eviction, ttl_after_finished,
+    node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount, servicecidr, taint_eviction,
+    ttl_after_finished,
 };
 
 type Start = fn(Ctx) -> BoxFuture<'static, ()>;
@@ -34,6 +35,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpointslice-controller", endpointslice::start),
     ("endpointslice-mirroring-controller", endpointslice_mirroring::start),
     ("endpoints-controller", endpoints::start),
+    ("service-cidr-controller", servicecidr::start),
     ("node-ipam-controller", node_ipam::start),
     ("node-lifecycle-controller", node_lifecycle::start),
     ("taint-eviction-controller", taint_eviction::start),

@@ -30,6 +30,7 @@ mod root_ca;
 mod selector;
 mod service_endpoint;
 mod serviceaccount;
+mod servicecidr;
 mod taint_eviction;
 mod ttl_after_finished;
 mod written;

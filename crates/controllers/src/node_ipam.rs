@@ -62,7 +62,7 @@ impl Pool {
     }
 }
 
-fn masked(address: IpAddr, mask: u8) -> IpAddr {
+pub fn masked(address: IpAddr, mask: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
             let keep = u32::MAX.checked_shl(32 - u32::from(mask)).unwrap_or(0);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use client::{Informers, leader};
 use pki::Pki;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,11 @@ pub async fn apiserver(flags: &Apiserver) -> Result<()> {
 async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationToken) -> Result<()> {
     let pki = Pki::open(&layout.pki_dir())?;
     let advertise = flags.advertise_address.map_or_else(host::address, Ok)?;
+    match flags.service_cidr[..] {
+        [_] => {}
+        [one, two] if one.family() != two.family() => {}
+        _ => bail!("--service-cidr takes one range, or one of IPv4 and one of IPv6"),
+    }
     let (first, last) = flags.node_port_range;
     let options = ServerOptions {
         listen: SocketAddr::new(flags.bind_address, flags.port),
@@ -35,8 +40,7 @@ async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationT
         names: flags.tls_san.clone(),
         node_name: host::node_name(),
         cluster_domain: "cluster.local".into(),
-        service_cidr: flags.service_cidr,
-        api_ip: flags.service_cidr.nth(1).into(),
+        service_cidrs: flags.service_cidr.clone(),
         node_ports: first..=last,
         etcd: flags.etcd.clone(),
         audit: flags.audit.clone(),

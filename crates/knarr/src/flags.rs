@@ -188,9 +188,10 @@ pub struct Apiserver {
     /// Address that clients reach the server at [default: that of the default route]
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<IpAddr>,
-    /// Addresses of services
-    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
-    pub service_cidr: Cidr,
+    /// Addresses of services: one range, or one of each family, the default one first
+    #[arg(long, alias = "service-cluster-ip-range", default_value = "10.96.0.0/16", value_name = "CIDR[,CIDR]")]
+    #[arg(value_delimiter = ',', value_parser = service_range)]
+    pub service_cidr: Vec<apiserver::config::Cidr>,
     /// Ports that services of type NodePort may have
     #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST", value_parser = port_range)]
     pub node_port_range: (u16, u16),
@@ -322,6 +323,15 @@ pub struct ApiAccess {
     pub kubeconfig: Option<PathBuf>,
 }
 
+fn service_range(text: &str) -> Result<apiserver::config::Cidr, String> {
+    let cidr = apiserver::config::Cidr::parse(text).filter(|cidr| cidr.to_string() == text);
+    let cidr = cidr.ok_or_else(|| format!("{text:?} is not the beginning of a range, such as 10.96.0.0/16"))?;
+    // Source: upstream's allocator.
+    let fits = cidr.address.is_ipv4() || cidr.bits >= 64;
+    fits.then_some(cidr)
+        .ok_or_else(|| format!("shortest allowed prefix length for service CIDR is 64, got {}", cidr.bits))
+}
+
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let bad = || format!("{text:?} is not a range of ports such as 30000-32767");
     let (first, last) = text.split_once('-').ok_or_else(bad)?;
@@ -337,6 +347,10 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+        assert!(service_range("fd00::/108").is_ok());
+        for bad in ["10.0.0.1/16", "fd00::/63", "10.0.0.0"] {
+            assert!(service_range(bad).is_err(), "{bad}");
+        }
         assert_eq!(port_range("1-2"), Ok((1, 2)));
         for bad in ["", "1", "2-1", "0-5", "a-b", "1-70000"] {
             assert!(port_range(bad).is_err(), "{bad}");

@@ -84,11 +84,6 @@ impl Settings {
         self.service_cidr.nth(10)
     }
 
-    /// The address of the `kubernetes` service.
-    pub fn api_ip(&self) -> Ipv4Addr {
-        self.service_cidr.nth(1)
-    }
-
     /// The settings of this cluster: those it has, or new ones that overlap no other cluster and no route here.
     pub fn load_or_choose(layout: &Layout, pod: Option<Cidr>, service: Option<Cidr>) -> Result<Self> {
         let path = layout.settings_file();

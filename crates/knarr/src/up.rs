@@ -194,8 +194,7 @@ async fn start_server(plan: &Plan, pki: &Pki, progress: &Progress) -> Result<Ser
         names: plan.flags.tls_san.clone(),
         node_name: plan.node_name.clone(),
         cluster_domain: plan.flags.cluster_domain.clone(),
-        service_cidr: plan.settings.service_cidr,
-        api_ip: plan.settings.api_ip().into(),
+        service_cidrs: apiserver::config::Cidr::parse(&plan.settings.service_cidr.to_string()).into_iter().collect(),
         node_ports: first..=last,
         etcd: plan.flags.etcd.clone(),
         audit: plan.flags.audit.clone(),
@@ -213,8 +212,7 @@ pub struct ServerOptions {
     pub names: Vec<String>,
     pub node_name: String,
     pub cluster_domain: String,
-    pub service_cidr: crate::settings::Cidr,
-    pub api_ip: IpAddr,
+    pub service_cidrs: Vec<apiserver::config::Cidr>,
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub etcd: EtcdFlags,
     pub audit: AuditFlags,
@@ -234,7 +232,8 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
         ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(String::from).to_vec();
     dns_names.push(format!("kubernetes.default.svc.{}", options.cluster_domain));
     dns_names.push(options.node_name);
-    let mut ips = vec![options.advertise, options.api_ip, IpAddr::from([127, 0, 0, 1]), "::1".parse()?];
+    let mut ips = vec![options.advertise, IpAddr::from([127, 0, 0, 1]), "::1".parse()?];
+    ips.extend(options.service_cidrs.first().map(|cidr| cidr.nth(1)));
     for name in options.names {
         match name.parse() {
             Ok(ip) => ips.push(ip),
@@ -249,8 +248,7 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
         tls: Some(tls),
         client_ca_pem: Some(pki.ca.certificate_pem().into()),
         tokens: Some(tokens),
-        service_cidr: apiserver::config::Cidr::parse(&options.service_cidr.to_string())
-            .context("the service range is no network")?,
+        service_cidrs: options.service_cidrs,
         node_ports: options.node_ports,
         kubelet_client: Some(apiserver::config::KubeletClient {
             identity: pki.certificate("apiserver-kubelet-client", &to_kubelet)?,

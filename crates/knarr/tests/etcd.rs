@@ -21,6 +21,7 @@ use store::Store;
 
 const SOON: Duration = Duration::from_secs(30);
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const SERVICES: &str = "/api/v1/namespaces/default/services";
 
 fn server(etcd: &EtcdServers, keys: Option<&ApiServer>) -> ApiServer {
     let dir = tempfile::tempdir().expect("a directory");
@@ -128,6 +129,21 @@ fn two_api_servers_share_one_etcd() {
     let event = r#"{"metadata":{"name":"e"},"involvedObject":{"namespace":"default"},"type":"Normal"}"#;
     assert_eq!(ask(&one, "POST", "/api/v1/namespaces/default/events", event).0, "201");
     assert_ne!(in_etcd(&etcd, "/registry/events/default/e").lease, 0);
+
+    println!("=== both give out addresses and ports, none twice, and both change one object");
+    let mut given = std::collections::BTreeSet::new();
+    for i in 0..20 {
+        let body = format!(r#"{{"metadata":{{"name":"s{i}"}},"spec":{{"type":"NodePort","ports":[{{"port":80}}]}}}}"#);
+        let (code, made) = ask(if i % 2 == 0 { &one } else { &two }, "POST", SERVICES, &body);
+        assert_eq!(code, "201", "{made}");
+        for has in [&made["spec"]["clusterIP"], &made["spec"]["ports"][0]["nodePort"]] {
+            assert!(given.insert(has.to_string()), "{has} was given out twice");
+        }
+        let ip = made["spec"]["clusterIP"].as_str().expect("an address");
+        assert_eq!(in_etcd(&etcd, &format!("/registry/ipaddresses/{ip}")).version, 1);
+    }
+    assert!(in_etcd(&etcd, "/registry/ranges/servicenodeports").version > 20);
+    assert_ne!(in_etcd(&etcd, "/registry/masterleases/127.0.0.1").lease, 0);
 
     println!("=== etcd goes away and comes back");
     etcd.kill(0);

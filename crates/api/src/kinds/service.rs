@@ -130,24 +130,22 @@ fn defaults(s: &mut Value) {
     }
 }
 
-/// A changed type drops what only the old type had, unless the client changed it as well.
+/// What the service no longer has a use for goes, unless the client changed it as well.
 fn prepare_update(new: &mut Value, old: &Value) {
     keep_status(new, old);
-    if text(new, &["spec", "type"]) == text(old, &["spec", "type"]) {
-        return;
-    }
-    let balancer = text(new, &["spec", "type"]) == "LoadBalancer";
+    let balancer = |s: &Value| text(s, &["spec", "type"]) == "LoadBalancer";
+    let health = |s: &Value| balancer(s) && text(s, &["spec", "externalTrafficPolicy"]) == "Local";
     for (member, kept) in [
+        ("healthCheckNodePort", health(new)),
         ("externalTrafficPolicy", is_external(new)),
-        ("allocateLoadBalancerNodePorts", balancer),
-        ("loadBalancerClass", balancer),
-        ("healthCheckNodePort", balancer),
+        ("allocateLoadBalancerNodePorts", balancer(new)),
+        ("loadBalancerClass", balancer(new)),
     ] {
         if !kept && new["spec"][member] == old["spec"][member] {
             new.remove(&["spec", member]);
         }
     }
-    if !balancer {
+    if balancer(old) && !balancer(new) {
         new.set(&["status"], meta::json!({"loadBalancer": {}}));
     }
 }
@@ -159,6 +157,7 @@ const RULES: &[Rule] = &[
     ("spec.sessionAffinity", Check::RequiredOneOf(&["ClientIP", "None"])),
     ("spec.type", Check::RequiredOneOf(TYPES)),
     ("spec.internalTrafficPolicy", Check::OneOf(POLICIES)),
+    ("spec.ipFamilies[]", Check::OneOf(&["IPv4", "IPv6"])),
     ("spec.ipFamilyPolicy", Check::OneOf(&["PreferDualStack", "RequireDualStack", "SingleStack"])),
     ("spec.trafficDistribution", Check::OneOf(&["PreferClose", "PreferSameNode", "PreferSameZone"])),
 ];
@@ -175,9 +174,10 @@ fn validate(s: &Value) -> Errors {
     }
     match ty {
         "ExternalName" => {
-            if !text(spec, &["clusterIP"]).is_empty() {
-                let detail = "may not be set for ExternalName services";
-                errors.push(Error::forbidden(&path.child("clusterIPs"), detail));
+            for member in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                if !spec[member].is_empty() {
+                    errors.push(Error::forbidden(&path.child(member), "may not be set for ExternalName services"));
+                }
             }
             let external = text(spec, &["externalName"]).trim_end_matches('.');
             let at = path.child("externalName");
@@ -209,10 +209,7 @@ fn validate(s: &Value) -> Errors {
         let at = path.child("loadBalancerSourceRanges").index(i);
         errors.extend(names::cidr(range.trim()).into_iter().map(|m| Error::invalid(&at, range, m)));
     }
-    for (i, ip) in spec.array_at(&["clusterIPs"]).iter().filter_map(Value::as_str).enumerate().filter(|(_, ip)| *ip != "None") {
-        let at = path.child("clusterIPs").index(i);
-        errors.extend(names::ip(ip).into_iter().map(|m| Error::invalid(&at, ip, m)));
-    }
+    validate_addresses(spec, &path, &mut errors);
     let policy = text(spec, &["externalTrafficPolicy"]);
     let at = path.child("externalTrafficPolicy");
     if !is_external(s) && !policy.is_empty() {
@@ -220,6 +217,11 @@ fn validate(s: &Value) -> Errors {
         errors.push(Error::invalid(&at, policy, detail));
     } else if !policy.is_empty() && !POLICIES.contains(&policy) {
         errors.push(Error::not_supported(&at, policy, POLICIES));
+    }
+    let port = int(spec, &["healthCheckNodePort"]);
+    if port != 0 && !(ty == "LoadBalancer" && policy == "Local") {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(Error::invalid(&path.child("healthCheckNodePort"), port, detail));
     }
     if ty != "LoadBalancer" {
         for member in ["loadBalancerClass", "allocateLoadBalancerNodePorts"] {
@@ -250,6 +252,52 @@ fn special(ip: &str) -> Option<String> {
         (many, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
     ];
     what.iter().find(|(is, _)| *is).map(|(_, what)| what.to_string())
+}
+
+/// Addresses and families, as far as they can be judged without the cluster's ranges.
+fn validate_addresses(spec: &Value, path: &Path, errors: &mut Errors) {
+    let (ips, families) = (spec.array_at(&["clusterIPs"]), spec.array_at(&["ipFamilies"]));
+    let at = path.child("clusterIPs");
+    let all = |detail: &str| Error::invalid(&at, ips.to_vec(), detail);
+    match (text(spec, &["clusterIP"]), ips) {
+        ("", []) => {}
+        ("", _) => errors.push(all("must be empty when `clusterIP` is not specified")),
+        (_, []) => errors.push(Error::required(&at, "")),
+        (first, [is, ..]) if is.as_str() != Some(first) => errors.push(all("first value must match `clusterIP`")),
+        _ => {}
+    }
+    for (i, family) in families.iter().enumerate().filter(|(i, f)| families[..*i].contains(f)) {
+        errors.push(Error::duplicate(&path.child("ipFamilies").index(i), family));
+    }
+    let is_none = |ip: &Value| ip.as_str() == Some("None");
+    if ips.iter().any(is_none) {
+        if ips.len() > 1 {
+            errors.push(all("'None' must be the first and only value"));
+        }
+        return;
+    }
+    if ips.len() > 2 {
+        errors.push(all("may only hold up to 2 values"));
+    }
+    let is_v6 = |ip: &Value| ip.as_str().is_some_and(|ip| ip.contains(':'));
+    let before = errors.len();
+    for (i, ip) in ips.iter().enumerate() {
+        let wrong = names::ip(ip.as_str().unwrap_or_default());
+        errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.index(i), ip, m)));
+    }
+    if errors.len() > before {
+        return;
+    }
+    if ips.len() == 2 && is_v6(&ips[0]) == is_v6(&ips[1]) {
+        errors.push(all("may specify no more than one IP for each IP family"));
+    }
+    for (i, (ip, family)) in ips.iter().zip(families).enumerate() {
+        if is_v6(ip) != (family.as_str() == Some("IPv6")) {
+            let family = family.as_str().unwrap_or_default();
+            let detail = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
+            errors.push(Error::invalid(&at.index(i), ip, detail));
+        }
+    }
 }
 
 fn validate_affinity(spec: &Value, path: &Path, errors: &mut Errors) {
@@ -314,10 +362,23 @@ fn validate_ports(ports: &[Value], ty: &str, headless: bool, path: &Path, errors
 fn validate_update(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let has_ip = |s: &Value| text(s, &["spec", "type"]) != "ExternalName";
-    let ip = |s: &Value| text(s, &["spec", "clusterIP"]).to_string();
-    if has_ip(new) && has_ip(old) && !ip(old).is_empty() && ip(new) != ip(old) {
-        let at = Path::new("spec.clusterIPs").index(0);
-        errors.push(Error::invalid(&at, ip(new), "may not change once set"));
+    let headless = |s: &Value| text(s, &["spec", "clusterIP"]) == "None";
+    if has_ip(new) && has_ip(old) && !(headless(new) && headless(old)) {
+        for (member, what) in [("clusterIPs", "clusterIP"), ("ipFamilies", "ipFamily")] {
+            let (now, was) = (new.array_at(&["spec", member]), old.array_at(&["spec", member]));
+            let at = Path::new("spec").child(member);
+            if now.is_empty() && !was.is_empty() {
+                let detail = format!("primary {what} can not be unset");
+                errors.push(Error::invalid(&at.index(0), now.to_vec(), detail));
+            }
+            for (i, _) in now.iter().zip(was).enumerate().filter(|(_, (now, was))| now != was) {
+                errors.push(Error::invalid(&at.index(i), now.to_vec(), "may not change once set"));
+            }
+        }
+    }
+    let port = |s: &Value| int(s, &["spec", "healthCheckNodePort"]);
+    if port(old) != 0 && port(new) != 0 && port(new) != port(old) {
+        errors.push(Error::forbidden(&Path::new("spec.healthCheckNodePort"), "field is immutable"));
     }
     errors.extend(validate(new));
     errors
@@ -333,14 +394,26 @@ mod tests {
     fn defaults_and_rows() {
         let now = time::parse("2026-01-01T00:00:30Z").expect("a time");
         for (spec, want) in [
-            (json!({"clusterIPs": ["10.0.0.1"], "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 53, "protocol": "UDP"}], "selector": {"a": "b"}}),
-             r#"["s","ClusterIP","10.0.0.1","<none>","80/TCP,53/UDP","30s","a=b"]"#),
-            (json!({"type": "NodePort", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["1.2.3.4"]}),
-             r#"["s","NodePort","10.0.0.1","1.2.3.4","80:30080/TCP","30s","<none>"]"#),
-            (json!({"type": "LoadBalancer", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}]}),
-             r#"["s","LoadBalancer","10.0.0.1","<pending>","80/TCP","30s","<none>"]"#),
-            (json!({"type": "ExternalName", "externalName": "x.y"}), r#"["s","ExternalName","<none>","x.y","<none>","30s","<none>"]"#),
-            (json!({"clusterIP": "None"}), r#"["s","ClusterIP","None","<none>","<none>","30s","<none>"]"#),
+            (
+                json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 53, "protocol": "UDP"}], "selector": {"a": "b"}}),
+                r#"["s","ClusterIP","10.0.0.1","<none>","80/TCP,53/UDP","30s","a=b"]"#,
+            ),
+            (
+                json!({"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["1.2.3.4"]}),
+                r#"["s","NodePort","10.0.0.1","1.2.3.4","80:30080/TCP","30s","<none>"]"#,
+            ),
+            (
+                json!({"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}]}),
+                r#"["s","LoadBalancer","10.0.0.1","<pending>","80/TCP","30s","<none>"]"#,
+            ),
+            (
+                json!({"type": "ExternalName", "externalName": "x.y"}),
+                r#"["s","ExternalName","<none>","x.y","<none>","30s","<none>"]"#,
+            ),
+            (
+                json!({"clusterIP": "None", "clusterIPs": ["None"]}),
+                r#"["s","ClusterIP","None","<none>","<none>","30s","<none>"]"#,
+            ),
         ] {
             let mut s = json!({"metadata": {"name": "s", "creationTimestamp": "2026-01-01T00:00:00Z"}});
             s.set(&["spec"], spec);
@@ -371,5 +444,44 @@ mod tests {
             spec.sessionAffinity: Unsupported value: "x": supported values: "ClientIP", "None"
             spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services"#]]
         .assert_eq(&text.join("\n"));
+    }
+
+    #[test]
+    fn addresses_and_their_changes() {
+        let service = |ips: &[&str], families: &[&str]| {
+            let first = ips.first().copied().unwrap_or_default();
+            json!({"spec": {"type": "ClusterIP", "sessionAffinity": "None", "clusterIP": first, "clusterIPs": ips.to_vec(),
+                "ipFamilies": families.to_vec(), "ports": [{"port": 80, "targetPort": 80, "protocol": "TCP"}]}})
+        };
+        let both = service(&["10.0.0.1", "fd00::1"], &["IPv4", "IPv6"]);
+        let mut unlike = both.clone();
+        unlike.set(&["spec", "clusterIP"], "10.0.0.2");
+        let mut told = String::new();
+        for (new, old) in [
+            (both.clone(), None),
+            (service(&["10.0.0.1", "10.0.0.2"], &["IPv6", "IPv6"]), None),
+            (service(&["10.0.0.1", "x", "None"], &[]), None),
+            (service(&["10.0.0.1", "fd00::1", "x"], &[]), None),
+            (unlike, None),
+            (service(&["10.0.0.1"], &["IPv4"]), Some(&both)),
+            (service(&["fd00::1", "10.0.0.1"], &["IPv6", "IPv4"]), Some(&both)),
+            (service(&["None"], &["IPv4"]), Some(&both)),
+            (service(&[], &[]), Some(&both)),
+        ] {
+            let errors = old.map_or_else(|| validate(&new), |old| validate_update(&new, old));
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            told += &format!("{}\n", errors.join("; "));
+        }
+        expect![[r#"
+
+            spec.ipFamilies[1]: Duplicate value: "IPv6"; spec.clusterIPs: Invalid value: ["10.0.0.1","10.0.0.2"]: may specify no more than one IP for each IP family; spec.clusterIPs[0]: Invalid value: "10.0.0.1": expected an IPv6 value as indicated by `ipFamilies[0]`; spec.clusterIPs[1]: Invalid value: "10.0.0.2": expected an IPv6 value as indicated by `ipFamilies[1]`
+            spec.clusterIPs: Invalid value: ["10.0.0.1","x","None"]: 'None' must be the first and only value
+            spec.clusterIPs: Invalid value: ["10.0.0.1","fd00::1","x"]: may only hold up to 2 values; spec.clusterIPs[2]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
+            spec.clusterIPs: Invalid value: ["10.0.0.1","fd00::1"]: first value must match `clusterIP`
+
+            spec.clusterIPs[0]: Invalid value: ["fd00::1","10.0.0.1"]: may not change once set; spec.clusterIPs[1]: Invalid value: ["fd00::1","10.0.0.1"]: may not change once set; spec.ipFamilies[0]: Invalid value: ["IPv6","IPv4"]: may not change once set; spec.ipFamilies[1]: Invalid value: ["IPv6","IPv4"]: may not change once set
+            spec.clusterIPs[0]: Invalid value: ["None"]: may not change once set
+            spec.clusterIPs[0]: Invalid value: []: primary clusterIP can not be unset; spec.ipFamilies[0]: Invalid value: []: primary ipFamily can not be unset
+        "#]].assert_eq(&told);
     }
 }

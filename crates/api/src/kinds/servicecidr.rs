@@ -1,5 +1,7 @@
 //! ServiceCIDR.
 
+use std::net::IpAddr;
+
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -8,6 +10,109 @@ pub static KIND: Kind = Kind {
         Column::text("CIDRs", "The ranges that addresses of services come from.").by(|c| joined(&c["spec"]["cidrs"], "")),
         AGE,
     ],
-    rules: &[("spec.cidrs", Required("at least one CIDR required"))],
+    validate_create: validate,
+    validate_update,
     ..Kind::PLAIN
 };
+
+fn validate(c: &Value) -> Errors {
+    let (path, cidrs) = (Path::new("spec").child("cidrs"), c.array_at(&["spec", "cidrs"]));
+    match cidrs {
+        [] => return vec![Error::required(&path, "at least one CIDR required")],
+        [_, _, _, ..] => return vec![Error::invalid(&path, &c["spec"], "may only hold up to 2 values")],
+        _ => {}
+    }
+    let text = |cidr: &Value| cidr.as_str().unwrap_or_default().to_string();
+    let wrong = |(i, cidr): (usize, &Value)| Some(Error::invalid(&path.index(i), cidr, fault(&text(cidr))?));
+    let mut errors: Errors = cidrs.iter().enumerate().filter_map(wrong).collect();
+    let v6 = |cidr: &Value| text(cidr).contains(':');
+    if errors.is_empty() && cidrs.len() == 2 && v6(&cidrs[0]) == v6(&cidrs[1]) {
+        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        errors.push(Error::invalid(&path, cidrs.to_vec(), detail));
+    }
+    errors
+}
+
+/// What is wrong with a range.
+fn fault(text: &str) -> Option<String> {
+    let no_cidr = || Some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_string());
+    let Some((address, bits)) = text.split_once('/') else { return no_cidr() };
+    let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse::<u32>()) else { return no_cidr() };
+    let (width, number) = match address {
+        IpAddr::V4(a) => (32, u128::from(u32::from(a))),
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
+            return Some("must not have an IPv4-mapped IPv6 address".into());
+        }
+        IpAddr::V6(a) => (128, u128::from(a)),
+    };
+    if bits > width {
+        return no_cidr();
+    }
+    if number & 1u128.checked_shl(width - bits).unwrap_or(0).wrapping_sub(1) != 0 {
+        return Some("must not have bits set beyond the prefix length".into());
+    }
+    let canonical = format!("{address}/{bits}");
+    (canonical != text).then(|| format!("must be in canonical form ({canonical:?})"))
+}
+
+/// Only a range of the other family may be added. Source: KEP-1880.
+fn validate_update(new: &Value, old: &Value) -> Errors {
+    let (now, was) = (new.array_at(&["spec", "cidrs"]), old.array_at(&["spec", "cidrs"]));
+    let path = Path::new("spec").child("cidrs");
+    if now.len() != was.len() && (now.len(), was.len()) != (2, 1) {
+        return vec![Error::invalid(&path, now.to_vec(), "field is immutable")];
+    }
+    let changed = now.iter().zip(was).enumerate().filter(|(_, (now, was))| now != was);
+    let mut errors: Errors =
+        changed.map(|(i, (now, _))| Error::invalid(&path.index(i), now, "field is immutable")).collect();
+    if now.len() != was.len() {
+        errors.extend(validate(new));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use meta::json;
+
+    #[test]
+    fn what_is_refused() {
+        let mut told = String::new();
+        let old: &[&str] = &["10.0.0.0/24"];
+        for (cidrs, old) in [
+            (vec!["10.0.0.0/24", "fd00::/64"], None),
+            (vec!["0.0.0.0/0", "::/0"], None),
+            (vec![], None),
+            (vec!["a", "b", "c"], None),
+            (vec!["a", "10.0.0.1/24"], None),
+            (vec!["10.0.0.0/33", "FD00::/64"], None),
+            (vec!["10.0.0.0/24", "10.0.1.0/24"], None),
+            (vec!["10.0.0.0/24", "fd00::/64"], Some(old)),
+            (vec!["10.0.1.0/24"], Some(old)),
+            (vec!["10.0.1.0/24", "x"], Some(old)),
+            (vec![], Some(old)),
+        ] {
+            let new = json!({"spec": {"cidrs": cidrs}});
+            let errors = match old {
+                None => validate(&new),
+                Some(old) => validate_update(&new, &json!({"spec": {"cidrs": old.to_vec()}})),
+            };
+            told += &errors.iter().map(|e| format!("{e}\n")).collect::<String>();
+        }
+        expect![[r#"
+            spec.cidrs: Required value: at least one CIDR required
+            spec.cidrs: Invalid value: {"cidrs":["a","b","c"]}: may only hold up to 2 values
+            spec.cidrs[0]: Invalid value: "a": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+            spec.cidrs[1]: Invalid value: "10.0.0.1/24": must not have bits set beyond the prefix length
+            spec.cidrs[0]: Invalid value: "10.0.0.0/33": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+            spec.cidrs[1]: Invalid value: "FD00::/64": must be in canonical form ("fd00::/64")
+            spec.cidrs: Invalid value: ["10.0.0.0/24","10.0.1.0/24"]: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64
+            spec.cidrs[0]: Invalid value: "10.0.1.0/24": field is immutable
+            spec.cidrs[0]: Invalid value: "10.0.1.0/24": field is immutable
+            spec.cidrs[1]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+            spec.cidrs: Invalid value: []: field is immutable
+        "#]].assert_eq(&told);
+    }
+}

@@ -1,35 +1,11 @@
 //! Many at once: nothing is given twice and nothing is lost.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::Method;
 use meta::{Value, json};
 
 use super::Cluster;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn services_made_at_once_share_nothing() {
-    let cluster = Arc::new(Cluster::start_with(|c| c.node_ports = 30000..=30199).await);
-    let mut tasks = Vec::new();
-    for i in 0..200 {
-        let cluster = cluster.clone();
-        tasks.push(tokio::spawn(async move {
-            let body =
-                json!({"metadata": {"name": format!("s{i}")}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
-            cluster.ok(Method::POST, "/api/v1/namespaces/default/services", body).await
-        }));
-    }
-    let (mut ips, mut ports) = (HashSet::new(), HashSet::new());
-    for task in tasks {
-        let made = task.await.expect("made");
-        assert!(ips.insert(made["spec"]["clusterIP"].to_string()));
-        assert!(ports.insert(made["spec"]["ports"][0]["nodePort"].to_string()));
-    }
-    let body = json!({"metadata": {"name": "more"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
-    let refused = cluster.call(Method::POST, "/api/v1/namespaces/default/services", body).await;
-    assert_eq!(refused.code, 500);
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_update_is_lost() {

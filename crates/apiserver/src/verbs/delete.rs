@@ -15,7 +15,7 @@ use crate::custom::{self, definitions};
 use crate::object::Object;
 use crate::options::{DeleteOptions, Propagation};
 use crate::registry::Served;
-use crate::storage::Written;
+use crate::storage::{Beside, Written};
 use crate::{alloc, decode, metadata, reply, write};
 
 const ORPHAN: &str = "orphan";
@@ -130,17 +130,20 @@ pub async fn delete_key(
         }
         let written = match step {
             Step::Leave => return Ok(Outcome { object: existing, gone: false }),
-            Step::Delete => match storage.delete(served, key, existing.rv).await? {
-                Written::At(revision) => {
-                    alloc::on_delete(&call.shared, served, &existing);
-                    return Ok(Outcome { object: Arc::new(existing.at_revision(revision)), gone: true });
+            Step::Delete => {
+                let allocation = alloc::release(&call.shared, served, &existing).await?;
+                match allocation.write(&call.shared, served, key, existing.rv, None).await? {
+                    Written::At(revision) => {
+                        return Ok(Outcome { object: Arc::new(existing.at_revision(revision)), gone: true });
+                    }
+                    changed => changed,
                 }
-                changed => changed,
-            },
+            }
             Step::Mark(mut marked) => {
                 let value = metadata::stored_bytes(&mut marked);
                 let lease = call.shared.leases.for_new(call, served).await?;
-                match storage.update(served, key, existing.rv, value.clone(), lease).await? {
+                let write = storage.write(served, key, existing.rv, Some((value.clone(), lease)), Beside::default());
+                match write.await? {
                     Written::At(revision) => {
                         return Ok(Outcome { object: write::stored_object(key, value, revision)?, gone: false });
                     }
@@ -150,6 +153,7 @@ pub async fn delete_key(
         };
         current = match written {
             Written::Changed(newer) => newer,
+            Written::Contended => Some(existing),
             Written::At(_) => None,
         };
     }
