@@ -4,18 +4,23 @@
 //! answered has been made durable by the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use meta::Status;
 use store::{Compare, KeyValue, Op, OpResult, RangeRequest, Store, StoreError, Txn};
 
 use crate::feed::Feed;
+use crate::metrics::Family;
 use crate::object::Object;
 use crate::registry::Served;
+use crate::request::Verb;
 
 pub struct Storage {
     pub store: Arc<dyn Store>,
     pub feed: Arc<Feed>,
+    /// How long the store took, by what was asked of it.
+    pub times: Family,
 }
 
 /// How a write that builds on a known state ended.
@@ -42,7 +47,7 @@ impl Storage {
     /// The object from the store itself.
     pub async fn read(&self, served: &Served, key: &str) -> Result<Option<Arc<Object>>, Status> {
         let request = RangeRequest { start: served.store_key(key), ..RangeRequest::default() };
-        let found = self.store.range(request).await.map_err(|e| store_error(&e))?;
+        let found = self.timed(Verb::Get, served, self.store.range(request)).await?;
         Ok(found.kvs.into_iter().next().and_then(|kv| object_of(key, kv)))
     }
 
@@ -54,7 +59,7 @@ impl Storage {
             success: vec![Op::Put { key: full, value, lease }],
             failure: Vec::new(),
         };
-        let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;
+        let done = self.timed(Verb::Create, served, self.store.txn(txn)).await?;
         Ok(done.succeeded.then_some(done.revision))
     }
 
@@ -67,25 +72,35 @@ impl Storage {
         value: Bytes,
         lease: i64,
     ) -> Result<Written, Status> {
-        let full = served.store_key(key);
-        let put = Op::Put { key: full.clone(), value, lease };
-        self.replace(key, full, at, put).await
+        let put = Op::Put { key: served.store_key(key), value, lease };
+        self.replace(Verb::Update, served, key, at, put).await
     }
 
     /// Deletes the object as it was at revision `at`.
     pub async fn delete(&self, served: &Served, key: &str, at: u64) -> Result<Written, Status> {
-        let full = served.store_key(key);
-        let delete = Op::Delete { key: full.clone() };
-        self.replace(key, full, at, delete).await
+        self.replace(Verb::Delete, served, key, at, Op::Delete { key: served.store_key(key) }).await
     }
 
-    async fn replace(&self, key: &str, full: Bytes, at: u64, op: Op) -> Result<Written, Status> {
+    async fn timed<T>(
+        &self,
+        verb: Verb,
+        served: &Served,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Status> {
+        let started = Instant::now();
+        let done = work.await;
+        self.times.observe(verb, served, started.elapsed());
+        done.map_err(|e| store_error(&e))
+    }
+
+    async fn replace(&self, verb: Verb, served: &Served, key: &str, at: u64, op: Op) -> Result<Written, Status> {
+        let full = served.store_key(key);
         let txn = Txn {
             compares: vec![Compare::mod_revision(full.clone(), at)],
             success: vec![op],
             failure: vec![Op::Get { key: full }],
         };
-        let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;
+        let done = self.timed(verb, served, self.store.txn(txn)).await?;
         if done.succeeded {
             return Ok(Written::At(done.revision));
         }
