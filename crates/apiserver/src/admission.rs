@@ -85,21 +85,18 @@ impl Review<'_> {
     }
 }
 
-/// Changes the new document, or refuses the write, after asking the store. The old one is `None` for a creation.
-type Mutate = for<'a> fn(&'a mut Review<'_>, &'a mut Value, Option<&'a Value>) -> BoxFuture<'a, Result<(), Status>>;
-/// The same from what is at hand.
-type Change = fn(&Review<'_>, &mut Value, Option<&Value>) -> Result<(), Status>;
-/// Refuses the write. New is `None` for a deletion, old for a creation.
-type Validate = fn(&Review<'_>, Option<&Value>, Option<&Value>) -> Result<(), Status>;
-
+/// What a plugin does. The new document is `None` for a deletion, the old one for a creation.
 #[derive(Clone, Copy)]
 enum Part {
-    Mutate(Mutate),
-    Change(Change),
-    Validate(Validate),
+    /// Changes the new document, or refuses the write, after asking the store.
+    Asks(for<'a> fn(&'a mut Review<'_>, &'a mut Value, Option<&'a Value>) -> BoxFuture<'a, Result<(), Status>>),
+    /// The same from what is at hand.
+    Sets(fn(&Review<'_>, &mut Value, Option<&Value>) -> Result<(), Status>),
+    /// Refuses the write.
+    Checks(fn(&Review<'_>, Option<&Value>, Option<&Value>) -> Result<(), Status>),
 }
 
-use Part::{Change as Sets, Mutate as Asks, Validate as Checks};
+use Part::{Asks, Checks, Sets};
 
 /// In upstream's order. Source: the page "Admission Control in Kubernetes", the plugins that are on by default.
 const PLUGINS: &[(&str, Part)] = &[
@@ -117,8 +114,8 @@ const PLUGINS: &[(&str, Part)] = &[
     ("StorageObjectInUseProtection", Sets(storage_in_use::mutate)),
     ("PersistentVolumeClaimResize", Checks(claim_resize::validate)),
     ("RuntimeClass", Asks(runtime_class::mutate)),
-    // And CertificateSigning, by the subresource.
-    ("CertificateApproval", Checks(certificates::requests)),
+    ("CertificateApproval", Checks(certificates::approval)),
+    ("CertificateSigning", Checks(certificates::signing)),
     ("ClusterTrustBundleAttest", Checks(certificates::attest)),
     ("CertificateSubjectRestriction", Checks(certificates::subject)),
     ("DefaultIngressClass", Sets(default_class::ingress)),

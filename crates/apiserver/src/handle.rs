@@ -159,7 +159,7 @@ async fn non_resource(
     let digest = Digest { user, verb: &verb, target: flow::Target::Path(path) };
     let (found, seats) = shared.flow.enter(&digest, 1).await;
     *class = found;
-    let _seats = seats.map_err(|status| rejected(shared, status))?;
+    let _seats = seats?;
     if let Some(remote) = shared.aggregator.find_path(path) {
         return Ok(aggregate::forward(shared, user, &remote, request).await);
     }
@@ -170,11 +170,6 @@ fn with_peer(request: &mut Request, connection: &Connection) {
     if let Some(peer) = connection.peer {
         request.extensions_mut().insert(Peer(peer));
     }
-}
-
-fn rejected(shared: &Shared, status: Status) -> Status {
-    shared.metrics.rejected.fetch_add(1, Ordering::Relaxed);
-    status
 }
 
 /// Says in the answer how the request was classified.
@@ -218,7 +213,7 @@ async fn enter(
         _ => 1,
     };
     let (class, seats) = shared.flow.enter(&digest, width).await;
-    (class, seats.map(Some).map_err(|status| rejected(shared, status)))
+    (class, seats.map(Some))
 }
 
 #[allow(clippy::too_many_arguments)] // what is known of the request so far

@@ -143,7 +143,6 @@ pub struct Metrics {
     /// Watches under way.
     pub running: Family,
     pub watch_events: Family,
-    pub rejected: AtomicU64,
     pub admission: admission::Times,
     pub checks: Checks,
 }
@@ -154,7 +153,6 @@ impl Default for Metrics {
             requests: Family::new(&BOUNDS_S),
             running: Family::new(&[]),
             watch_events: Family::new(&[]),
-            rejected: AtomicU64::new(0),
             admission: admission::Times::default(),
             checks: Checks::default(),
         }
@@ -182,12 +180,6 @@ impl Page {
     pub fn line(&mut self, text: impl Display) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "{text}");
-    }
-
-    /// A metric of one value.
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.head(name, kind, help);
-        self.line(format_args!("{name} {value}"));
     }
 
     /// A metric without buckets.
@@ -297,12 +289,6 @@ fn requests(page: &mut Page, shared: &Shared) {
             format!("group=\"{group}\",resource=\"{plural}\",version=\"{version}\"")
         }),
     );
-    page.single(
-        "apiserver_rejected_requests_total",
-        "counter",
-        "Requests answered with 429 because too many were under way.",
-        metrics.rejected.load(Ordering::Relaxed),
-    );
 }
 
 fn objects(page: &mut Page, shared: &Shared) {
@@ -319,8 +305,6 @@ fn objects(page: &mut Page, shared: &Shared) {
     for served in &resources {
         page.line(format_args!("apiserver_storage_objects{{resource=\"{}\"}} {}", served.gr, served.cache.len()));
     }
-    let help = "The store's revision that all caches have reached.";
-    page.single("apiserver_storage_revision", "gauge", help, shared.storage.feed.applied());
 }
 
 /// What the system knows of this process. Source: proc(5).
@@ -351,6 +335,7 @@ fn process(page: &mut Page) {
         ),
         ("virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", number(&status, "VmSize:") * 1024.0),
     ] {
-        page.single(&format!("process_{name}"), kind, help, value);
+        page.head(&format!("process_{name}"), kind, help);
+        page.line(format_args!("process_{name} {value}"));
     }
 }

@@ -32,15 +32,15 @@ fn may(review: &Review<'_>, verb: &str, what: &str, signer: &str) -> Result<(), 
     if allowed { Ok(()) } else { Err(refused()) }
 }
 
-pub fn requests(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
-    let updated = review.operation == Operation::Update && review.is(GROUP, REQUESTS);
-    let (Some(new), Some(old)) = (new.filter(|_| updated), old) else { return Ok(()) };
-    let verb = match review.subresource {
-        "approval" => "approve",
-        "status" if new["status"] != old["status"] => "sign",
-        _ => return Ok(()),
-    };
-    may(review, verb, "requests with signerName", signer(old))
+pub fn approval(review: &Review<'_>, _: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+    let request = old.filter(|_| review.subresource == "approval" && review.is(GROUP, REQUESTS));
+    request.map_or(Ok(()), |request| may(review, "approve", "requests with signerName", signer(request)))
+}
+
+pub fn signing(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
+    let changed = |old: &&Value| new.is_some_and(|new| new["status"] != old["status"]);
+    let request = old.filter(|_| review.subresource == "status" && review.is(GROUP, REQUESTS)).filter(changed);
+    request.map_or(Ok(()), |request| may(review, "sign", "requests with signerName", signer(request)))
 }
 
 pub fn attest(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
