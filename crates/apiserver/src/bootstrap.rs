@@ -69,7 +69,7 @@ pub async fn create_defaults(shared: &Arc<Shared>) -> Result<(), Status> {
     if data.as_object().is_some_and(|d| !d.is_empty()) {
         const NAME: &str = "extension-apiserver-authentication";
         let trust = json!({"metadata": {"name": NAME, "namespace": "kube-system"}, "data": data});
-        reconcile(shared, "", "configmaps", trust, &["data"]).await?;
+        reconcile(shared, "", "configmaps", trust, &["data"], true).await?;
     }
     kubernetes_service(shared).await
 }
@@ -83,20 +83,8 @@ async fn flow_control(shared: &Arc<Shared>) -> Result<(), Status> {
     let schemas = defaults::mandatory_schemas().into_iter().map(|s| (s, true));
     let schemas = schemas.chain(defaults::suggested_schemas().into_iter().map(|s| (s, false)));
     let all = levels.map(|l| ("prioritylevelconfigurations", l)).chain(schemas.map(|s| ("flowschemas", s)));
-    for (resource, (mut wanted, mandatory)) in all {
-        let name = crate::metadata::name(&wanted).to_string();
-        ensure(shared, GROUP, resource, "", &name, wanted.clone()).await?;
-        let Some(existing) = shared.find(GROUP, resource, "", &name).await? else { continue };
-        let existing = existing.document();
-        let automatic = existing["metadata"]["annotations"][defaults::AUTO_UPDATE].as_str() == Some("true");
-        let call = own_call(shared, Verb::Update, GROUP, resource, "", &name)?;
-        if let Some(ty) = call.served.ty {
-            ty.prune(&mut wanted).map_err(|e| e.status(&call.served.info.version, &call.served.kind))?;
-        }
-        (call.served.rules.defaults)(&mut wanted);
-        if (mandatory || automatic) && existing["spec"] != wanted["spec"] {
-            set(&call, Endpoint::Main, &[(&["spec"], &wanted["spec"])]).await?;
-        }
+    for (resource, (wanted, mandatory)) in all {
+        reconcile(shared, GROUP, resource, wanted, &["spec"], mandatory).await?;
     }
     Ok(())
 }
@@ -184,20 +172,11 @@ pub async fn ensure(
     name: &str,
     mut document: Value,
 ) -> Result<(), Status> {
-    if shared.find(group, resource, namespace, name).await?.is_some() {
-        return Ok(());
+    document.set(&["metadata", "name"], name);
+    if !namespace.is_empty() {
+        document.set(&["metadata", "namespace"], namespace);
     }
-    let call = own_call(shared, Verb::Create, group, resource, namespace, name)?;
-    document.set(&["apiVersion"], call.served.api_version.as_str());
-    document.set(&["kind"], call.served.kind.as_str());
-    if let Some(ty) = call.served.ty {
-        ty.prune(&mut document).map_err(|e| e.status(&call.served.info.version, &call.served.kind))?;
-    }
-    match write::create(&call, document, &WriteOptions::own(MANAGER)).await {
-        Ok(_) => Ok(()),
-        // Another server may have been faster; of a service it has the address too, which is what the error is about then.
-        Err(status) => shared.find(group, resource, namespace, name).await?.map(drop).ok_or(status),
-    }
+    reconcile(shared, group, resource, document, &[], true).await
 }
 
 async fn kubernetes_service(shared: &Arc<Shared>) -> Result<(), Status> {
@@ -211,23 +190,37 @@ async fn kubernetes_service(shared: &Arc<Shared>) -> Result<(), Status> {
     ensure(shared, "", "services", "default", "kubernetes", service).await
 }
 
-/// Makes an object, or sets these members of it.
+/// Makes an object, or sets these members of it where they differ; unless they are `fixed`, only while the object's
+/// annotation asks for that.
 pub async fn reconcile(
     shared: &Arc<Shared>,
     group: &str,
     resource: &str,
-    wanted: Value,
+    mut wanted: Value,
     members: &[&str],
+    fixed: bool,
 ) -> Result<(), Status> {
-    let (namespace, name) = (wanted.str_at(&["metadata", "namespace"]), wanted.str_at(&["metadata", "name"]));
-    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
-    ensure(shared, group, resource, namespace, name, wanted.clone()).await?;
-    let Some(existing) = shared.find(group, resource, namespace, name).await? else { return Ok(()) };
-    let document = existing.document();
-    if members.iter().all(|m| document[*m] == wanted[*m]) {
+    let part = |member| wanted.str_at(&["metadata", member]).unwrap_or_default().to_string();
+    let (namespace, name) = (part("namespace"), part("name"));
+    let call = own_call(shared, Verb::Create, group, resource, &namespace, &name)?;
+    wanted.set(&["apiVersion"], call.served.api_version.as_str());
+    wanted.set(&["kind"], call.served.kind.as_str());
+    call.served.strip(&mut wanted).map_err(|e| e.status(&call.served.info.version, &call.served.kind))?;
+    call.served.defaults(&mut wanted);
+    let mut existing = call.served.cache.get(&call.served.key(&namespace, &name));
+    if existing.is_none() {
+        match write::create(&call, wanted.clone(), &WriteOptions::own(MANAGER)).await {
+            Ok(_) => return Ok(()),
+            // Another server may have been faster; of a service it has the address too, which is what the error is about then.
+            Err(status) => existing = Some(shared.find(group, resource, &namespace, &name).await?.ok_or(status)?),
+        }
+    }
+    let Some(existing) = existing.map(|existing| existing.document()) else { return Ok(()) };
+    let kept = fixed || existing["metadata"]["annotations"][defaults::AUTO_UPDATE].as_str() == Some("true");
+    if !kept || members.iter().all(|m| existing[*m] == wanted[*m]) {
         return Ok(());
     }
-    let call = own_call(shared, Verb::Update, group, resource, namespace, name)?;
+    let call = own_call(shared, Verb::Update, group, resource, &namespace, &name)?;
     let parts: Vec<_> = members.iter().map(|m| (std::slice::from_ref(m), &wanted[*m])).collect();
     set(&call, Endpoint::Main, &parts).await
 }

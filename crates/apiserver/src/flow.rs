@@ -10,7 +10,6 @@ mod follow;
 mod level;
 mod schema;
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +18,7 @@ use meta::{Status, Value};
 use tokio::sync::oneshot;
 
 use crate::config::Limits;
+use crate::metrics::Page;
 use crate::user::User;
 
 pub use follow::{follow, settle};
@@ -196,21 +196,19 @@ impl Flow {
     }
 
     /// Appends the metrics, under upstream's names.
-    pub fn write_metrics(&self, out: &mut String) -> std::fmt::Result {
+    pub fn write_metrics(&self, page: &mut Page) {
         let state = self.inner.lock();
         let metrics: [(&str, &str, &str, Read); 4] = [
             (
                 "current_executing_seats",
                 "gauge",
-                "Concurrency (number of seats) occupied by the currently executing \
-                requests in the API Priority and Fairness subsystem",
+                "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem",
                 |l| l.in_use(),
             ),
             (
                 "current_inqueue_requests",
                 "gauge",
-                "Number of requests currently pending in queues of the API Priority \
-                and Fairness subsystem",
+                "Number of requests currently pending in queues of the API Priority and Fairness subsystem",
                 |l| l.waiting(),
             ),
             (
@@ -222,28 +220,25 @@ impl Flow {
             (
                 "dispatched_requests_total",
                 "counter",
-                "Number of requests executed by API Priority and Fairness \
-                subsystem",
+                "Number of requests executed by API Priority and Fairness subsystem",
                 |l| l.dispatched,
             ),
         ];
         for (name, kind, help, read) in metrics {
-            writeln!(out, "# HELP apiserver_flowcontrol_{name} {help}\n# TYPE apiserver_flowcontrol_{name} {kind}")?;
+            let name = format!("apiserver_flowcontrol_{name}");
+            page.head(&name, kind, help);
             for level in state.levels.iter() {
-                writeln!(out, "apiserver_flowcontrol_{name}{{priority_level=\"{}\"}} {}", level.name, read(level))?;
+                page.line(format_args!("{name}{{priority_level=\"{}\"}} {}", level.name, read(level)));
             }
         }
         let name = "apiserver_flowcontrol_rejected_requests_total";
-        writeln!(out, "# HELP {name} Number of requests rejected by API Priority and Fairness subsystem")?;
-        writeln!(out, "# TYPE {name} counter")?;
+        page.head(name, "counter", "Number of requests rejected by API Priority and Fairness subsystem");
         for level in state.levels.iter() {
             for refusal in [Refusal::QueueFull, Refusal::Limit, Refusal::TimeOut] {
-                let count = level.refused[refusal as usize];
-                let (level, reason) = (&level.name, refusal.reason());
-                writeln!(out, "{name}{{priority_level=\"{level}\",reason=\"{reason}\"}} {count}")?;
+                let (level, reason, count) = (&level.name, refusal.reason(), level.refused[refusal as usize]);
+                page.line(format_args!("{name}{{priority_level=\"{level}\",reason=\"{reason}\"}} {count}"));
             }
         }
-        Ok(())
     }
 }
 
@@ -334,14 +329,14 @@ mod tests {
         assert_eq!(b.await.expect("no panic").err().map(|s| s.code), Some(429));
         drop(first);
         assert!(flow.enter(&digest(&user), 1).await.1.is_ok());
-        let mut text = String::new();
-        flow.write_metrics(&mut text).expect("text");
+        let mut page = Page::default();
+        flow.write_metrics(&mut page);
         for line in [
             "apiserver_flowcontrol_rejected_requests_total{priority_level=\"l\",reason=\"queue-full\"} 1",
             "apiserver_flowcontrol_rejected_requests_total{priority_level=\"l\",reason=\"time-out\"} 1",
             "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"l\"} 0",
         ] {
-            assert!(text.contains(line), "{line} in {text}");
+            assert!(page.0.contains(line), "{line} in {}", page.0);
         }
     }
 

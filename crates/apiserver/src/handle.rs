@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -24,6 +24,7 @@ use crate::body::{Body, Request, Response};
 use crate::call::Call;
 use crate::custom::definitions;
 use crate::flow::{self, Class, Digest, Seats};
+use crate::metrics::Series;
 use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
 use crate::shared::Shared;
@@ -158,7 +159,7 @@ async fn non_resource(
     let digest = Digest { user, verb: &verb, target: flow::Target::Path(path) };
     let (found, seats) = shared.flow.enter(&digest, 1).await;
     *class = found;
-    let _seats = seats.map_err(|status| rejected(shared, status))?;
+    let _seats = seats?;
     if let Some(remote) = shared.aggregator.find_path(path) {
         return Ok(aggregate::forward(shared, user, &remote, request).await);
     }
@@ -169,11 +170,6 @@ fn with_peer(request: &mut Request, connection: &Connection) {
     if let Some(peer) = connection.peer {
         request.extensions_mut().insert(Peer(peer));
     }
-}
-
-fn rejected(shared: &Shared, status: Status) -> Status {
-    shared.metrics.rejected.fetch_add(1, Ordering::Relaxed);
-    status
 }
 
 /// Says in the answer how the request was classified.
@@ -217,7 +213,7 @@ async fn enter(
         _ => 1,
     };
     let (class, seats) = shared.flow.enter(&digest, width).await;
-    (class, seats.map(Some).map_err(|status| rejected(shared, status)))
+    (class, seats.map(Some))
 }
 
 #[allow(clippy::too_many_arguments)] // what is known of the request so far
@@ -307,7 +303,7 @@ async fn resource(
     };
     reply::add_warnings(&mut response, call.take_warnings());
     if verb == Verb::Watch && response.status().is_success() {
-        count_running(&call.shared, &mut response);
+        count_running(call.shared.metrics.running.of(verb, &call.served), &mut response);
     }
     Ok(response)
 }
@@ -344,28 +340,24 @@ fn record(call: &Call, answer: &Result<Response, Status>, started: Instant) {
         Ok(response) => response.status().as_u16(),
         Err(status) => status.code,
     };
-    call.shared.metrics.record(call.verb, &call.served, &call.path.subresource, code, started.elapsed());
+    let dry_run = call.query.has("dryRun");
+    call.shared.metrics.record(call.verb, &call.served, &call.path.subresource, dry_run, code, started.elapsed());
 }
 
 /// Counts a watch as running until its body is dropped.
-fn count_running(shared: &Arc<Shared>, response: &mut Response) {
-    struct Running(Arc<Shared>);
+fn count_running(series: Arc<Series>, response: &mut Response) {
+    struct Running(Arc<Series>);
     impl Drop for Running {
         fn drop(&mut self) {
-            self.counter().fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-    impl Running {
-        fn counter(&self) -> &AtomicU64 {
-            &self.0.metrics.long_running
+            self.0.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
     let body = std::mem::take(response.body_mut());
     *response.body_mut() = match body {
         Body::Stream(stream) => {
             use futures::StreamExt;
-            let running = Running(shared.clone());
-            running.counter().fetch_add(1, Ordering::Relaxed);
+            series.count.fetch_add(1, Ordering::Relaxed);
+            let running = Running(series);
             Body::stream(stream.map(move |chunk| {
                 let _ = &running;
                 chunk

@@ -55,7 +55,7 @@ impl Place {
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
             "subsets": [{"addresses": addresses, "ports": ports.clone()}],
         });
-        reconcile(shared, "", "endpoints", endpoints, &["subsets"]).await?;
+        reconcile(shared, "", "endpoints", endpoints, &["subsets"], true).await?;
         let each = |ip: &String| json!({"addresses": [ip.as_str()], "conditions": {"ready": true}});
         let slice = json!({
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
@@ -63,7 +63,7 @@ impl Place {
             "endpoints": all.iter().map(each).collect::<Vec<_>>(),
             "ports": ports,
         });
-        reconcile(shared, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
+        reconcile(shared, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"], true).await
     }
 
     async fn enter(&mut self, shared: &Shared, ip: &str) -> Result<(), Status> {

@@ -1,9 +1,9 @@
-//! Counts and times of requests, in the Prometheus text format under upstream's names.
+//! Counts and times, in the Prometheus text format under upstream's names.
 //!
 //! Invariant: what is counted has a bounded set of labels: unknown resources are counted without their name.
 
-use std::collections::HashMap;
-use std::fmt::Write;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::{Display, Write};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,12 +12,17 @@ use std::time::Duration;
 use api::resource::Resource;
 use compact_str::CompactString;
 
+use crate::admission;
+use crate::health::Checks;
 use crate::registry::Served;
 use crate::request::Verb;
 use crate::shared::Shared;
 
-/// Upper bounds of the duration histogram, in seconds.
-const BOUNDS_S: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 15.0, 60.0];
+/// Upper bounds of the histograms of requests and of the store, in seconds.
+const BOUNDS_S: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
 
 #[derive(Clone)]
 struct Key {
@@ -25,13 +30,32 @@ struct Key {
     info: Arc<Resource>,
     subresource: CompactString,
     code: u16,
+    dry_run: bool,
 }
 
 /// Resources are told apart by name: a custom one may go and come again.
 impl Key {
-    fn parts(&self) -> (Verb, &str, &str, &str, &str, u16) {
+    fn parts(&self) -> (Verb, &str, &str, &str, &str, u16, bool) {
         let Resource { group, version, plural, .. } = &*self.info;
-        (self.verb, group, version, plural, &self.subresource, self.code)
+        (self.verb, group, version, plural, &self.subresource, self.code, self.dry_run)
+    }
+
+    /// What the metrics of requests have in common, sorted.
+    fn labels(&self) -> String {
+        let scope = match self.verb {
+            Verb::List | Verb::Watch | Verb::DeleteCollection if self.info.namespaced => "namespace",
+            Verb::List | Verb::Watch | Verb::DeleteCollection => "cluster",
+            _ => "resource",
+        };
+        let Resource { group, version, plural: resource, .. } = &*self.info;
+        let (verb, subresource) = (self.verb.metric(), &self.subresource);
+        format!(
+            "group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
+        )
+    }
+
+    fn dry_run(&self) -> &'static str {
+        if self.dry_run { "All" } else { "" }
     }
 }
 
@@ -49,140 +73,269 @@ impl Hash for Key {
     }
 }
 
-#[derive(Default)]
-struct Series {
-    count: AtomicU64,
-    micros: AtomicU64,
-    buckets: [AtomicU64; BOUNDS_S.len()],
+/// A number, or a histogram of times.
+pub struct Series {
+    pub count: AtomicU64,
+    nanos: AtomicU64,
+    buckets: Box<[AtomicU64]>,
 }
 
-#[derive(Default)]
-pub struct Metrics {
-    series: RwLock<HashMap<Key, Arc<Series>>>,
-    pub long_running: AtomicU64,
-    pub rejected: AtomicU64,
-}
+impl Series {
+    pub fn new(bounds_s: &[f64]) -> Series {
+        let buckets = bounds_s.iter().map(|_| AtomicU64::new(0)).collect();
+        Series { count: AtomicU64::new(0), nanos: AtomicU64::new(0), buckets }
+    }
 
-impl Metrics {
-    /// Counts a finished request.
-    pub fn record(&self, verb: Verb, served: &Served, subresource: &str, code: u16, took: Duration) {
-        let known = served.info.subresource(subresource).map_or("", |s| &*s.name);
-        let key = Key { verb, info: served.info.clone(), subresource: known.into(), code };
-        let found = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let series = found.unwrap_or_else(|| {
-            self.series.write().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
-        });
-        series.count.fetch_add(1, Ordering::Relaxed);
-        series.micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
-        let at = BOUNDS_S.partition_point(|bound| *bound < took.as_secs_f64());
-        if let Some(bucket) = series.buckets.get(at) {
+    pub fn observe(&self, bounds_s: &[f64], seconds: f64) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.nanos.fetch_add((seconds * 1e9) as u64, Ordering::Relaxed);
+        if let Some(bucket) = self.buckets.get(bounds_s.partition_point(|bound| *bound < seconds)) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// The page at /metrics.
-pub fn render(shared: &Shared) -> String {
-    let metrics = &shared.metrics;
-    let mut all: Vec<(Key, Arc<Series>)> = {
-        let series = metrics.series.read().unwrap_or_else(PoisonError::into_inner);
-        series.iter().map(|(k, v)| (k.clone(), v.clone())).collect()
-    };
-    let order = |k: &Key| (k.info.gvr().to_string(), k.subresource.clone(), k.verb.metric(), k.code);
-    all.sort_by_cached_key(|(k, _)| order(k));
-    let mut out = String::new();
-    // Writing to a String cannot fail.
-    let _ = write_all(&mut out, shared, &all);
-    out
+/// One metric of all resources.
+pub struct Family {
+    bounds_s: &'static [f64],
+    series: RwLock<HashMap<Key, Arc<Series>>>,
 }
 
-fn write_all(out: &mut String, shared: &Shared, all: &[(Key, Arc<Series>)]) -> std::fmt::Result {
-    head(
-        out,
+impl Family {
+    fn new(bounds_s: &'static [f64]) -> Family {
+        Family { bounds_s, series: RwLock::default() }
+    }
+
+    /// Of the store's operations on resources.
+    pub fn of_store() -> Family {
+        Family::new(&BOUNDS_S)
+    }
+
+    fn at(&self, key: Key) -> Arc<Series> {
+        let found = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        found.unwrap_or_else(|| {
+            let mut all = self.series.write().unwrap_or_else(PoisonError::into_inner);
+            all.entry(key).or_insert_with(|| Arc::new(Series::new(self.bounds_s))).clone()
+        })
+    }
+
+    /// That of a verb on a resource.
+    pub fn of(&self, verb: Verb, served: &Served) -> Arc<Series> {
+        self.at(Key { verb, info: served.info.clone(), subresource: "".into(), code: 0, dry_run: false })
+    }
+
+    pub fn observe(&self, verb: Verb, served: &Served, took: Duration) {
+        self.of(verb, served).observe(self.bounds_s, took.as_secs_f64());
+    }
+
+    /// All series by their labels; those that have the same ones together.
+    fn by(&self, labels: impl Fn(&Key) -> String) -> BTreeMap<String, Vec<Arc<Series>>> {
+        let mut all: BTreeMap<String, Vec<Arc<Series>>> = BTreeMap::new();
+        for (key, series) in self.series.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            all.entry(labels(key)).or_default().push(series.clone());
+        }
+        all
+    }
+}
+
+pub struct Metrics {
+    requests: Family,
+    /// Watches under way.
+    pub running: Family,
+    pub watch_events: Family,
+    pub admission: admission::Times,
+    pub checks: Checks,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics {
+            requests: Family::new(&BOUNDS_S),
+            running: Family::new(&[]),
+            watch_events: Family::new(&[]),
+            admission: admission::Times::default(),
+            checks: Checks::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a finished request.
+    pub fn record(&self, verb: Verb, served: &Served, subresource: &str, dry_run: bool, code: u16, took: Duration) {
+        let known = served.info.subresource(subresource).map_or("", |s| &*s.name);
+        let key = Key { verb, info: served.info.clone(), subresource: known.into(), code, dry_run };
+        self.requests.at(key).observe(&BOUNDS_S, took.as_secs_f64());
+    }
+}
+
+/// A page of metrics that is being written.
+#[derive(Default)]
+pub struct Page(pub String);
+
+impl Page {
+    pub fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    pub fn line(&mut self, text: impl Display) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "{text}");
+    }
+
+    /// A metric without buckets.
+    fn numbers(&mut self, name: &str, kind: &str, help: &str, all: BTreeMap<String, Vec<Arc<Series>>>) {
+        self.head(name, kind, help);
+        for (labels, series) in all {
+            let count: u64 = series.iter().map(|s| s.count.load(Ordering::Relaxed)).sum();
+            self.line(format_args!("{name}{{{labels}}} {count}"));
+        }
+    }
+
+    fn histograms(&mut self, name: &str, help: &str, all: BTreeMap<String, Vec<Arc<Series>>>) {
+        self.head(name, "histogram", help);
+        for (labels, series) in all {
+            self.histogram(name, &labels, &BOUNDS_S, series.iter().map(|s| &**s));
+        }
+    }
+
+    /// The sum of the series under one set of labels; nothing where nothing was observed.
+    pub fn histogram<'s>(
+        &mut self,
+        name: &str,
+        labels: &str,
+        bounds_s: &[f64],
+        series: impl IntoIterator<Item = &'s Series>,
+    ) {
+        let (mut counts, mut nanos, mut count) = (vec![0; bounds_s.len()], 0, 0);
+        for series in series {
+            counts.iter_mut().zip(&series.buckets).for_each(|(sum, bucket)| *sum += bucket.load(Ordering::Relaxed));
+            nanos += series.nanos.load(Ordering::Relaxed);
+            count += series.count.load(Ordering::Relaxed);
+        }
+        if count == 0 {
+            return;
+        }
+        let mut sum = 0;
+        for (bound, in_bucket) in bounds_s.iter().zip(counts) {
+            sum += in_bucket;
+            self.line(format_args!("{name}_bucket{{{labels},le=\"{bound}\"}} {sum}"));
+        }
+        self.line(format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {count}"));
+        self.line(format_args!("{name}_sum{{{labels}}} {}", nanos as f64 / 1e9));
+        self.line(format_args!("{name}_count{{{labels}}} {count}"));
+    }
+}
+
+/// The page at /metrics.
+pub fn render(shared: &Shared) -> String {
+    let mut page = Page::default();
+    requests(&mut page, shared);
+    shared.metrics.admission.write(&mut page);
+    shared.flow.write_metrics(&mut page);
+    page.histograms(
+        "etcd_request_duration_seconds",
+        "Etcd request latency in seconds for each operation and object type.",
+        shared.storage.times.by(|key| {
+            let Resource { group, plural, .. } = &*key.info;
+            format!("group=\"{group}\",operation=\"{}\",resource=\"{plural}\"", key.verb.as_str())
+        }),
+    );
+    objects(&mut page, shared);
+    process(&mut page);
+    page.0
+}
+
+fn requests(page: &mut Page, shared: &Shared) {
+    let metrics = &shared.metrics;
+    page.numbers(
         "apiserver_request_total",
         "counter",
         "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
-    )?;
-    for (key, series) in all {
-        let labels = labels(key);
-        writeln!(
-            out,
-            "apiserver_request_total{{code=\"{}\",component=\"apiserver\",dry_run=\"\",{labels}}} {}",
-            key.code,
-            series.count.load(Ordering::Relaxed)
-        )?;
-    }
-    head(
-        out,
+        metrics.requests.by(|key| {
+            format!("code=\"{}\",component=\"apiserver\",dry_run=\"{}\",{}", key.code, key.dry_run(), key.labels())
+        }),
+    );
+    let mut times = metrics.requests.by(|key| match key.verb {
+        Verb::Watch | Verb::Connect => String::new(),
+        _ => format!("component=\"apiserver\",dry_run=\"{}\",{}", key.dry_run(), key.labels()),
+    });
+    times.remove("");
+    page.histograms(
         "apiserver_request_duration_seconds",
-        "histogram",
         "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
-    )?;
-    for (key, series) in all.iter().filter(|(k, _)| !matches!(k.verb, Verb::Watch | Verb::Connect)) {
-        let labels = format!("code=\"{}\",component=\"apiserver\",dry_run=\"\",{}", key.code, labels(key));
-        let mut sum = 0;
-        for (bound, bucket) in BOUNDS_S.iter().zip(&series.buckets) {
-            sum += bucket.load(Ordering::Relaxed);
-            writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"{bound}\"}} {sum}")?;
-        }
-        let count = series.count.load(Ordering::Relaxed);
-        writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {count}")?;
-        let seconds = series.micros.load(Ordering::Relaxed) as f64 / 1e6;
-        writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {seconds}")?;
-        writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {count}")?;
-    }
-    let (reads, writes) = shared.flow.inflight();
-    head(
-        out,
+        times,
+    );
+    page.head(
         "apiserver_current_inflight_requests",
         "gauge",
         "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
-    )?;
-    writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {reads}")?;
-    writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {writes}")?;
-    head(out, "apiserver_longrunning_requests", "gauge", "Gauge of all active long-running apiserver requests.")?;
-    writeln!(out, "apiserver_longrunning_requests {}", shared.metrics.long_running.load(Ordering::Relaxed))?;
-    head(
-        out,
-        "apiserver_rejected_requests_total",
-        "counter",
-        "Requests answered with 429 because too many were under way.",
-    )?;
-    writeln!(out, "apiserver_rejected_requests_total {}", shared.metrics.rejected.load(Ordering::Relaxed))?;
-    shared.flow.write_metrics(out)?;
-    head(
-        out,
-        "apiserver_resource_objects",
+    );
+    let (reads, writes) = shared.flow.inflight();
+    for (kind, count) in [("mutating", writes), ("readOnly", reads)] {
+        page.line(format_args!("apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {count}"));
+    }
+    page.numbers(
+        "apiserver_longrunning_requests",
         "gauge",
-        "Number of stored objects at the time of last check split by kind.",
-    )?;
+        "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
+        metrics.running.by(|key| format!("component=\"apiserver\",{}", key.labels())),
+    );
+    page.numbers(
+        "apiserver_watch_events_total",
+        "counter",
+        "Number of events sent in watch clients",
+        metrics.watch_events.by(|key| {
+            let Resource { group, version, plural, .. } = &*key.info;
+            format!("group=\"{group}\",resource=\"{plural}\",version=\"{version}\"")
+        }),
+    );
+}
+
+fn objects(page: &mut Page, shared: &Shared) {
     let mut resources = shared.registry.all_stored();
     resources.sort_by(|a, b| a.prefix.cmp(&b.prefix));
+    let help = "Number of stored objects at the time of last check split by kind.";
+    page.head("apiserver_resource_objects", "gauge", help);
     for served in &resources {
-        let count = served.cache.len();
-        writeln!(
-            out,
-            "apiserver_resource_objects{{group=\"{}\",resource=\"{}\"}} {count}",
-            served.gr.group, served.gr.resource
-        )?;
+        let (group, resource, count) = (&served.gr.group, &served.gr.resource, served.cache.len());
+        page.line(format_args!("apiserver_resource_objects{{group=\"{group}\",resource=\"{resource}\"}} {count}"));
     }
-    head(out, "apiserver_storage_revision", "gauge", "The store's revision that all caches have reached.")?;
-    writeln!(out, "apiserver_storage_revision {}", shared.storage.feed.applied())
+    let help = "[DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of last check split by kind.";
+    page.head("apiserver_storage_objects", "gauge", help);
+    for served in &resources {
+        page.line(format_args!("apiserver_storage_objects{{resource=\"{}\"}} {}", served.gr, served.cache.len()));
+    }
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
-    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
-}
-
-fn labels(key: &Key) -> String {
-    let scope = match key.verb {
-        Verb::List | Verb::Watch | Verb::DeleteCollection if key.info.namespaced => "namespace",
-        Verb::List | Verb::Watch | Verb::DeleteCollection => "cluster",
-        _ => "resource",
+/// What the system knows of this process. Source: proc(5).
+fn process(page: &mut Page) {
+    /// Compat: the kernel tells times to programs in this unit on all architectures.
+    const TICKS_PER_S: f64 = 100.0;
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let stat = read("/proc/self/stat");
+    // The name, in parentheses, may hold anything.
+    let stat: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| stat.get(index).and_then(|t| t.parse::<f64>().ok()).unwrap_or_default() / TICKS_PER_S;
+    let (status, limits, system) = (read("/proc/self/status"), read("/proc/self/limits"), read("/proc/stat"));
+    let number = |text: &str, start: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(start)).unwrap_or_default();
+        rest.split_whitespace().next().and_then(|n| n.parse::<f64>().ok()).unwrap_or_default()
     };
-    let Resource { group, version, plural: resource, .. } = &*key.info;
-    let (verb, subresource) = (key.verb.metric(), &key.subresource);
-    format!(
-        "group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
-    )
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64;
+    for (name, kind, help, value) in [
+        ("cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", ticks(11) + ticks(12)),
+        ("max_fds", "gauge", "Maximum number of open file descriptors.", number(&limits, "Max open files")),
+        ("open_fds", "gauge", "Number of open file descriptors.", open),
+        ("resident_memory_bytes", "gauge", "Resident memory size in bytes.", number(&status, "VmRSS:") * 1024.0),
+        (
+            "start_time_seconds",
+            "gauge",
+            "Start time of the process since unix epoch in seconds.",
+            number(&system, "btime") + ticks(19),
+        ),
+        ("virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", number(&status, "VmSize:") * 1024.0),
+    ] {
+        page.head(&format!("process_{name}"), kind, help);
+        page.line(format_args!("process_{name} {value}"));
+    }
 }

@@ -43,8 +43,9 @@ pub async fn answer(
         [] => Ok(reply::json(200, index(resources()).to_vec())),
         ["version"] => Ok(reply::json(200, version().to_vec())),
         ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(shared, path, query).await),
-        ["metrics"] => {
-            let mut response = reply::text(200, metrics::render(shared));
+        ["metrics", page @ ..] if matches!(page, [] | ["slis"]) => {
+            let text = if page.is_empty() { metrics::render(shared) } else { shared.metrics.checks.render() };
+            let mut response = reply::text(200, text);
             let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, kind);
             Ok(response)
@@ -179,20 +180,11 @@ fn go_arch() -> &'static str {
 }
 
 fn index<'r>(resources: impl Iterator<Item = &'r Resource>) -> Value {
-    let mut paths: Vec<String> = [
-        "/api",
-        "/api/v1",
-        "/apis",
-        "/healthz",
-        "/livez",
-        "/metrics",
-        "/openapi/v2",
-        "/openapi/v3",
-        "/readyz",
-        "/version",
-    ]
-    .map(str::to_string)
-    .to_vec();
+    let mut paths: Vec<String> =
+        ["/api", "/api/v1", "/apis", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/version"]
+            .map(str::to_string)
+            .to_vec();
+    paths.extend(health::paths());
     for r in resources.filter(|r| !r.group.is_empty()) {
         paths.push(format!("/apis/{}", r.group));
         paths.push(format!("/apis/{}/{}", r.group, r.version));

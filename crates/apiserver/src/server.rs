@@ -31,7 +31,7 @@ use crate::flow::{self, Flow};
 use crate::handle::{Connection, handle};
 use crate::leases::Leases;
 use crate::masters;
-use crate::metrics::Metrics;
+use crate::metrics::{Family, Metrics};
 use crate::registry::Registry;
 use crate::serve;
 use crate::shared::Shared;
@@ -83,7 +83,7 @@ impl Server {
             }
             let services = Arc::new(Services::new(config.service_cidrs.clone(), config.node_ports.clone()));
             let shared = Arc::new(Shared {
-                storage: Storage { store: config.store.clone(), feed },
+                storage: Storage { store: config.store.clone(), feed, times: Family::of_store() },
                 flow: Flow::new(&config.limits),
                 leases: Leases::new(config.limits.event_ttl),
                 definitions: Definitions::default(),

@@ -4,18 +4,23 @@
 //! answered has been made durable by the store.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use meta::Status;
 use store::{Compare, KeyValue, Op, OpResult, RangeRequest, Store, StoreError, Txn};
 
 use crate::feed::Feed;
+use crate::metrics::Family;
 use crate::object::Object;
 use crate::registry::Served;
+use crate::request::Verb;
 
 pub struct Storage {
     pub store: Arc<dyn Store>,
     pub feed: Arc<Feed>,
+    /// How long the store took, by what was asked of it.
+    pub times: Family,
 }
 
 /// How a write that builds on a known state ended.
@@ -61,8 +66,20 @@ impl Storage {
     /// The object from the store itself.
     pub async fn read(&self, served: &Served, key: &str) -> Result<Option<Arc<Object>>, Status> {
         let request = RangeRequest { start: served.store_key(key), ..RangeRequest::default() };
-        let found = self.store.range(request).await.map_err(|e| store_error(&e))?;
+        let found = self.timed(Verb::Get, served, self.store.range(request)).await?;
         Ok(found.kvs.into_iter().next().and_then(|kv| object_of(key, kv)))
+    }
+
+    async fn timed<T>(
+        &self,
+        verb: Verb,
+        served: &Served,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, Status> {
+        let started = Instant::now();
+        let done = work.await;
+        self.times.observe(verb, served, started.elapsed());
+        done.map_err(|e| store_error(&e))
     }
 
     /// Writes the object at `key` with a lease (`None` deletes it), which is as it was at revision `at` (0: there is none
@@ -76,6 +93,11 @@ impl Storage {
         beside: Beside,
     ) -> Result<Written, Status> {
         let full = served.store_key(key);
+        let verb = match (&value, at) {
+            (None, _) => Verb::Delete,
+            (Some(_), 0) => Verb::Create,
+            (Some(_), _) => Verb::Update,
+        };
         let op = match value {
             Some((value, lease)) => Op::Put { key: full.clone(), value, lease },
             None => Op::Delete { key: full.clone() },
@@ -84,7 +106,7 @@ impl Storage {
         compares.extend(beside.compares);
         let success = std::iter::once(op).chain(beside.ops).collect();
         let txn = Txn { compares, success, failure: vec![Op::Get { key: full }] };
-        let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;
+        let done = self.timed(verb, served, self.store.txn(txn)).await?;
         if done.succeeded {
             return Ok(Written::At(done.revision));
         }

@@ -6,6 +6,7 @@ mod concurrency;
 mod custom;
 mod lifecycle;
 mod lists;
+mod plugins;
 mod policies;
 mod protobuf;
 mod proxies;

@@ -31,6 +31,15 @@ pub struct Cli {
     /// What to log, as `LEVEL` or `CRATE=LEVEL,...`: error, warn, info, debug, trace
     #[arg(long, global = true, env = "KNARR_LOG", default_value = "warn", value_name = "FILTER")]
     pub log: String,
+    /// How to log: lines for people, or an object of JSON each
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub logging_format: LogFormat,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Subcommand)]

@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use meta::quantity::{Format, Quantity};
 use meta::{Status, Value};
 
@@ -14,26 +12,18 @@ use super::{Operation, Review};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
-type Amounts = BTreeMap<String, Quantity>;
+pub type Amounts = BTreeMap<String, Quantity>;
 
-pub fn mutate<'a>(
-    review: &'a mut Review<'_>,
-    pod: &'a mut Value,
-    _: Option<&'a Value>,
-) -> BoxFuture<'a, Result<(), Status>> {
+pub fn mutate(review: &Review<'_>, pod: &mut Value, _: Option<&Value>) -> Result<(), Status> {
     if review.operation == Operation::Create && review.subresource.is_empty() && review.is("", "pods") {
         for range in ranges(review) {
             set_defaults(pod, &range);
         }
     }
-    std::future::ready(Ok(())).boxed()
+    Ok(())
 }
 
-pub fn validate<'a>(
-    review: &'a Review<'_>,
-    new: Option<&'a Value>,
-    _: Option<&'a Value>,
-) -> BoxFuture<'a, Result<(), Status>> {
+pub fn validate(review: &Review<'_>, new: Option<&Value>, _: Option<&Value>) -> Result<(), Status> {
     let pod = review.is("", "pods") && review.operation == Operation::Create;
     let check = || {
         let object = new.filter(|_| review.subresource.is_empty())?;
@@ -49,7 +39,7 @@ pub fn validate<'a>(
             }
         })
     };
-    std::future::ready(check().map_or(Ok(()), Err)).boxed()
+    check().map_or(Ok(()), Err)
 }
 
 fn ranges(review: &Review<'_>) -> Vec<Value> {
@@ -62,7 +52,7 @@ fn limits<'a>(range: &'a Value, ty: &'a str) -> impl Iterator<Item = &'a Value> 
     range.array_at(&["spec", "limits"]).iter().filter(move |limit| limit.str_at(&["type"]) == Some(ty))
 }
 
-fn amounts(list: Option<&Value>) -> Amounts {
+pub fn amounts(list: Option<&Value>) -> Amounts {
     let pairs = list.and_then(Value::as_object).into_iter().flat_map(|map| map.iter());
     pairs.filter_map(|(name, amount)| Some((name.to_string(), Quantity::parse(amount.as_str()?).ok()?))).collect()
 }
@@ -113,7 +103,7 @@ fn pod_against(pod: &Value, range: &Value) -> Vec<String> {
 
 /// What the pod needs as a whole: its containers and sidecars together, or the greatest moment of its start, whichever
 /// is more; what the pod says of itself comes before both.
-fn pod_sum(pod: &Value, list: &str) -> Amounts {
+pub fn pod_sum(pod: &Value, list: &str) -> Amounts {
     let add = |to: &mut Amounts, more: &Amounts| {
         for (name, amount) in more {
             let sum = to.get(name).map_or(*amount, |sum| sum.add(*amount));

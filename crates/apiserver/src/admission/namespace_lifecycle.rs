@@ -20,16 +20,12 @@ pub fn mutate<'a>(
     check(review).boxed()
 }
 
-pub fn validate<'a>(
-    review: &'a Review<'_>,
-    _: Option<&'a Value>,
-    _: Option<&'a Value>,
-) -> BoxFuture<'a, Result<(), Status>> {
+pub fn validate(review: &Review<'_>, _: Option<&Value>, _: Option<&Value>) -> Result<(), Status> {
     let immortal = review.operation == Operation::Delete
         && review.is("", "namespaces")
         && IMMORTAL.contains(&review.name.as_str());
     let refused = immortal.then(|| review.forbidden("this namespace may not be deleted"));
-    std::future::ready(refused.map_or(Ok(()), Err)).boxed()
+    refused.map_or(Ok(()), Err)
 }
 
 async fn check(review: &Review<'_>) -> Result<(), Status> {

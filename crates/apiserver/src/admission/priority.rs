@@ -93,11 +93,7 @@ fn default_class(review: &Review<'_>) -> Option<Value> {
 }
 
 /// Only one class may be the default.
-pub fn validate<'a>(
-    review: &'a Review<'_>,
-    new: Option<&'a Value>,
-    _: Option<&'a Value>,
-) -> BoxFuture<'a, Result<(), Status>> {
+pub fn validate(review: &Review<'_>, new: Option<&Value>, _: Option<&Value>) -> Result<(), Status> {
     let check = || {
         let class = new.filter(|_| review.is(GROUP, CLASSES))?;
         if class.bool_at(&["globalDefault"]) != Some(true) {
@@ -109,5 +105,5 @@ pub fn validate<'a>(
             review.forbidden(format!("PriorityClass {other} is already marked as default. Only one default can exist"))
         })
     };
-    std::future::ready(check().map_or(Ok(()), Err)).boxed()
+    check().map_or(Ok(()), Err)
 }

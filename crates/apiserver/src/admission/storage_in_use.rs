@@ -2,17 +2,11 @@
 //!
 //! Changes: new volumes and claims. Off unless the controller that removes the finalizers runs.
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use meta::{Status, Value};
 
 use super::{Operation, Review};
 
-pub fn mutate<'a>(
-    review: &'a mut Review<'_>,
-    object: &'a mut Value,
-    _: Option<&'a Value>,
-) -> BoxFuture<'a, Result<(), Status>> {
+pub fn mutate(review: &Review<'_>, object: &mut Value, _: Option<&Value>) -> Result<(), Status> {
     let finalizer = match review.operation {
         Operation::Create if review.is("", "persistentvolumeclaims") => Some("kubernetes.io/pvc-protection"),
         Operation::Create if review.is("", "persistentvolumes") => Some("kubernetes.io/pv-protection"),
@@ -26,5 +20,5 @@ pub fn mutate<'a>(
             all.push(finalizer.into());
         }
     }
-    std::future::ready(Ok(())).boxed()
+    Ok(())
 }

@@ -2,8 +2,6 @@
 //!
 //! Changes: new and updated pods. Invariant: tolerations that the pod brings are left alone.
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use meta::{Status, Value, json};
 
 use super::{Operation, Review};
@@ -11,15 +9,11 @@ use super::{Operation, Review};
 const SECONDS: i64 = 300;
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
-pub fn mutate<'a>(
-    review: &'a mut Review<'_>,
-    pod: &'a mut Value,
-    _: Option<&'a Value>,
-) -> BoxFuture<'a, Result<(), Status>> {
+pub fn mutate(review: &Review<'_>, pod: &mut Value, _: Option<&Value>) -> Result<(), Status> {
     if review.operation != Operation::Delete && review.subresource.is_empty() && review.is("", "pods") {
         apply(pod);
     }
-    std::future::ready(Ok(())).boxed()
+    Ok(())
 }
 
 fn apply(pod: &mut Value) {

@@ -5,7 +5,7 @@
 use meta::field::{Error, Path};
 use meta::{GroupKind, Status, Value, json, time};
 
-use crate::admission::{Operation, outside};
+use crate::admission::{Operation, outside, pod_topology_labels};
 use crate::body::Response;
 use crate::call::Call;
 use crate::options::WriteOptions;
@@ -29,6 +29,9 @@ pub async fn bind(call: &Call, name: &str, binding: &Value, options: &WriteOptio
     }
     check(binding, name)?;
     let mut binding = binding.clone();
+    if let Some(node) = binding.str_at(&["target", "name"]).map(str::to_string) {
+        pod_topology_labels::copy(&call.shared, &node, &mut binding);
+    }
     outside::examine(call, Operation::Create, &mut binding, options.dry_run).await?;
     check(&binding, name)?;
     let binding = &binding;

@@ -5,6 +5,7 @@
 //! client goes on from the last version that it saw.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +26,10 @@ use crate::event::{self, Event, EventType};
 use crate::feed::Feed;
 use crate::filter::Filter;
 use crate::listing::{ListOptions, Version};
+use crate::metrics::Series;
 use crate::object::Object;
 use crate::registry::Served;
+use crate::request::Verb;
 use crate::shared::Shared;
 use crate::storage::{Storage, store_error};
 use crate::view::View;
@@ -50,7 +53,9 @@ pub async fn watch(call: &Call) -> Result<Response, Status> {
         started => started?,
     };
     let body = stream::unfold(watcher, |mut watcher| async move {
-        watcher.next().await.map(|chunk| (Ok::<Bytes, BoxError>(chunk), watcher))
+        let chunk = watcher.next().await?;
+        watcher.counter.count.fetch_add(std::mem::take(&mut watcher.events), Ordering::Relaxed);
+        Some((Ok::<Bytes, BoxError>(chunk), watcher))
     });
     Ok(stream_of(call, Body::stream(body)))
 }
@@ -108,6 +113,9 @@ struct Watcher {
     ended: CancellationToken,
     shared: Arc<Shared>,
     batch: Vec<Arc<Event>>,
+    /// Events in the chunk, and those of all watches.
+    events: u64,
+    counter: Arc<Series>,
 }
 
 enum First {
@@ -186,6 +194,8 @@ impl Watcher {
             ended: call.served.custom.as_ref().map(|c| c.ended.clone()).unwrap_or_default(),
             shared: call.shared.clone(),
             batch: Vec::new(),
+            events: 0,
+            counter: call.shared.metrics.watch_events.of(Verb::Watch, &call.served),
         })
     }
 
@@ -359,7 +369,8 @@ impl Watcher {
     }
 
     /// The bytes that all watchers of whole objects in this format get.
-    fn shared(&self, event: &Event, kind: EventType) -> Bytes {
+    fn shared(&mut self, event: &Event, kind: EventType) -> Bytes {
+        self.events += 1;
         match self.format {
             Format::Protobuf => event.frame(kind, &self.served),
             _ => event.line(kind),
@@ -367,6 +378,7 @@ impl Watcher {
     }
 
     fn line(&mut self, kind: EventType, object: &Object, out: &mut Vec<u8>) {
+        self.events += 1;
         if self.format == Format::Protobuf {
             let [api_version, object_kind, _] = self.view.kinds(&self.served);
             out.extend_from_slice(&event::frame(kind, api_version, object_kind, &self.view.message(object)));
