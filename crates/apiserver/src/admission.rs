@@ -1,7 +1,8 @@
 //! Admission: plugins that look at a write before it is stored, change it, or refuse it.
 //!
 //! An ordered list of mutating plugins, then one of validating ones; each is a file. After each of the two lists come the
-//! webhooks and policies that the cluster has configured (`outside`). Invariant: plugins see the document
+//! webhooks and policies that the cluster has configured (`outside`); quotas come last of all, with the write itself
+//! (`resource_quota`). Invariant: plugins see the document
 //! in its stored version, and a plugin that refuses says why in upstream's words.
 
 mod configured;
@@ -15,6 +16,7 @@ mod params;
 mod policies;
 pub mod priority;
 mod request;
+pub mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage_in_use;

@@ -26,6 +26,13 @@ pub enum Written {
     Changed(Option<Arc<Object>>),
 }
 
+/// Another object that is replaced in the same transaction, provided that it still is as it was at revision `at`.
+pub struct Along {
+    pub key: Bytes,
+    pub at: u64,
+    pub value: Bytes,
+}
+
 impl Storage {
     /// Waits until the caches show everything that was written before now.
     pub async fn fresh(&self) -> Result<(), Status> {
@@ -46,19 +53,8 @@ impl Storage {
         Ok(found.kvs.into_iter().next().and_then(|kv| object_of(key, kv)))
     }
 
-    /// Writes a new object; `None` when the key is taken.
-    pub async fn create(&self, served: &Served, key: &str, value: Bytes, lease: i64) -> Result<Option<u64>, Status> {
-        let full = served.store_key(key);
-        let txn = Txn {
-            compares: vec![Compare::absent(full.clone())],
-            success: vec![Op::Put { key: full, value, lease }],
-            failure: Vec::new(),
-        };
-        let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;
-        Ok(done.succeeded.then_some(done.revision))
-    }
-
-    /// Replaces the object as it was at revision `at`.
+    /// Puts the object in the place of the one of revision `at`, or as a new one (0). `Changed` to just that one says that
+    /// something of `along` changed.
     pub async fn update(
         &self,
         served: &Served,
@@ -66,23 +62,25 @@ impl Storage {
         at: u64,
         value: Bytes,
         lease: i64,
+        along: &[Along],
     ) -> Result<Written, Status> {
-        let full = served.store_key(key);
-        let put = Op::Put { key: full.clone(), value, lease };
-        self.replace(key, full, at, put).await
+        let put = Op::Put { key: served.store_key(key), value, lease };
+        self.replace(served, key, at, put, along).await
     }
 
     /// Deletes the object as it was at revision `at`.
     pub async fn delete(&self, served: &Served, key: &str, at: u64) -> Result<Written, Status> {
-        let full = served.store_key(key);
-        let delete = Op::Delete { key: full.clone() };
-        self.replace(key, full, at, delete).await
+        let delete = Op::Delete { key: served.store_key(key) };
+        self.replace(served, key, at, delete, &[]).await
     }
 
-    async fn replace(&self, key: &str, full: Bytes, at: u64, op: Op) -> Result<Written, Status> {
+    async fn replace(&self, served: &Served, key: &str, at: u64, op: Op, along: &[Along]) -> Result<Written, Status> {
+        let full = served.store_key(key);
+        let others = along.iter().map(|a| Compare::mod_revision(a.key.clone(), a.at));
+        let puts = along.iter().map(|a| Op::Put { key: a.key.clone(), value: a.value.clone(), lease: 0 });
         let txn = Txn {
-            compares: vec![Compare::mod_revision(full.clone(), at)],
-            success: vec![op],
+            compares: [Compare::mod_revision(full.clone(), at)].into_iter().chain(others).collect(),
+            success: [op].into_iter().chain(puts).collect(),
             failure: vec![Op::Get { key: full }],
         };
         let done = self.store.txn(txn).await.map_err(|e| store_error(&e))?;

@@ -9,6 +9,7 @@ mod lists;
 mod policies;
 mod protobuf;
 mod proxies;
+mod quotas;
 mod refusals;
 mod services;
 mod tokens;
@@ -48,16 +49,20 @@ impl Cluster {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Cluster {
-        let store = store::memory();
-        let mut config = Config::new(store.clone() as Arc<dyn Store>);
-        change(&mut config);
-        let server = Server::start(config).await.expect("the server starts");
-        let local = server.local(User::new("test", ["system:masters"]));
-        let cluster = Cluster { server, store, local };
+        let cluster = Cluster::join(store::memory(), change).await;
         cluster
             .ok(Method::POST, "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
             .await;
         cluster
+    }
+
+    /// One more server on a store.
+    pub async fn join(store: Arc<store::Embedded>, change: impl FnOnce(&mut Config)) -> Cluster {
+        let mut config = Config::new(store.clone() as Arc<dyn Store>);
+        change(&mut config);
+        let server = Server::start(config).await.expect("the server starts");
+        let local = server.local(User::new("test", ["system:masters"]));
+        Cluster { server, store, local }
     }
 
     pub fn request(

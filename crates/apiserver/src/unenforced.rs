@@ -7,7 +7,6 @@ use meta::Value;
 
 const NOT_RUN: &str = "does not run them yet";
 const NO_PODS: &str = "does not make their pods yet";
-const NOT_ENFORCED: &str = "does not enforce them yet";
 const NO_STORAGE: &str = "does not provision, bind or attach storage yet";
 const NO_RBAC: &str = "does not enforce them yet: every authenticated user may do everything";
 const NO_CERTIFICATES: &str = "does not approve or sign them yet";
@@ -18,7 +17,6 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("", "PersistentVolume", NO_STORAGE),
     ("", "PersistentVolumeClaim", NO_STORAGE),
     ("", "ReplicationController", NO_PODS),
-    ("", "ResourceQuota", NOT_ENFORCED),
     ("apps", "DaemonSet", NO_PODS),
     ("apps", "StatefulSet", NO_PODS),
     ("autoscaling", "HorizontalPodAutoscaler", "does not scale anything by them yet"),

@@ -1,14 +1,14 @@
 //! Creating and changing objects: everything between a decoded document and the store.
 //!
 //! Order, as upstream: managed fields, mutating admission, the kind's preparation, allocation, validation, validating
-//! admission, store. Invariant: a change is worked out on a known version of the object and stored only if that is still
-//! the newest; otherwise it is worked out again.
+//! admission, quotas, store. Invariant: a change is worked out on a known version of the object and stored only if that is
+//! still the newest; otherwise it is worked out again.
 
 use std::sync::Arc;
 
 use meta::{Status, Value};
 
-use crate::admission::{self, Operation, Review};
+use crate::admission::{self, Operation, Review, resource_quota};
 use crate::alloc;
 use crate::call::Call;
 use crate::custom;
@@ -108,6 +108,7 @@ async fn store_new(
     let value = metadata::stored_bytes(&mut document);
     let taken = || Status::already_exists(&served.gr, &name);
     if options.dry_run {
+        resource_quota::charge(&asked, &document, None).await?;
         if storage.get(served, &key).await?.is_some() {
             return Err(taken());
         }
@@ -115,9 +116,18 @@ async fn store_new(
     }
     let lease = call.shared.leases.for_new(call, served).await?;
     let stored = custom::to_stored(&call.shared, served, &document, &value).await?;
-    let revision = storage.create(served, &key, stored, lease).await?.ok_or_else(taken)?;
-    allocation.keep();
-    stored_object(&key, value, revision)
+    for _ in 0..MAX_ATTEMPTS {
+        let charge = resource_quota::charge(&asked, &document, None).await?;
+        match storage.update(served, &key, 0, stored.clone(), lease, &charge.along).await? {
+            Written::At(revision) => {
+                allocation.keep();
+                return stored_object(&key, value, revision);
+            }
+            Written::Changed(None) if !charge.along.is_empty() => {} // A quota changed in between.
+            Written::Changed(_) => return Err(taken()),
+        }
+    }
+    Err(Status::modified(&served.gr, &name))
 }
 
 pub fn stored_object(key: &str, value: bytes::Bytes, revision: u64) -> Result<Arc<Object>, Status> {
@@ -250,6 +260,7 @@ async fn attempt(
         _ => alloc::Allocation::default(),
     };
     admission::validate(&mut asked, Some(&new), Some(&old)).await?;
+    let charge = resource_quota::charge(&asked, &new, Some(&old)).await?;
     let gone = is_ready_to_go(served, &new);
     let value = metadata::stored_bytes(&mut new);
     if options.dry_run {
@@ -270,7 +281,7 @@ async fn attempt(
         return Ok(Attempt::Done(Changed::Stored(shown)));
     }
     let lease = call.shared.leases.for_new(call, served).await?;
-    Ok(match storage.update(served, key, existing.rv, stored, lease).await? {
+    Ok(match storage.update(served, key, existing.rv, stored, lease, &charge.along).await? {
         Written::At(revision) => {
             allocation.keep();
             Attempt::Done(Changed::Stored(stored_object(key, value, revision)?))

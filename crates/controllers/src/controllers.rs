@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Ctx;
 use crate::{Config, Error};
 use crate::{
-    deployment, endpoints, endpointslice, garbage, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca,
-    serviceaccount, taint_eviction,
+    deployment, endpoints, endpointslice, garbage, namespace, node_ipam, node_lifecycle, pod_gc, replicaset,
+    resourcequota, root_ca, serviceaccount, taint_eviction,
 };
 
 type Start = fn(Ctx) -> BoxFuture<'static, ()>;
@@ -33,6 +33,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("taint-eviction-controller", taint_eviction::start),
     ("garbage-collector-controller", garbage::start),
     ("pod-garbage-collector-controller", pod_gc::start),
+    ("resourcequota-controller", resourcequota::start),
 ];
 
 /// The names of all controllers.

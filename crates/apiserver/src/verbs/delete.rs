@@ -128,7 +128,7 @@ pub async fn delete_key(
             Step::Mark(mut marked) => {
                 let value = metadata::stored_bytes(&mut marked);
                 let lease = call.shared.leases.for_new(call, served).await?;
-                match storage.update(served, key, existing.rv, value.clone(), lease).await? {
+                match storage.update(served, key, existing.rv, value.clone(), lease, &[]).await? {
                     Written::At(revision) => {
                         return Ok(Outcome { object: write::stored_object(key, value, revision)?, gone: false });
                     }
