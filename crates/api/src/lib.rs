@@ -4,6 +4,7 @@
 pub mod discovery;
 pub mod kinds;
 pub mod openapi;
+pub mod quota;
 pub mod resource;
 pub mod table;
 

@@ -1,8 +1,9 @@
 //! Admission: plugins that look at a write before it is stored, change it, or refuse it.
 //!
 //! One ordered list of plugins; what changes a document comes before validation, what only refuses after it. After each
-//! of the two come the webhooks and policies that the cluster has configured (`outside`). Invariant: plugins see the
-//! document in its stored version, and a plugin that refuses says why in upstream's words.
+//! of the two come the webhooks and policies that the cluster has configured (`outside`); quotas come last of all, with the
+//! write itself (`resource_quota`). Invariant: plugins see the document in its stored version, and a plugin that refuses
+//! says why in upstream's words.
 
 mod certificates;
 mod claim_resize;
@@ -22,6 +23,7 @@ pub mod pod_topology_labels;
 mod policies;
 pub mod priority;
 mod request;
+pub mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage_in_use;

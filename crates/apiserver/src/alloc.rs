@@ -65,16 +65,23 @@ impl Services {
 }
 
 /// What a write of a service takes and makes free.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Allocation {
     services: Option<Arc<Services>>,
-    /// The IPAddress objects.
+    /// The IPAddress objects, and what else changes with the service.
     addresses: Beside,
     takes: BTreeSet<u16>,
     frees: BTreeSet<u16>,
 }
 
 impl Allocation {
+    /// Also changes this.
+    pub fn with(mut self, more: Beside) -> Allocation {
+        self.addresses.compares.extend(more.compares);
+        self.addresses.ops.extend(more.ops);
+        self
+    }
+
     /// Writes the object (`None` deletes it) and what goes with it. `Contended`: work the allocation out anew.
     pub async fn write(
         self,

@@ -10,6 +10,7 @@ mod plugins;
 mod policies;
 mod protobuf;
 mod proxies;
+mod quotas;
 mod requests;
 mod services;
 mod tokens;

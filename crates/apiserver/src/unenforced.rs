@@ -6,7 +6,6 @@
 use meta::Value;
 
 const NO_PODS: &str = "does not make their pods yet";
-const NOT_ENFORCED: &str = "does not enforce them yet";
 const NO_STORAGE: &str = "does not provision, bind or attach storage yet";
 const NO_RBAC: &str = "does not enforce them yet: every authenticated user may do everything";
 const NO_CERTIFICATES: &str = "does not approve or sign them yet";
@@ -16,7 +15,6 @@ const NO_DEVICES: &str = "does not allocate devices yet";
 const KINDS: &[(&str, &str, &str)] = &[
     ("", "PersistentVolume", NO_STORAGE),
     ("", "PersistentVolumeClaim", NO_STORAGE),
-    ("", "ResourceQuota", NOT_ENFORCED),
     ("apps", "DaemonSet", NO_PODS),
     ("apps", "StatefulSet", NO_PODS),
     ("autoscaling", "HorizontalPodAutoscaler", "does not scale anything by them yet"),

@@ -1,14 +1,14 @@
 //! Creating and changing objects: everything between a decoded document and the store.
 //!
 //! Order, as upstream: managed fields, mutating admission, the kind's preparation, allocation, validation, validating
-//! admission, store. Invariant: a change is worked out on a known version of the object and stored only if that is still
-//! the newest; otherwise it is worked out again.
+//! admission, quotas, store. Invariant: a change is worked out on a known version of the object and stored only if that is
+//! still the newest; otherwise it is worked out again.
 
 use std::sync::Arc;
 
 use meta::{Status, Value};
 
-use crate::admission::{self, Operation, Review};
+use crate::admission::{self, Operation, Review, resource_quota};
 use crate::alloc;
 use crate::call::Call;
 use crate::custom;
@@ -131,6 +131,7 @@ async fn store_allocated(
     let value = metadata::stored_bytes(&mut document);
     let taken = || Status::already_exists(&served.gr, name);
     if options.dry_run {
+        resource_quota::charge(&asked, &document, None).await?;
         if storage.get(served, &key).await?.is_some() {
             return Err(taken());
         }
@@ -138,11 +139,18 @@ async fn store_allocated(
     }
     let lease = call.shared.leases.for_new(call, served).await?;
     let stored = custom::to_stored(&call.shared, served, &document, &value).await?;
-    match allocation.write(&call.shared, served, &key, 0, Some((stored, lease))).await? {
-        Written::At(revision) => stored_object(&key, value, revision).map(Some),
-        Written::Changed(_) => Err(taken()),
-        Written::Contended => Ok(None),
+    for _ in 0..MAX_ATTEMPTS {
+        let charge = resource_quota::charge(&asked, &document, None).await?;
+        let allocation = allocation.clone().with(charge.beside.clone());
+        match allocation.write(&call.shared, served, &key, 0, Some((stored.clone(), lease))).await? {
+            Written::At(revision) => return stored_object(&key, value, revision).map(Some),
+            Written::Changed(_) => return Err(taken()),
+            Written::Contended if served.is_core("services") => break,
+            // A quota changed in between.
+            Written::Contended => {}
+        }
     }
+    Ok(None)
 }
 
 pub fn stored_object(key: &str, value: bytes::Bytes, revision: u64) -> Result<Arc<Object>, Status> {
@@ -274,6 +282,7 @@ async fn attempt(
         _ => alloc::Allocation::default(),
     };
     admission::validate(&mut asked, Some(&new), Some(&old)).await?;
+    let charge = resource_quota::charge(&asked, &new, Some(&old)).await?;
     let gone = is_ready_to_go(served, &new);
     let value = metadata::stored_bytes(&mut new);
     if options.dry_run {
@@ -293,11 +302,17 @@ async fn attempt(
         return Ok(Attempt::Done(Changed::Stored(shown)));
     }
     let lease = call.shared.leases.for_new(call, served).await?;
-    Ok(match allocation.write(&call.shared, served, key, existing.rv, Some((stored, lease))).await? {
-        Written::At(revision) => Attempt::Done(Changed::Stored(stored_object(key, value, revision)?)),
-        Written::Changed(newer) => Attempt::Raced(newer),
-        Written::Contended => Attempt::Raced(Some(existing.clone())),
-    })
+    Ok(
+        match allocation
+            .with(charge.beside.clone())
+            .write(&call.shared, served, key, existing.rv, Some((stored, lease)))
+            .await?
+        {
+            Written::At(revision) => Attempt::Done(Changed::Stored(stored_object(key, value, revision)?)),
+            Written::Changed(newer) => Attempt::Raced(newer),
+            Written::Contended => Attempt::Raced(Some(existing.clone())),
+        },
+    )
 }
 
 /// The version that the new document builds on must be the old one's.

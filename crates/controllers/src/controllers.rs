@@ -14,7 +14,7 @@ use crate::context::Ctx;
 use crate::{Config, Error};
 use crate::{
     cronjob, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, garbage, job, namespace,
-    node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount, servicecidr, taint_eviction,
+    node_ipam, node_lifecycle, pod_gc, replicaset, resourcequota, root_ca, serviceaccount, servicecidr, taint_eviction,
     ttl_after_finished,
 };
 
@@ -41,6 +41,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("taint-eviction-controller", taint_eviction::start),
     ("garbage-collector-controller", garbage::start),
     ("pod-garbage-collector-controller", pod_gc::start),
+    ("resourcequota-controller", resourcequota::start),
 ];
 
 /// The names of all controllers.

@@ -26,6 +26,7 @@ mod pod_condition;
 mod pod_gc;
 mod pod_rank;
 mod replicaset;
+mod resourcequota;
 mod root_ca;
 mod selector;
 mod service_endpoint;

@@ -13,7 +13,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -61,6 +61,7 @@ impl World {
         world.notices::<Event>();
         world.notices::<Job>();
         world.notices::<CronJob>();
+        world.notices::<ResourceQuota>();
         let (informers, shutdown) = (world.informers.clone(), world.shutdown.clone());
         world.tasks.push(tokio::spawn(async move {
             controllers::run(config, client, informers, shutdown).await.unwrap();
@@ -209,6 +210,13 @@ async fn node(world: &World) {
 async fn namespace(world: &World, name: &str) {
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
     Api::<Namespace>::all(world.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+}
+
+/// What is used of a quota.
+fn used(informers: &Informers, namespace: &str, name: &str) -> String {
+    let quota = informers.of::<ResourceQuota>().get(namespace, name);
+    let used = quota.and_then(|quota| quota.status.as_ref()?.used.clone()).unwrap_or_default();
+    used.iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test]
@@ -373,6 +381,33 @@ async fn foreground_and_orphaning_deletion() {
         })
         .await;
     assert_eq!(count(&world.informers, "loose"), 2);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_ends_or_goes_is_used_no_more() {
+    let world = World::start(config()).await;
+    node(&world).await;
+    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    let hard = json!({"pods": "2", "count/pods": "9", "services.nodeports": "1"});
+    world.create::<ResourceQuota>("default", json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
+    let wait = async |want: &str| world.until(want, |caches| used(caches, "default", "q") == want).await;
+    wait("count/pods=0 pods=0 services.nodeports=0").await;
+    for name in ["a", "b"] {
+        let containers = json!([{"name": "c", "image": "web:1"}]);
+        world.create::<Pod>("default", json!({"metadata": {"name": name}, "spec": {"containers": containers}})).await;
+    }
+    let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}});
+    world.create::<Service>("default", service).await;
+    wait("count/pods=2 pods=2 services.nodeports=1").await;
+    let (pods, services): (Api<Pod>, Api<Service>) = (world.api("default"), world.api("default"));
+    let ended = json!({"status": {"phase": "Succeeded"}});
+    pods.patch_status("a", &PatchParams::default(), &Patch::Merge(ended)).await.unwrap();
+    wait("count/pods=2 pods=1 services.nodeports=1").await;
+    pods.delete("b", &DeleteParams::default()).await.unwrap();
+    let inside = json!({"spec": {"type": "ClusterIP", "ports": [{"port": 80, "nodePort": null}]}});
+    services.patch("s", &PatchParams::default(), &Patch::Merge(inside)).await.unwrap();
+    wait("count/pods=1 pods=0 services.nodeports=0").await;
     world.end().await;
 }
 
@@ -637,7 +672,21 @@ async fn custom_resources_are_watched_collected_and_go_with_their_namespace() {
         )
         .await;
     world.until("the map is there", |i| i.of::<ConfigMap>().get("shop", "owned").is_some()).await;
+    world
+        .create::<ResourceQuota>(
+            "shop",
+            json!({"metadata": {"name": "few"}, "spec": {"hard": {"count/widgets.example.com": "1", "configmaps": "5",
+                "count/gadgets.example.com": "1"}}}),
+        )
+        .await;
+    let counted = |maps: &str, widgets: &str| format!("configmaps={maps} count/widgets.example.com={widgets}");
+    world.until("the quota is counted", |i| used(i, "shop", "few") == counted("2", "1")).await;
+    let refused = widgets.create(&PostParams::default(), &DynamicObject::new("more", &resource)).await.unwrap_err();
+    let want = "widgets.example.com \"more\" is forbidden: exceeded quota: few, requested: count/widgets.example.com=1, \
+                used: count/widgets.example.com=1, limited: count/widgets.example.com=1";
+    assert_eq!(client::message(&refused), want);
     widgets.delete("owner", &DeleteParams::background()).await.unwrap();
+    world.until("what went is free again", |i| used(i, "shop", "few") == counted("1", "0")).await;
     world.until("its map goes too", |i| i.of::<ConfigMap>().get("shop", "owned").is_none()).await;
 
     widgets.create(&PostParams::default(), &DynamicObject::new("last", &resource)).await.unwrap();

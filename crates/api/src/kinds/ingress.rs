@@ -29,8 +29,12 @@ fn class(i: &Value) -> Cell {
 }
 
 fn hosts(i: &Value) -> Cell {
-    let hosts: Vec<String> =
-        i.array_at(&["spec", "rules"]).iter().map(|r| text(r, &["host"]).to_string()).filter(|h| !h.is_empty()).collect();
+    let hosts: Vec<String> = i
+        .array_at(&["spec", "rules"])
+        .iter()
+        .map(|r| text(r, &["host"]).to_string())
+        .filter(|h| !h.is_empty())
+        .collect();
     if hosts.is_empty() { "*".into() } else { super::endpoints::shorten(&hosts).into() }
 }
 
@@ -117,7 +121,8 @@ fn validate_backend(backend: &Value, path: &Path, errors: &mut Errors) {
                 let wrong = names::dns1035_label(service_name);
                 errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("name"), service_name, m)));
             }
-            let (port_name, number) = (text(service, &["port", "name"]), service.int_at(&["port", "number"]).unwrap_or(0));
+            let (port_name, number) =
+                (text(service, &["port", "name"]), service.int_at(&["port", "number"]).unwrap_or(0));
             match (port_name.is_empty(), number) {
                 (true, 0) => errors.push(Error::required(&at, "port name or number is required")),
                 (false, n) if n != 0 => errors.push(Error::invalid(&at, "", "cannot set both port name & port number")),

@@ -47,10 +47,8 @@ fn bound(c: &Value) -> Option<&Value> {
     (!text(c, &["spec", "volumeName"]).is_empty()).then_some(c)
 }
 
-const RULES: &[Rule] = &[
-    ("spec.accessModes", Required("at least 1 access mode is required")),
-    ("spec.selector", Selector),
-];
+const RULES: &[Rule] =
+    &[("spec.accessModes", Required("at least 1 access mode is required")), ("spec.selector", Selector)];
 
 const LAST: &[Rule] =
     &[("spec.storageClassName", Name(names::dns1123_subdomain)), ("spec.volumeMode", OneOf(&["Block", "Filesystem"]))];
@@ -83,7 +81,8 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
     if unbinds || fixed(new, old) != fixed(old, new) {
         errors.push(Error::forbidden(&Path::new("spec"), FIXED));
     }
-    let storage = |c: &Value| c.str_at(&["spec", "resources", "requests", "storage"]).and_then(|t| Quantity::parse(t).ok());
+    let storage =
+        |c: &Value| c.str_at(&["spec", "resources", "requests", "storage"]).and_then(|t| Quantity::parse(t).ok());
     if let (Some(now), Some(was)) = (storage(new), storage(old)) {
         let at = Path::new("spec.resources.requests.storage");
         let allocated = new.str_at(&["status", "capacity", "storage"]).and_then(|t| Quantity::parse(t).ok());

@@ -7,7 +7,8 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("CIDRs", "The ranges that addresses of services come from.").by(|c| joined(&c["spec"]["cidrs"], "")),
+        Column::text("CIDRs", "The ranges that addresses of services come from.")
+            .by(|c| joined(&c["spec"]["cidrs"], "")),
         AGE,
     ],
     validate_create: validate,

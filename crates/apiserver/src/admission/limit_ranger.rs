@@ -3,16 +3,13 @@
 //!
 //! Reads: limit ranges. Changes: new pods. Invariant: what a pod or a claim asks for itself is never changed, only refused.
 
-use std::collections::BTreeMap;
-
+use api::quota::{Amounts, amounts, pod_sum};
 use meta::quantity::{Format, Quantity};
 use meta::{Status, Value};
 
 use super::{Operation, Review};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
-
-pub type Amounts = BTreeMap<String, Quantity>;
 
 pub fn mutate(review: &Review<'_>, pod: &mut Value, _: Option<&Value>) -> Result<(), Status> {
     if review.operation == Operation::Create && review.subresource.is_empty() && review.is("", "pods") {
@@ -52,11 +49,6 @@ fn limits<'a>(range: &'a Value, ty: &'a str) -> impl Iterator<Item = &'a Value> 
     range.array_at(&["spec", "limits"]).iter().filter(move |limit| limit.str_at(&["type"]) == Some(ty))
 }
 
-pub fn amounts(list: Option<&Value>) -> Amounts {
-    let pairs = list.and_then(Value::as_object).into_iter().flat_map(|map| map.iter());
-    pairs.filter_map(|(name, amount)| Some((name.to_string(), Quantity::parse(amount.as_str()?).ok()?))).collect()
-}
-
 /// The containers' defaults, and the annotation that says what was set.
 fn set_defaults(pod: &mut Value, range: &Value) {
     let mut said = Vec::new();
@@ -89,59 +81,25 @@ fn set_defaults(pod: &mut Value, range: &Value) {
 
 fn pod_against(pod: &Value, range: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
-    let of = |container: &Value, list: &str| amounts(container.at(&["resources", list]));
+    let of = |container: &Value, list: &str| amounts(&container["resources"][list]);
     for limit in limits(range, "Container") {
         for container in ["containers", "initContainers"].iter().flat_map(|member| pod.array_at(&["spec", member])) {
             compare(limit, "Container", &of(container, "requests"), &of(container, "limits"), &mut wrong);
         }
     }
     for limit in limits(range, "Pod") {
-        compare(limit, "Pod", &pod_sum(pod, "requests"), &pod_sum(pod, "limits"), &mut wrong);
+        let sum = |list| pod_sum(pod, list, |container| of(container, list));
+        compare(limit, "Pod", &sum("requests"), &sum("limits"), &mut wrong);
     }
     wrong
 }
 
-/// What the pod needs as a whole: its containers and sidecars together, or the greatest moment of its start, whichever
-/// is more; what the pod says of itself comes before both.
-pub fn pod_sum(pod: &Value, list: &str) -> Amounts {
-    let add = |to: &mut Amounts, more: &Amounts| {
-        for (name, amount) in more {
-            let sum = to.get(name).map_or(*amount, |sum| sum.add(*amount));
-            to.insert(name.clone(), sum);
-        }
-    };
-    let raise = |to: &mut Amounts, other: &Amounts| {
-        for (name, amount) in other {
-            let highest = to.get(name).map_or(*amount, |own| (*own).max(*amount));
-            to.insert(name.clone(), highest);
-        }
-    };
-    let (mut sum, mut sidecars, mut start) = (Amounts::new(), Amounts::new(), Amounts::new());
-    for container in pod.array_at(&["spec", "containers"]) {
-        add(&mut sum, &amounts(container.at(&["resources", list])));
-    }
-    for container in pod.array_at(&["spec", "initContainers"]) {
-        let mut own = amounts(container.at(&["resources", list]));
-        if container.str_at(&["restartPolicy"]) == Some("Always") {
-            add(&mut sum, &own);
-            add(&mut sidecars, &own);
-            own = sidecars.clone();
-        } else {
-            add(&mut own, &sidecars);
-        }
-        raise(&mut start, &own);
-    }
-    raise(&mut sum, &start);
-    sum.extend(amounts(pod.at(&["spec", "resources", list])));
-    sum
-}
-
 fn claim_against(claim: &Value, range: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
-    let asked = amounts(claim.at(&["spec", "resources", "requests"]));
+    let asked = amounts(&claim["spec"]["resources"]["requests"]);
     for limit in limits(range, "PersistentVolumeClaim") {
         for (which, word, too_much) in [("min", "minimum", false), ("max", "maximum", true)] {
-            for (name, bound) in amounts(limit.get(which)) {
+            for (name, bound) in amounts(&limit[which]) {
                 let usage = format!("{word} {name} usage per PersistentVolumeClaim is {bound}");
                 match asked.get(&name) {
                     None => wrong.push(format!("{usage}.  No request is specified")),
@@ -158,7 +116,7 @@ fn claim_against(claim: &Value, range: &Value) -> Vec<String> {
 
 /// One container or pod against one limit: minima, maxima, ratios.
 fn compare(limit: &Value, ty: &str, requests: &Amounts, limits: &Amounts, wrong: &mut Vec<String>) {
-    for (name, min) in amounts(limit.get("min")) {
+    for (name, min) in amounts(&limit["min"]) {
         let usage = format!("minimum {name} usage per {ty} is {min}");
         match (requests.get(&name), limits.get(&name)) {
             (None, _) => wrong.push(format!("{usage}.  No request is specified")),
@@ -167,7 +125,7 @@ fn compare(limit: &Value, ty: &str, requests: &Amounts, limits: &Amounts, wrong:
             _ => {}
         }
     }
-    for (name, max) in amounts(limit.get("max")) {
+    for (name, max) in amounts(&limit["max"]) {
         let usage = format!("maximum {name} usage per {ty} is {max}");
         match (requests.get(&name), limits.get(&name)) {
             (_, None) => wrong.push(format!("{usage}.  No limit is specified")),
@@ -177,7 +135,7 @@ fn compare(limit: &Value, ty: &str, requests: &Amounts, limits: &Amounts, wrong:
         }
     }
     let zero = Quantity::zero(Format::DecimalSI);
-    for (name, max) in amounts(limit.get("maxLimitRequestRatio")) {
+    for (name, max) in amounts(&limit["maxLimitRequestRatio"]) {
         let usage = format!("{name} max limit to request ratio per {ty} is {max}");
         let given = |list: &Amounts| list.get(&name).copied().filter(|own| *own != zero);
         match (given(requests), given(limits)) {

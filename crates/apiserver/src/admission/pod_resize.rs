@@ -2,10 +2,10 @@
 //!
 //! Reads: nodes. Sources: KEP-1287, KEP-5328.
 
+use api::quota::{self, amounts};
 use meta::status::Cause;
 use meta::{Status, Value};
 
-use super::limit_ranger::{amounts, pod_sum};
 use super::{Operation, Review};
 
 /// The updated pod, what it was, and the name of its node.
@@ -33,21 +33,22 @@ pub fn validate(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -
     })
 }
 
+fn requests(pod: &Value) -> quota::Amounts {
+    quota::pod_sum(pod, "requests", |container| amounts(&container["resources"]["requests"]))
+}
+
 fn against(pod: &Value, node: &Value, name: &str) -> Option<(&'static str, String)> {
     let system = node["metadata"]["labels"]["kubernetes.io/os"].as_str().unwrap_or("linux");
     if system != "linux" {
         let message = format!("pod resize is only supported on linux nodes, node {name:?} is {system:?}");
         return Some(("UnsupportedPlatform", message));
     }
-    let (mut asked, there) = (pod_sum(pod, "requests"), amounts(node.at(&["status", "allocatable"])));
-    for (resource, more) in amounts(pod.at(&["spec", "overhead"])) {
-        asked.entry(resource).and_modify(|own| *own = own.add(more)).or_insert(more);
-    }
+    let (mut asked, there) = (requests(pod), amounts(&node["status"]["allocatable"]));
+    quota::add(&mut asked, &amounts(&pod["spec"]["overhead"]));
     let mut lacks = Vec::new();
     for (resource, milli) in [("cpu", true), ("memory", false)] {
-        let shown = |of: &super::limit_ranger::Amounts| {
-            of.get(resource).map_or(0, |own| if milli { own.milli_value() } else { own.value() })
-        };
+        let shown =
+            |of: &quota::Amounts| of.get(resource).map_or(0, |own| if milli { own.milli_value() } else { own.value() });
         let (asked, there) = (shown(&asked), shown(&there));
         if asked > there {
             lacks.push(format!("{resource}, requested: {asked}, allocatable: {there}"));

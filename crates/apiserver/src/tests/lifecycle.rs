@@ -278,13 +278,13 @@ async fn kinds_that_nothing_acts_on_come_with_a_warning() {
     let warnings = |answer: &super::Answer| -> Vec<String> {
         answer.headers.get_all("warning").iter().map(|w| w.to_str().expect("text").to_string()).collect()
     };
-    let quota = json!({"metadata": {"name": "q"}});
-    let made = cluster.call(Method::POST, "/api/v1/namespaces/default/resourcequotas", quota).await;
+    let class = json!({"metadata": {"name": "q"}, "spec": {}});
+    let made = cluster.call(Method::POST, "/apis/resource.k8s.io/v1/deviceclasses", class).await;
     let want =
-        ["299 - \"knarr stores ResourceQuota objects but does not enforce them yet; see docs/compatibility.md\""];
+        ["299 - \"knarr stores DeviceClass objects but does not allocate devices yet; see docs/compatibility.md\""];
     assert_eq!(warnings(&made), want, "{}", made.text);
-    let applied = "{apiVersion: v1, kind: ResourceQuota, metadata: {name: r}}";
-    let path = "/api/v1/namespaces/default/resourcequotas/r?fieldManager=m";
+    let applied = "{apiVersion: resource.k8s.io/v1, kind: DeviceClass, metadata: {name: r}, spec: {}}";
+    let path = "/apis/resource.k8s.io/v1/deviceclasses/r?fieldManager=m";
     for want in [&want[..], &[]] {
         let answer = cluster.raw(Method::PATCH, path, "application/apply-patch+yaml", applied).await;
         assert_eq!(warnings(&answer), want, "{}", answer.text);
