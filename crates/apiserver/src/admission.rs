@@ -87,15 +87,18 @@ impl Review<'_> {
     }
 }
 
+type Outcome<'a> = BoxFuture<'a, Result<(), Status>>;
+type Check = fn(&Review<'_>, Option<&Value>, Option<&Value>) -> Result<(), Status>;
+
 /// What a plugin does. The new document is `None` for a deletion, the old one for a creation.
 #[derive(Clone, Copy)]
 enum Part {
     /// Changes the new document, or refuses the write, after asking the store.
-    Asks(for<'a> fn(&'a mut Review<'_>, &'a mut Value, Option<&'a Value>) -> BoxFuture<'a, Result<(), Status>>),
+    Asks(for<'a> fn(&'a mut Review<'_>, &'a mut Value, Option<&'a Value>) -> Outcome<'a>),
     /// The same from what is at hand.
     Sets(fn(&Review<'_>, &mut Value, Option<&Value>) -> Result<(), Status>),
     /// Refuses the write.
-    Checks(fn(&Review<'_>, Option<&Value>, Option<&Value>) -> Result<(), Status>),
+    Checks(Check),
 }
 
 use Part::{Asks, Checks, Sets};

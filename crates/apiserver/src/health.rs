@@ -28,9 +28,12 @@ const HOOKS: [&str; 7] = [
 
 type Check = (&'static str, Result<(), String>);
 
-/// What each check last said, and how often it said what, by root and name.
+/// What a check last said, and how often it failed and passed.
+type Said = (bool, [u64; 2]);
+
+/// By root and name.
 #[derive(Default)]
-pub struct Checks(Mutex<BTreeMap<(String, &'static str), (bool, [u64; 2])>>);
+pub struct Checks(Mutex<BTreeMap<(String, &'static str), Said>>);
 
 impl Checks {
     fn record(&self, root: &str, name: &'static str, ok: bool) {

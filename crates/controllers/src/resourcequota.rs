@@ -302,7 +302,8 @@ fn is_settled(quota: &ResourceQuota) -> bool {
 /// it, and perhaps in it too, which is the safe side. `None`: what was charged in between cannot be told.
 fn plan(seen: &ResourceQuota, live: &ResourceQuota, counted: &Amounts) -> Option<ResourceQuotaStatus> {
     let same = seen.metadata.resource_version == live.metadata.resource_version;
-    if !same && !(seen.spec == live.spec && is_settled(seen) && is_settled(live)) {
+    let comparable = seen.spec == live.spec && is_settled(seen) && is_settled(live);
+    if !same && !comparable {
         return None;
     }
     let used_of = |quota: &ResourceQuota, name: &String| {
