@@ -306,20 +306,7 @@ mod tests {
             shown += &(used_names.join(" ") + "\n");
             assert!(used.keys().all(|name| counts("", resource, name)), "{resource}");
         }
-        expect_test::expect![[r#"
-            count/pods=1 cpu=1100m hugepages-2Mi=4Mi limits.cpu=2100m memory=1Mi pods=1 requests.cpu=1100m requests.hugepages-2Mi=4Mi requests.memory=1Mi requests.x.io/gpu=2
-            count/pods=1 cpu=3 hugepages-2Mi=4Mi limits.cpu=4 pods=1 requests.cpu=3 requests.hugepages-2Mi=4Mi requests.x.io/gpu=2
-            count/pods=1
-            count/pods=1 pods=1
-            count/pods=1
-            count/services=1 services=1
-            count/services=1 services=1 services.nodeports=2
-            count/services=1 services=1 services.loadbalancers=1 services.nodeports=1
-            count/persistentvolumeclaims=1 gold.storageclass.storage.k8s.io/persistentvolumeclaims=1 gold.storageclass.storage.k8s.io/requests.storage=2Gi persistentvolumeclaims=1 requests.storage=2Gi
-            count/secrets=1 secrets=1
-            count/endpoints=1
-        "#]]
-        .assert_eq(&shown);
+        expect_test::expect_file!["quota/what_is_used.txt"].assert_eq(&shown);
         for (group, resource, name, want) in [
             ("", "pods", "requests.storage", false),
             ("", "secrets", "configmaps", false),

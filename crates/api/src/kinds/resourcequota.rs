@@ -166,22 +166,6 @@ mod tests {
             })
             .map(|e| e.to_string())
             .collect();
-        expect_test::expect![[r#"
-            spec.hard[count/x.io]: Invalid value: "1.5": must be an integer
-            spec.hard[cpu]: Invalid value: "-1": must be greater than or equal to 0
-            spec.hard[nope]: Invalid value: "nope": must be a standard resource type or fully qualified
-            spec.hard[nope]: Invalid value: "nope": must be a standard resource for quota
-            spec.hard[pods]: Invalid value: "1500m": must be an integer
-            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Odd"]: unsupported scope applied to resource
-            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Odd"]: unsupported scope applied to resource
-            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Odd"]: unsupported scope
-            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Odd"]: unsupported scope applied to resource
-            spec.scopes: Invalid value: ["BestEffort","NotBestEffort","Odd"]: conflicting scopes
-            spec.scopeSelector: Invalid value: {"matchExpressions":[{"operator":"In","scopeName":"PriorityClass"},{"operator":"Exists","scopeName":"VolumeAttributesClass"},{"operator":"NotIn","scopeName":"BestEffort","values":["a"]}]}: unsupported scope applied to resource
-            spec.scopeSelector: Invalid value: {"matchExpressions":[{"operator":"In","scopeName":"PriorityClass"},{"operator":"Exists","scopeName":"VolumeAttributesClass"},{"operator":"NotIn","scopeName":"BestEffort","values":["a"]}]}: unsupported scope applied to resource
-            spec.scopeSelector.values: Required value: must be at least one value when `operator` is 'In' or 'NotIn' for scope selector
-            spec.scopeSelector.operator: Invalid value: "NotIn": must be 'Exist' only operator when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity
-        "#]]
-        .assert_eq(&(shown.join("\n") + "\n"));
+        expect_test::expect_file!["resourcequota/what_is_wrong.txt"].assert_eq(&(shown.join("\n") + "\n"));
     }
 }
