@@ -80,7 +80,10 @@ mod tests {
     #[test]
     fn what_is_refused() {
         golden::check!("servicecidr/refusals.txt", |case| {
-            let range = |cidrs: &str| json!({"spec": {"cidrs": cidrs.split(' ').filter(|c| !c.is_empty()).collect::<Vec<_>>()}});
+            let range = |cidrs: &str| {
+                let cidrs: Vec<&str> = cidrs.split(' ').filter(|cidr| !cidr.is_empty()).collect();
+                json!({"spec": {"cidrs": cidrs}})
+            };
             let errors = match case.split_once(" < ") {
                 None => validate(&range(case)),
                 Some((new, old)) => validate_update(&range(new), &range(old)),

@@ -1,4 +1,4 @@
-//! Custom resources: definitions come, are changed and go; objects are converted, seen by other servers and under other schemas.
+//! Custom resources: definitions come, are changed and go; objects are converted, and seen alike by all servers.
 
 use std::sync::Arc;
 

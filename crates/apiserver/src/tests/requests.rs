@@ -4,8 +4,8 @@
 //! A block is a title, `METHOD PATH`, and a body if there is one; between them may stand, a line each:
 //! `> Header: value`, `> anonymous`, or `> json`, `> merge`, `> strategic`, `> apply` for a patch's type;
 //! `? {.path} {.path}`, what is shown of an answer that is no error; `! name {.path}`, what is kept of it: `$name` stands
-//! for it from then on, in requests and answers; `> anew`, a server of its own from here on; `> until {.path} value`, an
-//! event of what was written to wait for. `{{x*3}}` in a body stands for `xxx`.
+//! for it from then on, in requests and answers; `> anew`, a server of its own from here on; `> until {.path} value`,
+//! an event of what was written to wait for. `{{x*3}}` in a body stands for `xxx`.
 
 use std::fmt::Write;
 use std::path::Path;
