@@ -278,48 +278,12 @@ mod tests {
     #[test]
     fn what_is_used() {
         let now = time::parse("2026-01-01T00:01:00Z").expect("time");
-        let asks = json!({"requests": {"cpu": "1", "hugepages-2Mi": "4Mi", "x.io/gpu": "2"}, "limits": {"cpu": "2"}});
-        let container = json!({"name": "c", "resources": asks});
-        let pod = json!({"spec": {"containers": [container.clone()], "overhead": {"cpu": "100m", "memory": "1Mi"}}});
-        let resized = json!({"spec": {"containers": [container]}, "status": {"containerStatuses": [{"name": "c",
-            "allocatedResources": {"cpu": "3"}, "resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": "4"}}}]}});
-        let going = |end: &str| json!({"metadata": {"deletionTimestamp": end, "deletionGracePeriodSeconds": 30}});
-        let service = |ty: &str| json!({"spec": {"type": ty, "allocateLoadBalancerNodePorts": false, "ports": [{"port": 1}, {"port": 2, "nodePort": 30000}]}});
-        let claim = json!({"spec": {"storageClassName": "gold", "resources": {"requests": {"storage": "1Gi"}}},
-            "status": {"allocatedResources": {"storage": "2Gi"}}});
-        let mut shown = String::new();
-        for (resource, object) in [
-            ("pods", pod),
-            ("pods", resized),
-            ("pods", json!({"status": {"phase": "Failed"}})),
-            ("pods", going("2026-01-01T00:00:30Z")),
-            ("pods", going("2026-01-01T00:00:29Z")),
-            ("services", service("ClusterIP")),
-            ("services", service("NodePort")),
-            ("services", service("LoadBalancer")),
-            ("persistentvolumeclaims", claim),
-            ("secrets", json!({})),
-            ("endpoints", json!({})),
-        ] {
-            let used = usage("", resource, &object, now);
-            let used_names: Vec<String> = used.iter().map(|(name, amount)| format!("{name}={amount}")).collect();
-            shown += &(used_names.join(" ") + "\n");
+        golden::check!("quota/used.txt", |case| {
+            let (resource, object) = case.split_once(' ').expect("a resource and an object");
+            let used = usage("", resource, &meta::parse(object.as_bytes()).expect("JSON"), now);
             assert!(used.keys().all(|name| counts("", resource, name)), "{resource}");
-        }
-        expect_test::expect![[r#"
-            count/pods=1 cpu=1100m hugepages-2Mi=4Mi limits.cpu=2100m memory=1Mi pods=1 requests.cpu=1100m requests.hugepages-2Mi=4Mi requests.memory=1Mi requests.x.io/gpu=2
-            count/pods=1 cpu=3 hugepages-2Mi=4Mi limits.cpu=4 pods=1 requests.cpu=3 requests.hugepages-2Mi=4Mi requests.x.io/gpu=2
-            count/pods=1
-            count/pods=1 pods=1
-            count/pods=1
-            count/services=1 services=1
-            count/services=1 services=1 services.nodeports=2
-            count/services=1 services=1 services.loadbalancers=1 services.nodeports=1
-            count/persistentvolumeclaims=1 gold.storageclass.storage.k8s.io/persistentvolumeclaims=1 gold.storageclass.storage.k8s.io/requests.storage=2Gi persistentvolumeclaims=1 requests.storage=2Gi
-            count/secrets=1 secrets=1
-            count/endpoints=1
-        "#]]
-        .assert_eq(&shown);
+            used.iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(" ")
+        });
         for (group, resource, name, want) in [
             ("", "pods", "requests.storage", false),
             ("", "secrets", "configmaps", false),
@@ -332,36 +296,12 @@ mod tests {
 
     #[test]
     fn what_is_selected() {
-        let batch = json!({"spec": {"containers": [{}], "activeDeadlineSeconds": 0, "priorityClassName": "high"}});
-        let spread = json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "1"}}}], "affinity": {"podAffinity": {
-            "preferredDuringSchedulingIgnoredDuringExecution": [{"podAffinityTerm": {"namespaceSelector": {}}}]}}}});
-        let claim = json!({"spec": {"volumeAttributesClassName": "new"}, "status": {"currentVolumeAttributesClassName": "old"}});
-        // Scopes alone, or one with an operator and values.
-        for (scopes, resource, object, want) in [
-            ("", "secrets", &claim, true),
-            ("Terminating", "secrets", &batch, false),
-            ("Terminating BestEffort", "pods", &batch, true),
-            ("Terminating NotBestEffort", "pods", &batch, false),
-            ("NotTerminating NotBestEffort CrossNamespacePodAffinity", "pods", &spread, true),
-            ("PriorityClass", "pods", &spread, false),
-            ("PriorityClass:In high", "pods", &batch, true),
-            ("PriorityClass:NotIn high", "pods", &batch, false),
-            ("PriorityClass:NotIn high", "pods", &spread, true),
-            ("PriorityClass:DoesNotExist", "pods", &spread, true),
-            ("VolumeAttributesClass:In old", "persistentvolumeclaims", &claim, true),
-            ("VolumeAttributesClass:In none", "persistentvolumeclaims", &claim, false),
-        ] {
+        golden::check!("quota/selected.txt", |case| {
+            let [spec, resource, object] = case.split(" | ").collect::<Vec<_>>()[..] else { panic!("{case}") };
             let mut quota = json!({});
-            if let Some((scope, rest)) = scopes.split_once(':') {
-                let mut words = rest.split(' ');
-                let mut expression = json!({"scopeName": scope, "operator": words.next().unwrap_or_default()});
-                expression.set(&["values"], words.collect::<Vec<_>>());
-                quota.set(&["spec", "scopeSelector", "matchExpressions"], vec![expression]);
-            } else {
-                quota.set(&["spec", "scopes"], scopes.split_whitespace().collect::<Vec<_>>());
-            }
-            assert_eq!(selects(&quota, "", resource, object), want, "{scopes}");
-        }
+            quota.set(&["spec"], meta::parse(spec.as_bytes()).expect("JSON"));
+            selects(&quota, "", resource, &meta::parse(object.as_bytes()).expect("JSON")).to_string()
+        });
     }
 
     #[test]

@@ -165,78 +165,16 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn choose(header: &'static str, offer: Offer) -> Result<(Format, Shape), String> {
-        let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(header))]);
-        Accept::parse(&headers, offer).map(|a| (a.format, a.shape)).map_err(|s| s.message)
-    }
-
     #[test]
     fn headers() {
-        use Format::{Json, Protobuf, Yaml};
-        use Shape::{Metadata, Object, Table};
-        for (header, want) in [
-            ("", (Json, Object)),
-            ("*/*", (Json, Object)),
-            (
-                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
-                (Json, Table),
-            ),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json", (Json, Metadata)),
-            ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", (Json, Object)),
-            ("application/vnd.kubernetes.protobuf, application/json", (Protobuf, Object)),
-            ("application/vnd.kubernetes.protobuf;q=0.5, application/json; q=0.9", (Json, Object)),
-            ("*/*, application/vnd.kubernetes.protobuf", (Protobuf, Object)),
-            ("application/*, text/html, application/yaml", (Yaml, Object)),
-            (
-                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json",
-                (Protobuf, Metadata),
-            ),
-            (
-                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json;as=Table;g=meta.k8s.io;v=v1",
-                (Json, Table),
-            ),
-            ("application/yaml", (Yaml, Object)),
-            ("application/json;q=0, application/yaml;q=0.001", (Yaml, Object)),
-        ] {
-            assert_eq!(choose(header, Offer::Everything), Ok(want), "{header}");
-        }
-    }
-
-    #[test]
-    fn what_there_is_not() {
-        let protobuf = "application/vnd.kubernetes.protobuf";
-        let both = "application/vnd.kubernetes.protobuf,application/json";
-        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-        let only = |types: &str| Err(format!("only the following media types are accepted: {types}"));
-        for (header, offer, want) in [
-            (
-                "text/html",
-                Offer::Everything,
-                only("application/json, application/yaml, application/vnd.kubernetes.protobuf"),
-            ),
-            (
-                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1",
-                Offer::Everything,
-                only("application/json, application/yaml, application/vnd.kubernetes.protobuf"),
-            ),
-            (
-                "application/yaml",
-                Offer::Watch,
-                only("application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"),
-            ),
-            (
-                "application/json;as=Table;v=v1;g=meta.k8s.io",
-                Offer::Review,
-                only("application/json, application/yaml, application/vnd.kubernetes.protobuf"),
-            ),
-            (protobuf, Offer::Watch, Ok((Format::Protobuf, Shape::Object))),
-            (protobuf, Offer::WatchCustom, only("application/json;stream=watch")),
-            (protobuf, Offer::Custom, only("application/json, application/yaml")),
-            (both, Offer::Custom, Ok((Format::Json, Shape::Object))),
-            (metadata, Offer::Custom, Ok((Format::Protobuf, Shape::Metadata))),
-        ] {
-            assert_eq!(choose(header, offer), want, "{header}");
-        }
+        golden::check!("accept.txt", |case| {
+            let (header, offer) = case.rsplit_once(" | ").unwrap_or((case, "Everything"));
+            let offers = [Offer::Everything, Offer::Custom, Offer::Watch, Offer::WatchCustom, Offer::Review];
+            let offer = offers.into_iter().find(|o| format!("{o:?}") == offer).expect("an offer");
+            let headers = HeaderMap::from_iter([(ACCEPT, header.parse().expect("a header"))]);
+            let chosen = Accept::parse(&headers, offer);
+            chosen.map_or_else(|status| status.message, |a| format!("{:?} {:?}", a.format, a.shape))
+        });
     }
 
     #[test]

@@ -4,16 +4,13 @@ mod aggregation;
 mod audit;
 mod concurrency;
 mod custom;
-mod lifecycle;
+mod health;
 mod lists;
-mod plugins;
-mod policies;
 mod protobuf;
 mod proxies;
 mod quotas;
 mod requests;
 mod services;
-mod tokens;
 mod watches;
 mod webhooks;
 

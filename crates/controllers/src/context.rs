@@ -39,11 +39,29 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Names the attempt that failed.
 pub trait During<T> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T>;
+    /// `None` when the object of the attempt is gone, which is no failure.
+    fn unless_gone(self, what: impl FnOnce() -> String) -> Result<Option<T>>;
+    /// `None` when the object of the attempt is gone, or is not as it was known.
+    fn unless_changed(self, what: impl FnOnce() -> String) -> Result<Option<T>>;
 }
 
 impl<T> During<T> for std::result::Result<T, kube::Error> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|source| Error::Api { what: what(), source })
+    }
+
+    fn unless_gone(self, what: impl FnOnce() -> String) -> Result<Option<T>> {
+        match self {
+            Err(error) if client::is_not_found(&error) => Ok(None),
+            other => other.map(Some).during(what),
+        }
+    }
+
+    fn unless_changed(self, what: impl FnOnce() -> String) -> Result<Option<T>> {
+        match self {
+            Err(error) if client::is_conflict(&error) => Ok(None),
+            other => other.unless_gone(what),
+        }
     }
 }
 
@@ -107,6 +125,20 @@ impl Work {
             }
         });
         self.needs(informer);
+    }
+
+    /// As [`Work::run`], with a controller and what it does with a key.
+    pub fn start<C: Send + Sync + 'static>(
+        self,
+        count: usize,
+        controller: C,
+        reconcile: for<'a> fn(&'a C, &'a Key) -> BoxFuture<'a, Result<Action>>,
+    ) -> BoxFuture<'static, ()> {
+        let controller = Arc::new(controller);
+        Box::pin(self.run(count, move |key| {
+            let controller = controller.clone();
+            async move { reconcile(&controller, &key).await }
+        }))
     }
 
     /// Reconciles until shutdown, `count` keys at a time.

@@ -42,11 +42,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     let recorder = ctx.recorder("cronjob-controller");
     let count = ctx.config.concurrency;
     let (written, own_written) = (Written::default(), Written::default());
-    let this = Arc::new(Controller { ctx, crons, jobs, recorder, written, own_written });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, crons, jobs, recorder, written, own_written };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 #[derive(Default)]
@@ -266,13 +263,10 @@ impl Controller {
         let crons: Api<CronJob> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let mut changed = cron.clone();
         changed.status = Some(plan.status);
-        match crons.replace_status(&key.name, &PostParams::default(), &changed).await {
-            Ok(written) => {
-                self.own_written.wrote(key, client::revision_of(&written));
-                Ok(())
-            }
-            Err(error) => Err(error).during(|| format!("cannot write the status of CronJob {key}")),
-        }
+        let outcome = crons.replace_status(&key.name, &PostParams::default(), &changed).await;
+        let written = outcome.during(|| format!("cannot write the status of CronJob {key}"))?;
+        self.own_written.wrote(key, client::revision_of(&written));
+        Ok(())
     }
 
     async fn delete(&self, key: &Key, api: &Api<Job>, about: &ObjectReference, job: &Job) -> Result<()> {
@@ -297,7 +291,6 @@ impl Controller {
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
     use serde_json::{Value, json};
 
     use super::*;
@@ -316,19 +309,21 @@ mod tests {
         Arc::new(serde_json::from_value(job).unwrap())
     }
 
-    /// One plan for each time and its jobs (parted by commas).
-    fn plans(spec: Value, active: &[&str], cases: &[(&str, &str)]) -> String {
-        let mut cron = json!({"metadata": {"name": "c", "uid": "c", "creationTimestamp": "2030-01-01T00:00:30Z"},
-            "spec": {"schedule": "*/5 * * * *", "timeZone": "Etc/UTC", "jobTemplate": {"spec": {"template": {}}}}});
-        let active: Vec<_> = active.iter().map(|text| client::reference(job(text).as_ref())).collect();
-        cron["status"] = json!({"active": active});
-        cron["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
-        let cron: CronJob = serde_json::from_value(cron).unwrap();
-        let mut out = String::new();
-        for (now, jobs) in cases {
-            let jobs: Vec<Arc<Job>> = jobs.split(", ").filter(|text| !text.is_empty()).map(job).collect();
-            let plan = plan(&cron, &jobs, format!("2030-01-01T{now}Z").parse().unwrap());
-            out += now;
+    #[test]
+    fn plans() {
+        golden::check!("cronjob.txt", |case| {
+            let [spec, active, now, jobs] = case.splitn(4, " | ").collect::<Vec<_>>()[..] else { panic!("{case}") };
+            let jobs_of =
+                |text: &str| -> Vec<Arc<Job>> { text.split(", ").filter(|text| !text.is_empty()).map(job).collect() };
+            let mut cron = json!({"metadata": {"name": "c", "uid": "c", "creationTimestamp": "2030-01-01T00:00:30Z"},
+                "spec": {"schedule": "*/5 * * * *", "timeZone": "Etc/UTC", "jobTemplate": {"spec": {"template": {}}}}});
+            let active: Vec<_> = jobs_of(active).iter().map(|job| client::reference(job.as_ref())).collect();
+            cron["status"] = json!({"active": active});
+            let spec: serde_json::Map<String, Value> = serde_json::from_str(spec).unwrap();
+            cron["spec"].as_object_mut().unwrap().extend(spec);
+            let cron: CronJob = serde_json::from_value(cron).unwrap();
+            let plan = plan(&cron, &jobs_of(jobs), format!("2030-01-01T{now}Z").parse().unwrap());
+            let mut out = now.to_string();
             for job in &plan.delete {
                 out += &format!("; delete {}", job.name_any());
             }
@@ -346,60 +341,7 @@ mod tests {
             for (what, time) in [("last", last), ("success", success), ("again", plan.look_again)] {
                 out += &time.map(|time| format!("; {what} {}", time.strftime("%T"))).unwrap_or_default();
             }
-            out += "\n";
-        }
-        out
-    }
-
-    #[test]
-    fn starts() {
-        // the third job was made, and lost before the status
-        let cases = [("00:04:00", ""), ("00:05:00", ""), ("00:05:00", "05 Running"), ("23:05:01", "")];
-        let mut out = plans(json!({}), &[], &cases);
-        for spec in [
-            json!({"suspend": true}),
-            json!({"timeZone": "Asia/Kolkata", "schedule": "35 5 * * *"}),
-            json!({"timeZone": "Mars/Olympus"}),
-            json!({"schedule": "x"}),
-        ] {
-            out += &plans(spec, &[], &cases[1..2]);
-        }
-        out += &plans(json!({"startingDeadlineSeconds": 11}), &[], &[("00:05:10", ""), ("00:05:11", "")]);
-        expect![[r#"
-            00:04:00; again 00:05:00
-            00:05:00; create c-31557605 2030-01-01T00:05:00Z; last 00:05:00; again 00:10:00
-            00:05:00; active c-31557605; last 00:05:00; again 00:10:00
-            23:05:01; create c-31558985 2030-01-01T23:05:00Z; TooManyMissedTimes: too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew; last 23:05:00; again 23:10:00
-            00:05:00
-            00:05:00; create c-31557605 2030-01-01T05:35:00+05:30; last 00:05:00; again 00:05:00
-            00:05:00; UnknownTimeZone: invalid timeZone: "Mars/Olympus": unknown time zone Mars/Olympus
-            00:05:00; UnparseableSchedule: unparseable schedule: "x" : expected exactly 5 fields, found 1: [x]
-            00:05:10; create c-31557605 2030-01-01T00:05:00Z; last 00:05:00; again 00:10:00
-            00:05:11; again 00:10:00
-        "#]].assert_eq(&out);
-    }
-
-    #[test]
-    fn concurrency_and_history() {
-        let mut out = String::new();
-        for policy in ["Allow", "Forbid", "Replace"] {
-            let cases = [("00:10:00", "05 Running"), ("00:10:00", "05 Complete"), ("00:10:00", "")];
-            out += &plans(json!({"concurrencyPolicy": policy}), &["05 Running"], &cases);
-        }
-        let limits = json!({"successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 0});
-        let jobs = "01 Complete, 02 Failed, 03 Complete, 04 Failed manual, 06 Running manual";
-        out += &plans(limits, &[], &[("00:04:00", jobs)]);
-        expect![[r#"
-            00:10:00; create c-31557610 2030-01-01T00:10:00Z; active c-31557605; last 00:10:00; again 00:15:00
-            00:10:00; create c-31557610 2030-01-01T00:10:00Z; SawCompletedJob: Saw completed job: c-31557605, condition: Complete; last 00:10:00; success 00:05:00; again 00:15:00
-            00:10:00; create c-31557610 2030-01-01T00:10:00Z; MissingJob: Active job went missing: c-31557605; last 00:10:00; again 00:15:00
-            00:10:00; JobAlreadyActive: Not starting job because prior execution is running and concurrency policy is Forbid; active c-31557605; again 00:15:00
-            00:10:00; create c-31557610 2030-01-01T00:10:00Z; SawCompletedJob: Saw completed job: c-31557605, condition: Complete; last 00:10:00; success 00:05:00; again 00:15:00
-            00:10:00; create c-31557610 2030-01-01T00:10:00Z; MissingJob: Active job went missing: c-31557605; last 00:10:00; again 00:15:00
-            00:10:00; delete c-31557605; create c-31557610 2030-01-01T00:10:00Z; last 00:10:00; again 00:15:00
-            00:10:00; create c-31557610 2030-01-01T00:10:00Z; SawCompletedJob: Saw completed job: c-31557605, condition: Complete; last 00:10:00; success 00:05:00; again 00:15:00
-            00:10:00; create c-31557610 2030-01-01T00:10:00Z; MissingJob: Active job went missing: c-31557605; last 00:10:00; again 00:15:00
-            00:04:00; delete c-31557601; delete c-31557602; delete c-31557604; UnexpectedJob: Saw a job that the controller did not create or forgot: c-31557606; success 00:03:00; again 00:05:00
-        "#]].assert_eq(&out);
+            out
+        });
     }
 }

@@ -8,7 +8,6 @@ pub mod scale;
 pub mod status;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use client::{Action, Informer, Key, Recorder};
 use futures::future::BoxFuture;
@@ -55,7 +54,7 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     });
     let recorder = ctx.recorder("deployment-controller");
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller {
+    let this = Controller {
         ctx,
         deployments,
         sets,
@@ -63,11 +62,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
         recorder,
         written: Written::default(),
         own_written: Written::default(),
-    });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 impl Controller {
@@ -251,11 +247,8 @@ impl Controller {
         let name = set.name_any();
         let preconditions = Preconditions { uid: set.uid(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        match self.api::<ReplicaSet>(key).delete(&name, &params).await {
-            Ok(_) => Ok(()),
-            Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot delete the old ReplicaSet {}/{name}", key.namespace)),
-        }
+        let outcome = self.api::<ReplicaSet>(key).delete(&name, &params).await;
+        outcome.unless_changed(|| format!("cannot delete the old ReplicaSet {}/{name}", key.namespace)).map(drop)
     }
 
     async fn write_status(
@@ -270,14 +263,12 @@ impl Controller {
         }
         // by version: conditions carry on from the status that was read, and must not follow upon another
         let patch = json!({"metadata": {"resourceVersion": version}, "status": full(&status)});
-        match self.api::<Deployment>(key).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(patched) => {
-                self.own_written.wrote(key, client::revision_of(&patched));
-                Ok(())
-            }
-            Err(error) if client::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot write the status of Deployment {key}")),
+        let outcome =
+            self.api::<Deployment>(key).patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        if let Some(patched) = outcome.unless_gone(|| format!("cannot write the status of Deployment {key}"))? {
+            self.own_written.wrote(key, client::revision_of(&patched));
         }
+        Ok(())
     }
 }
 

@@ -44,11 +44,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
         Event::Modified { .. } => Vec::new(),
     });
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { ctx, services, pods, endpoints, written: Written::default() });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, services, pods, endpoints, written: Written::default() };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 impl Controller {

@@ -40,11 +40,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     let slices = Slices::watch(&ctx, &mut work, pack::CONTROLLER);
     let all = services.clone();
     work.watch(&pods, move |event| common::affected(event, &all));
-    let this = Arc::new(Controller { services, pods, nodes, slices, per_slice: ctx.config.endpoints_per_slice });
-    Box::pin(work.run(ctx.config.concurrency, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { services, pods, nodes, slices, per_slice: ctx.config.endpoints_per_slice };
+    work.start(ctx.config.concurrency, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 impl Controller {

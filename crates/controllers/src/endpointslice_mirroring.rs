@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Action, Informer, Key, Recorder};
@@ -42,11 +41,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     let slices = Slices::watch(&ctx, &mut work, CONTROLLER);
     let recorder = ctx.recorder("endpoint-slice-mirroring-controller");
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { services, endpoints, slices, recorder });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { services, endpoints, slices, recorder };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 impl Controller {
@@ -159,6 +155,8 @@ fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use expect_test::expect;
     use serde_json::{Value, json};
 

@@ -285,11 +285,8 @@ impl Collector {
         metadata["uid"] = json!(meta.uid);
         metadata["resourceVersion"] = json!(meta.resource_version);
         let patch = json!({ "metadata": metadata });
-        match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => Ok(()),
-            Err(error) if client::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot change {}/{name}", api.resource_url())),
-        }
+        let outcome = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        outcome.unless_gone(|| format!("cannot change {}/{name}", api.resource_url())).map(drop)
     }
 
     async fn delete(&self, api: &MetaApi, meta: &ObjectMeta, policy: PropagationPolicy, moved: bool) -> Result<()> {
@@ -302,11 +299,7 @@ impl Collector {
             preconditions: Some(Preconditions { uid: meta.uid.clone(), resource_version }),
             ..DeleteParams::default()
         };
-        match api.delete(name, &params).await {
-            Ok(_) => Ok(()),
-            Err(error) if client::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot delete {}/{name}", api.resource_url())),
-        }
+        api.delete(name, &params).await.unless_gone(|| format!("cannot delete {}/{name}", api.resource_url())).map(drop)
     }
 }
 

@@ -53,11 +53,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     let recorder = ctx.recorder("job-controller");
     let count = ctx.config.concurrency;
     let (written, own_written) = (Written::default(), Written::default());
-    let this = Arc::new(Controller { ctx, jobs, pods, recorder, written, own_written });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, jobs, pods, recorder, written, own_written };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 /// Whether the job's selector fits a pod of these labels.
@@ -130,13 +127,10 @@ impl Controller {
         }
         let mut changed = job.clone();
         changed.status = Some(status);
-        match jobs.replace_status(&key.name, &PostParams::default(), &changed).await {
-            Ok(written) => {
-                self.own_written.wrote(key, client::revision_of(&written));
-                Ok(())
-            }
-            Err(error) => Err(error).during(|| format!("cannot write the status of Job {key}")),
-        }
+        let outcome = jobs.replace_status(&key.name, &PostParams::default(), &changed).await;
+        let written = outcome.during(|| format!("cannot write the status of Job {key}"))?;
+        self.own_written.wrote(key, client::revision_of(&written));
+        Ok(())
     }
 
     /// Takes the finalizer off a pod; with a version, only if the pod still has it.
@@ -148,14 +142,12 @@ impl Controller {
         if let Some(version) = version {
             patch["metadata"]["resourceVersion"] = version.into();
         }
-        match pods.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-            Ok(written) => {
-                self.written.wrote(key, client::revision_of(&written));
-                Ok(())
-            }
-            Err(error) if client::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot take the finalizer off pod {}/{name}", key.namespace)),
+        let outcome = pods.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        let what = || format!("cannot take the finalizer off pod {}/{name}", key.namespace);
+        if let Some(written) = outcome.unless_gone(what)? {
+            self.written.wrote(key, client::revision_of(&written));
         }
+        Ok(())
     }
 
     /// Lets go of pods whose job is gone, and of those that nobody owns or wants.

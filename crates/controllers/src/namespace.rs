@@ -3,7 +3,6 @@
 //! Invariant: pods go first, and the namespace stays until nothing is left in it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Action, Informer, Key};
@@ -36,11 +35,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
         deleting.then(|| Key::of(event.object().as_ref())).into_iter().collect()
     });
     let count = ctx.config.concurrency * 2;
-    let this = Arc::new(Controller { ctx, namespaces });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, namespaces };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 /// What a pass over the content found.
@@ -190,11 +186,8 @@ impl Controller {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
         let name = live.name_any();
-        match namespaces.replace_subresource("finalize", &name, &PostParams::default(), &live).await {
-            Ok(_) => Ok(()),
-            Err(error) if client::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot finalize namespace {name}")),
-        }
+        let outcome = namespaces.replace_subresource("finalize", &name, &PostParams::default(), &live).await;
+        outcome.unless_gone(|| format!("cannot finalize namespace {name}")).map(drop)
     }
 }
 
@@ -211,18 +204,12 @@ fn conditions(namespace: &Namespace, pass: &Pass, now: Timestamp) -> Vec<Namespa
             .collect::<Vec<_>>()
             .join(", ")
     };
+    let counted = |what: &str, how: &str, all: &[String]| format!("{what}, {} {how}: {}", all.len(), all.join(", "));
     let wanted = [
         condition(
             "NamespaceDeletionDiscoveryFailure",
             !pass.undiscovered.is_empty(),
-            (
-                "DiscoveryFailed",
-                format!(
-                    "Discovery failed for some groups, {} failing: {}",
-                    pass.undiscovered.len(),
-                    pass.undiscovered.join(", ")
-                ),
-            ),
+            ("DiscoveryFailed", counted("Discovery failed for some groups", "failing", &pass.undiscovered)),
             ("ResourcesDiscovered", "All resources successfully discovered"),
         ),
         condition(
@@ -234,14 +221,7 @@ fn conditions(namespace: &Namespace, pass: &Pass, now: Timestamp) -> Vec<Namespa
         condition(
             "NamespaceDeletionContentFailure",
             !pass.failures.is_empty(),
-            (
-                "ContentDeletionFailed",
-                format!(
-                    "Failed to delete all resource types, {} remaining: {}",
-                    pass.failures.len(),
-                    pass.failures.join(", ")
-                ),
-            ),
+            ("ContentDeletionFailed", counted("Failed to delete all resource types", "remaining", &pass.failures)),
             ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
         ),
         condition(
@@ -297,7 +277,6 @@ fn condition(kind: &str, bad: bool, when: (&str, String), otherwise: (&str, &str
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
 
     use super::*;
 
@@ -321,17 +300,6 @@ mod tests {
             }
             namespace.status.get_or_insert_default().conditions = Some(conditions);
         }
-        expect![[r#"
-            NamespaceDeletionDiscoveryFailure=False ResourcesDiscovered: All resources successfully discovered
-            NamespaceDeletionGroupVersionParsingFailure=False ParsedGroupVersions: All legacy kube types successfully parsed
-            NamespaceDeletionContentFailure=True ContentDeletionFailed: Failed to delete all resource types, 1 remaining: widgets.example.com: no
-            NamespaceContentRemaining=True SomeResourcesRemain: Some resources are remaining: pods. has 2 resource instances, widgets.example.com has 1 resource instances
-            NamespaceFinalizersRemaining=True SomeFinalizersRemain: Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances
-            NamespaceDeletionDiscoveryFailure=False ResourcesDiscovered: All resources successfully discovered
-            NamespaceDeletionGroupVersionParsingFailure=False ParsedGroupVersions: All legacy kube types successfully parsed
-            NamespaceDeletionContentFailure=False ContentDeleted: All content successfully deleted, may be waiting on finalization
-            NamespaceContentRemaining=False ContentRemoved: All content successfully removed
-            NamespaceFinalizersRemaining=False ContentHasNoFinalizers: All content-preserving finalizers finished
-        "#]].assert_eq(&out);
+        expect_test::expect_file!["namespace/conditions_say_what_is_left.txt"].assert_eq(&out);
     }
 }

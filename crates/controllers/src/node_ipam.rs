@@ -167,14 +167,7 @@ mod tests {
             out.push_str(&format!("{ranges:?}\n"));
             used.extend(ranges.into_iter().flatten());
         }
-        expect_test::expect![[r#"
-            Some(["10.244.4.0/24", "fd00:1::/64"])
-            Some(["10.244.5.0/24", "fd00:1:0:1::/64"])
-            Some(["10.244.6.0/24", "fd00:1:0:2::/64"])
-            Some(["10.244.7.0/24", "fd00:1:0:3::/64"])
-            None
-        "#]]
-        .assert_eq(&out);
+        expect_test::expect_file!["node_ipam/ranges_are_cut_in_order_and_not_given_twice.txt"].assert_eq(&out);
     }
 
     #[test]

@@ -192,11 +192,8 @@ impl Controller {
             "metadata": {"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version},
             "spec": {"taints": taints},
         });
-        match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => Ok(()),
-            Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot taint node {name}")),
-        }
+        let outcome = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        outcome.unless_changed(|| format!("cannot taint node {name}")).map(drop)
     }
 
     /// Nobody on the node can say any more that its pods are ready.

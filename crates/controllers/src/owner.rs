@@ -148,11 +148,8 @@ async fn release<K: Object>(objects: &Api<K>, meta: &ObjectMeta, uid: &str) -> R
         meta.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
     let patch =
         json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}});
-    match objects.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(_) => Ok(()),
-        Err(error) if client::is_not_found(&error) => Ok(()),
-        Err(error) => Err(error).during(|| format!("cannot release {} {name}", K::kind(&()))),
-    }
+    let outcome = objects.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    outcome.unless_gone(|| format!("cannot release {} {name}", K::kind(&()))).map(drop)
 }
 
 #[cfg(test)]

@@ -113,11 +113,7 @@ impl Controller {
             preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
             ..DeleteParams::default()
         };
-        match api.delete(&key.name, &params).await {
-            Ok(_) => Ok(()),
-            Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot delete pod {key}")),
-        }
+        api.delete(&key.name, &params).await.unless_changed(|| format!("cannot delete pod {key}")).map(drop)
     }
 }
 

@@ -73,7 +73,6 @@ fn younger_first(a: Option<Timestamp>, b: Option<Timestamp>, now: Timestamp) -> 
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
     use serde_json::json;
 
     use super::*;
@@ -120,17 +119,6 @@ mod tests {
             .collect();
         let order = first_to_go(&pods, &related, 100, "2030-01-02T01:00:00Z".parse().unwrap());
         let names: Vec<String> = order.iter().map(|pod| pod.name_any() + "\n").collect();
-        expect![[r#"
-            unassigned
-            pending
-            not-ready
-            ready-cheap
-            ready-crowded
-            ready-new
-            ready-restarted
-            ready-old
-            ready-dear
-        "#]]
-        .assert_eq(&names.concat());
+        expect_test::expect_file!["pod_rank/order.txt"].assert_eq(&names.concat());
     }
 }

@@ -108,11 +108,8 @@ fn run<K: Replicas>(ctx: Ctx) -> BoxFuture<'static, ()> {
     let recorder = ctx.recorder(K::COMPONENT);
     let count = ctx.config.concurrency;
     let (written, own_written) = (Written::default(), Written::default());
-    let this = Arc::new(Controller { ctx, sets, pods, recorder, written, own_written });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, sets, pods, recorder, written, own_written };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 impl<K: Replicas> Controller<K> {
@@ -182,14 +179,11 @@ impl<K: Replicas> Controller<K> {
         if !shown || changed.view().status == set.view().status {
             return Ok(());
         }
-        match sets.replace_status(&key.name, &PostParams::default(), &changed).await {
-            Ok(written) => {
-                self.own_written.wrote(key, client::revision_of(&written));
-                Ok(())
-            }
-            Err(error) if client::is_not_found(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot write the status of {} {key}", K::kind(&()))),
+        let outcome = sets.replace_status(&key.name, &PostParams::default(), &changed).await;
+        if let Some(written) = outcome.unless_gone(|| format!("cannot write the status of {} {key}", K::kind(&())))? {
+            self.own_written.wrote(key, client::revision_of(&written));
         }
+        Ok(())
     }
 }
 
@@ -350,15 +344,6 @@ mod tests {
             show(&set(1, 0), &pods, None),
             show(&set(0, 0), &pods, Some("no")),
         ];
-        expect![[r#"
-            create 3 delete [] look again None
-            {"conditions":[{"lastTransitionTime":"2030-01-01T00:01:00Z","message":"exceeded quota","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}],"observedGeneration":4,"replicas":0,"terminatingReplicas":0}
-            create 2 delete [] look again Some(5.01s)
-            {"availableReplicas":1,"fullyLabeledReplicas":2,"observedGeneration":4,"readyReplicas":2,"replicas":3,"terminatingReplicas":1}
-            create 0 delete ["c", "b"] look again None
-            {"availableReplicas":2,"fullyLabeledReplicas":2,"observedGeneration":4,"readyReplicas":2,"replicas":3,"terminatingReplicas":1}
-            create 0 delete ["c", "b", "a"] look again None
-            {"availableReplicas":2,"conditions":[{"lastTransitionTime":"2030-01-01T00:01:00Z","message":"no","reason":"FailedDelete","status":"True","type":"ReplicaFailure"}],"fullyLabeledReplicas":2,"observedGeneration":4,"readyReplicas":2,"replicas":3,"terminatingReplicas":1}
-        "#]].assert_eq(&out.concat());
+        expect_test::expect_file!["replicaset/plans.txt"].assert_eq(&out.concat());
     }
 }

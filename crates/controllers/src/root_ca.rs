@@ -2,7 +2,6 @@
 //! Reads: Namespace, ConfigMap. Writes: ConfigMap kube-root-ca.crt. Invariant: its data is the CA and nothing else.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use client::{Action, Event, Informer, Key};
 use futures::future::BoxFuture;
@@ -40,11 +39,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
         }
     });
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { ctx, namespaces, maps });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, namespaces, maps };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 #[derive(Debug, PartialEq)]

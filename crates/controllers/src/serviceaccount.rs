@@ -1,8 +1,6 @@
 //! Makes sure that every namespace has the ServiceAccount `default`.
 //! Reads: Namespace, ServiceAccount. Writes: ServiceAccount. Invariant: never changes one that exists.
 
-use std::sync::Arc;
-
 use client::{Action, Event, Informer, Key};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -30,11 +28,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
         _ => Vec::new(),
     });
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { ctx, namespaces, accounts });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, namespaces, accounts };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 impl Controller {

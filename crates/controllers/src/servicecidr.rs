@@ -3,7 +3,6 @@
 //! address in it lies in another that stays, and not before the API servers have stopped giving its addresses out.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Action, Informer, Key};
@@ -36,11 +35,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     let ranges = ctx.informers.of::<ServiceCIDR>();
     let mut work = Work::new(&ctx);
     work.watch_own(&ranges);
-    let this = Arc::new(Controller { ctx, ranges });
-    Box::pin(work.run(1, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, ranges };
+    work.start(1, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 #[derive(Debug, PartialEq)]

@@ -2,7 +2,7 @@
 //! Reads: Pod, Node. Writes: Pod, Event. Invariant: a pod that tolerates every such taint without a limit is never touched.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use client::{Action, Event, Informer, Key, Recorder};
@@ -50,11 +50,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     });
     let recorder = ctx.recorder("taint-eviction-controller");
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { ctx, pods, nodes, recorder, waiting: Mutex::default() });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, pods, nodes, recorder, waiting: Mutex::default() };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
@@ -161,11 +158,7 @@ impl Controller {
         }
         let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-        match api.delete(&key.name, &params).await {
-            Ok(_) => Ok(()),
-            Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(()),
-            Err(error) => Err(error).during(|| format!("cannot evict pod {key}")),
-        }
+        api.delete(&key.name, &params).await.unless_changed(|| format!("cannot evict pod {key}")).map(drop)
     }
 }
 
@@ -175,37 +168,14 @@ mod tests {
 
     #[test]
     fn patience() {
-        let taint = |key: &str, at: Option<&str>| -> Taint {
-            serde_json::from_value(json!({"key": key, "effect": "NoExecute", "timeAdded": at})).unwrap()
-        };
-        let pod = |tolerations: serde_json::Value| -> Pod {
-            serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [], "tolerations": tolerations}}))
-                .unwrap()
-        };
         let now: Timestamp = "2030-01-01T00:05:00Z".parse().unwrap();
-        let all = || pod(json!([{"operator": "Exists"}]));
-        let five =
-            || pod(json!([{"key": "down", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]));
-        for (name, pod, taints, want) in [
-            ("no taint", pod(json!([])), vec![], Verdict::Stay),
-            ("intolerant", pod(json!([])), vec![taint("down", None)], Verdict::Evict),
-            ("tolerates all", all(), vec![taint("down", None)], Verdict::Stay),
-            (
-                "waits",
-                five(),
-                vec![taint("down", Some("2030-01-01T00:01:00Z"))],
-                Verdict::EvictIn(Duration::from_secs(60)),
-            ),
-            ("waits from now", five(), vec![taint("down", None)], Verdict::EvictIn(Duration::from_secs(300))),
-            ("over", five(), vec![taint("down", Some("2030-01-01T00:00:00Z"))], Verdict::Evict),
-            (
-                "another taint",
-                five(),
-                vec![taint("down", Some("2030-01-01T00:01:00Z")), taint("other", None)],
-                Verdict::Evict,
-            ),
-        ] {
-            assert_eq!(plan(&pod, &taints.iter().collect::<Vec<_>>(), now, now), want, "{name}");
-        }
+        golden::check!("taint_eviction.txt", |case| {
+            let (tolerations, taints) = case.split_once(" | ").unwrap();
+            let tolerations: serde_json::Value = serde_json::from_str(tolerations).unwrap();
+            let spec = json!({"containers": [], "tolerations": tolerations});
+            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+            let taints: Vec<Taint> = serde_json::from_str(taints).unwrap();
+            format!("{:?}", plan(&pod, &taints.iter().collect::<Vec<_>>(), now, now))
+        });
     }
 }

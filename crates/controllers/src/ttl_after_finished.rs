@@ -2,7 +2,6 @@
 //! Reads: Job, once live before a deletion. Writes: Job. Invariant: a job is deleted only in the version in which its time is
 //! over.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Action, Informer, Key};
@@ -25,11 +24,8 @@ pub fn start(ctx: Ctx) -> BoxFuture<'static, ()> {
     let mut work = Work::new(&ctx);
     work.watch_own(&jobs);
     let count = ctx.config.concurrency;
-    let this = Arc::new(Controller { ctx, jobs });
-    Box::pin(work.run(count, move |key| {
-        let this = this.clone();
-        async move { this.reconcile(&key).await }
-    }))
+    let this = Controller { ctx, jobs };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
 }
 
 /// When the job is to go.
@@ -54,10 +50,7 @@ impl Controller {
         let Some(live) = live.filter(|live| wait(live) == Some(Duration::ZERO)) else { return Ok(Action::Done) };
         let preconditions = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        match api.delete(&key.name, &params).await {
-            Ok(_) => Ok(Action::Done),
-            Err(error) if client::is_not_found(&error) => Ok(Action::Done),
-            Err(error) => Err(error).during(|| format!("cannot delete finished Job {key}")),
-        }
+        let outcome = api.delete(&key.name, &params).await;
+        outcome.unless_gone(|| format!("cannot delete finished Job {key}")).map(|_| Action::Done)
     }
 }

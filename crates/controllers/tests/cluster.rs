@@ -24,6 +24,19 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// Waits until the caches show it.
+macro_rules! until {
+    ($world:expr, $what:expr, $test:expr) => {
+        $world.until($what, $test).await
+    };
+}
+
+macro_rules! notices {
+    ($world:ident: $($kind:ty),+) => {
+        $($world.notices::<$kind>();)+
+    };
+}
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct World {
@@ -47,26 +60,23 @@ impl World {
         let informers = Informers::new(client.clone(), shutdown.clone());
         let changed = Arc::new(Notify::new());
         let mut world = World { client: client.clone(), informers, changed, shutdown, tasks: Vec::new(), server };
-        world.notices::<Pod>();
-        world.notices::<Deployment>();
-        world.notices::<ReplicaSet>();
-        world.notices::<EndpointSlice>();
-        world.notices::<Endpoints>();
-        world.notices::<ReplicationController>();
-        world.notices::<PodDisruptionBudget>();
-        world.notices::<Namespace>();
-        world.notices::<Node>();
-        world.notices::<ConfigMap>();
-        world.notices::<ServiceAccount>();
-        world.notices::<Event>();
-        world.notices::<Job>();
-        world.notices::<CronJob>();
-        world.notices::<ResourceQuota>();
+        notices!(world: Pod, Deployment, ReplicaSet, ReplicationController, EndpointSlice, Endpoints, Node);
+        notices!(world: PodDisruptionBudget, Namespace, ConfigMap, ServiceAccount, Event, Job, CronJob, ResourceQuota);
         let (informers, shutdown) = (world.informers.clone(), world.shutdown.clone());
         world.tasks.push(tokio::spawn(async move {
             controllers::run(config, client, informers, shutdown).await.unwrap();
         }));
         world.tasks.push(tokio::spawn(run_pods(world.client.clone(), world.informers.clone(), world.shutdown.clone())));
+        world
+    }
+
+    /// One node is there, and pods may be made in the default namespace.
+    async fn with_node() -> World {
+        let world = World::start(config()).await;
+        node(&world).await;
+        until!(world, "a default account", |caches| {
+            caches.of::<ServiceAccount>().get("default", "default").is_some()
+        });
         world
     }
 
@@ -224,18 +234,14 @@ async fn an_application_from_birth_to_death() {
     let world = World::start(config()).await;
     node(&world).await;
     namespace(&world, "shop").await;
-    world
-        .until("the default account and the CA", |caches| {
-            caches.of::<ServiceAccount>().get("shop", "default").is_some()
-                && caches.of::<ConfigMap>().get("shop", "kube-root-ca.crt").is_some()
-        })
-        .await;
-    world
-        .until("a pod range", |caches| {
-            let node = caches.of::<Node>().get("", "n1");
-            node.and_then(|node| node.spec.as_ref()?.pod_cidr.clone()) == Some("10.244.0.0/24".to_string())
-        })
-        .await;
+    until!(world, "the default account and the CA", |caches| {
+        caches.of::<ServiceAccount>().get("shop", "default").is_some()
+            && caches.of::<ConfigMap>().get("shop", "kube-root-ca.crt").is_some()
+    });
+    until!(world, "a pod range", |caches| {
+        let node = caches.of::<Node>().get("", "n1");
+        node.and_then(|node| node.spec.as_ref()?.pod_cidr.clone()) == Some("10.244.0.0/24".to_string())
+    });
 
     world
         .create::<Service>(
@@ -245,118 +251,96 @@ async fn an_application_from_birth_to_death() {
         )
         .await;
     world.create::<Deployment>("shop", deployment("web", "web:1", 3)).await;
-    world
-        .until("three available", |caches| {
-            progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
-        })
-        .await;
-    world
-        .until("three endpoints", |caches| {
-            let slices = caches.of::<EndpointSlice>().list_in("shop");
-            let ready: usize = slices
-                .iter()
-                .flat_map(|slice| slice.endpoints.iter().flatten())
-                .filter(|endpoint| {
-                    endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
-                })
-                .count();
-            let legacy = caches.of::<Endpoints>().get("shop", "web");
-            let legacy: usize = legacy
-                .iter()
-                .flat_map(|endpoints| endpoints.subsets.iter().flatten())
-                .map(|subset| subset.addresses.as_ref().map_or(0, Vec::len))
-                .sum();
-            ready == 3 && legacy == 3
-        })
-        .await;
+    until!(world, "three available", |caches| {
+        progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
+    });
+    until!(world, "three endpoints", |caches| {
+        let slices = caches.of::<EndpointSlice>().list_in("shop");
+        let ready: usize = slices
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().flatten())
+            .filter(|endpoint| endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true)))
+            .count();
+        let legacy = caches.of::<Endpoints>().get("shop", "web");
+        let legacy: usize = legacy
+            .iter()
+            .flat_map(|endpoints| endpoints.subsets.iter().flatten())
+            .map(|subset| subset.addresses.as_ref().map_or(0, Vec::len))
+            .sum();
+        ready == 3 && legacy == 3
+    });
 
-    world
-        .until("events of what was done", |caches| {
-            let events = caches.of::<Event>().list_in("shop");
-            let told = |reason: &str, component: &str| {
-                let by = |event: &Event| event.source.as_ref().and_then(|source| source.component.clone());
-                events
-                    .iter()
-                    .any(|event| event.reason.as_deref() == Some(reason) && by(event).as_deref() == Some(component))
-            };
-            told("ScalingReplicaSet", "deployment-controller") && told("SuccessfulCreate", "replicaset-controller")
-        })
-        .await;
+    until!(world, "events of what was done", |caches| {
+        let events = caches.of::<Event>().list_in("shop");
+        let told = |reason: &str, component: &str| {
+            let by = |event: &Event| event.source.as_ref().and_then(|source| source.component.clone());
+            events
+                .iter()
+                .any(|event| event.reason.as_deref() == Some(reason) && by(event).as_deref() == Some(component))
+        };
+        told("ScalingReplicaSet", "deployment-controller") && told("SuccessfulCreate", "replicaset-controller")
+    });
 
     let deployments: Api<Deployment> = world.api("shop");
     let image = |image: &str| {
         Patch::Strategic(json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}}))
     };
     deployments.patch("web", &PatchParams::default(), &image("web:2")).await.unwrap();
-    world
-        .until("the second revision", |caches| {
-            let current = caches.of::<Deployment>().get("shop", "web");
-            let revision =
-                current.and_then(|current| current.annotations().get("deployment.kubernetes.io/revision").cloned());
-            revision.as_deref() == Some("2")
-                && progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
-                && caches.of::<Pod>().list_in("shop").len() == 3
-        })
-        .await;
+    until!(world, "the second revision", |caches| {
+        let current = caches.of::<Deployment>().get("shop", "web");
+        let revision =
+            current.and_then(|current| current.annotations().get("deployment.kubernetes.io/revision").cloned());
+        revision.as_deref() == Some("2")
+            && progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
+            && caches.of::<Pod>().list_in("shop").len() == 3
+    });
 
     deployments.patch("web", &PatchParams::default(), &image("broken")).await.unwrap();
-    world
-        .until("a rollout that is stuck", |caches| {
-            let sets = caches.of::<ReplicaSet>().list_in("shop");
-            sets.len() == 3 && progress(caches, "shop", "web") == Some(("ReplicaSetUpdated".into(), 1, 3))
-        })
-        .await;
+    until!(world, "a rollout that is stuck", |caches| {
+        let sets = caches.of::<ReplicaSet>().list_in("shop");
+        sets.len() == 3 && progress(caches, "shop", "web") == Some(("ReplicaSetUpdated".into(), 1, 3))
+    });
     deployments.patch("web", &PatchParams::default(), &image("web:2")).await.unwrap();
-    world
-        .until("the undo", |caches| {
-            progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
-                && caches.of::<Pod>().list_in("shop").len() == 3
-        })
-        .await;
+    until!(world, "the undo", |caches| {
+        progress(caches, "shop", "web") == Some(("NewReplicaSetAvailable".into(), 3, 3))
+            && caches.of::<Pod>().list_in("shop").len() == 3
+    });
 
     // the watch cache and the controllers' own caches never make one pod too many
     let pods = world.informers.of::<Pod>();
     for pod in pods.list_in("shop") {
         world.api::<Pod>("shop").delete(&pod.name_any(), &DeleteParams::default()).await.unwrap();
     }
-    world
-        .until("three others", |caches| {
-            caches.of::<Pod>().list_in("shop").len() == 3
-                && progress(caches, "shop", "web").is_some_and(|(_, _, available)| available == 3)
-        })
-        .await;
+    until!(world, "three others", |caches| {
+        caches.of::<Pod>().list_in("shop").len() == 3
+            && progress(caches, "shop", "web").is_some_and(|(_, _, available)| available == 3)
+    });
 
     deployments.delete("web", &DeleteParams::background()).await.unwrap();
-    world
-        .until("everything of the deployment gone", |caches| {
-            caches.of::<ReplicaSet>().list_in("shop").is_empty() && caches.of::<Pod>().list_in("shop").is_empty()
-        })
-        .await;
+    until!(world, "everything of the deployment gone", |caches| {
+        caches.of::<ReplicaSet>().list_in("shop").is_empty() && caches.of::<Pod>().list_in("shop").is_empty()
+    });
     Api::<Namespace>::all(world.client.clone()).delete("shop", &DeleteParams::default()).await.unwrap();
-    world.until("the namespace gone", |caches| caches.of::<Namespace>().get("", "shop").is_none()).await;
+    until!(world, "the namespace gone", |caches| caches.of::<Namespace>().get("", "shop").is_none());
     assert!(world.informers.of::<ConfigMap>().list_in("shop").is_empty());
     world.end().await;
 }
 
 #[tokio::test]
 async fn foreground_and_orphaning_deletion() {
-    let world = World::start(config()).await;
-    node(&world).await;
-    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    let world = World::with_node().await;
     world.create::<Deployment>("default", deployment("front", "web:1", 2)).await;
     world.create::<Deployment>("default", deployment("loose", "web:1", 2)).await;
     for name in ["front", "loose"] {
-        world
-            .until("two available", |caches| {
-                progress(caches, "default", name) == Some(("NewReplicaSetAvailable".into(), 2, 2))
-            })
-            .await;
+        until!(world, "two available", |caches| {
+            progress(caches, "default", name) == Some(("NewReplicaSetAvailable".into(), 2, 2))
+        });
     }
     let policy = |policy| DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
     let deployments: Api<Deployment> = world.api("default");
     deployments.delete("front", &policy(PropagationPolicy::Foreground)).await.unwrap();
     deployments.delete("loose", &policy(PropagationPolicy::Orphan)).await.unwrap();
-    world.until("the deployments gone", |caches| caches.of::<Deployment>().is_empty()).await;
+    until!(world, "the deployments gone", |caches| caches.of::<Deployment>().is_empty());
     let count = |caches: &Informers, app: &str| {
         caches.of::<Pod>().list().iter().filter(|pod| pod.labels().get("app").map(String::as_str) == Some(app)).count()
     };
@@ -365,33 +349,27 @@ async fn foreground_and_orphaning_deletion() {
     assert_eq!(count(&world.informers, "loose"), 2);
     let orphan = world.informers.of::<ReplicaSet>().list();
     assert_eq!(orphan.len(), 1);
-    world
-        .until("the set without its owner", |caches| {
-            caches.of::<ReplicaSet>().list().iter().all(|set| set.owner_references().is_empty())
-        })
-        .await;
+    until!(world, "the set without its owner", |caches| {
+        caches.of::<ReplicaSet>().list().iter().all(|set| set.owner_references().is_empty())
+    });
     // a deployment with the same selector adopts it, and its pods with it
     world.create::<Deployment>("default", deployment("loose", "web:1", 2)).await;
-    world
-        .until("adopted", |caches| {
-            let sets = caches.of::<ReplicaSet>().list();
-            sets.len() == 1
-                && sets[0].owner_references().len() == 1
-                && progress(caches, "default", "loose").is_some_and(|(_, updated, _)| updated == 2)
-        })
-        .await;
+    until!(world, "adopted", |caches| {
+        let sets = caches.of::<ReplicaSet>().list();
+        sets.len() == 1
+            && sets[0].owner_references().len() == 1
+            && progress(caches, "default", "loose").is_some_and(|(_, updated, _)| updated == 2)
+    });
     assert_eq!(count(&world.informers, "loose"), 2);
     world.end().await;
 }
 
 #[tokio::test]
 async fn what_ends_or_goes_is_used_no_more() {
-    let world = World::start(config()).await;
-    node(&world).await;
-    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    let world = World::with_node().await;
     let hard = json!({"pods": "2", "count/pods": "9", "services.nodeports": "1"});
     world.create::<ResourceQuota>("default", json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
-    let wait = async |want: &str| world.until(want, |caches| used(caches, "default", "q") == want).await;
+    let wait = async |want: &str| until!(world, want, |caches| used(caches, "default", "q") == want);
     wait("count/pods=0 pods=0 services.nodeports=0").await;
     for name in ["a", "b"] {
         let containers = json!([{"name": "c", "image": "web:1"}]);
@@ -426,7 +404,7 @@ async fn a_silent_node_loses_its_pods() {
     nodes.create(&PostParams::default(), &other).await.unwrap();
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "web:1"}],
         "tolerations": [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]}});
-    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    until!(world, "a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some());
     world.create::<Pod>("default", pod).await;
     // n2 goes on reporting, n1 does not
     let beat = {
@@ -444,20 +422,18 @@ async fn a_silent_node_loses_its_pods() {
             }
         })
     };
-    world
-        .until("n1 unknown and tainted", |caches| {
-            let node = caches.of::<Node>().get("", "n1");
-            node.is_some_and(|node| {
-                node.spec
-                    .iter()
-                    .flat_map(|spec| spec.taints.iter().flatten())
-                    .filter(|taint| taint.key == "node.kubernetes.io/unreachable")
-                    .count()
-                    == 2
-            })
+    until!(world, "n1 unknown and tainted", |caches| {
+        let node = caches.of::<Node>().get("", "n1");
+        node.is_some_and(|node| {
+            node.spec
+                .iter()
+                .flat_map(|spec| spec.taints.iter().flatten())
+                .filter(|taint| taint.key == "node.kubernetes.io/unreachable")
+                .count()
+                == 2
         })
-        .await;
-    world.until("the pod evicted", |caches| caches.of::<Pod>().list_in("default").is_empty()).await;
+    });
+    until!(world, "the pod evicted", |caches| caches.of::<Pod>().list_in("default").is_empty());
     let n2 = world.informers.of::<Node>().get("", "n2").unwrap();
     assert_eq!(n2.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default(), []);
     let stop = world.shutdown.clone();
@@ -490,9 +466,7 @@ fn told(caches: &Informers, name: &str) -> String {
 
 #[tokio::test]
 async fn jobs_to_their_end() {
-    let world = World::start(config()).await;
-    node(&world).await;
-    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    let world = World::with_node().await;
     let indexed = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 2, "backoffLimitPerIndex": 0});
     let on_three = json!({"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}]});
     for (name, image, spec, end) in [
@@ -525,9 +499,9 @@ async fn jobs_to_their_end() {
     ] {
         world.create::<Job>("default", job(name, image, spec)).await;
         if end.is_empty() {
-            world.until("a pod of the job", |caches| !told(caches, name).is_empty()).await;
+            until!(world, "a pod of the job", |caches| !told(caches, name).is_empty());
         }
-        world.until(&format!("the end of {name}"), |caches| told(caches, name).trim() == end.trim()).await;
+        until!(world, &format!("the end of {name}"), |caches| told(caches, name).trim() == end.trim());
     }
     let pods = world.informers.of::<Pod>().list_in("default");
     assert!(pods.iter().all(|pod| pod.finalizers().is_empty()), "{pods:#?}");
@@ -543,7 +517,7 @@ async fn jobs_to_their_end() {
     {
         let patch = Patch::Merge(json!({"spec": {"suspend": suspend}}));
         jobs.patch("rests", &PatchParams::default(), &patch).await.unwrap();
-        world.until("it to rest or run", |caches| active(caches) == want).await;
+        until!(world, "it to rest or run", |caches| active(caches) == want);
     }
     assert_eq!(told(&world.informers, "rests"), "0/0 ; Suspended=False JobResumed");
     let of_rests = |caches: &Informers| -> Vec<Arc<Pod>> {
@@ -559,22 +533,20 @@ async fn jobs_to_their_end() {
     };
     change(&names[0], json!({"metadata": {"ownerReferences": null}})).await;
     change(&names[1], json!({"metadata": {"labels": null}})).await;
-    world
-        .until("two pods that are owned and tracked, and one that is neither", |caches| {
-            let tied = |pod: &Arc<Pod>| (pod.owner_references().len(), pod.finalizers().len());
-            let loose = caches.of::<Pod>().get("default", &names[1]);
-            let pods = of_rests(caches);
-            loose.is_some_and(|pod| tied(&pod) == (0, 0))
-                && pods.len() == 2
-                && pods.iter().all(|pod| tied(pod) == (1, 1))
-                && pods.iter().any(|pod| pod.name_any() == names[0])
-        })
-        .await;
+    until!(world, "two pods that are owned and tracked, and one that is neither", |caches| {
+        let tied = |pod: &Arc<Pod>| (pod.owner_references().len(), pod.finalizers().len());
+        let loose = caches.of::<Pod>().get("default", &names[1]);
+        let pods = of_rests(caches);
+        loose.is_some_and(|pod| tied(&pod) == (0, 0))
+            && pods.len() == 2
+            && pods.iter().all(|pod| tied(pod) == (1, 1))
+            && pods.iter().any(|pod| pod.name_any() == names[0])
+    });
     jobs.delete("rests", &DeleteParams::background()).await.unwrap();
-    world.until("its pods gone", |caches| of_rests(caches).is_empty()).await;
+    until!(world, "its pods gone", |caches| of_rests(caches).is_empty());
     // by default the pods stay, and nothing holds them
     jobs.delete("plain", &DeleteParams::default()).await.unwrap();
-    world.until("the job gone", |caches| caches.of::<Job>().get("default", "plain").is_none()).await;
+    until!(world, "the job gone", |caches| caches.of::<Job>().get("default", "plain").is_none());
     let left = pod.list(&ListParams::default().labels("job-name=plain")).await.unwrap();
     assert!(left.iter().all(|pod| pod.finalizers().is_empty() && pod.owner_references().is_empty()));
     assert_eq!(left.items.len(), 5);
@@ -583,27 +555,23 @@ async fn jobs_to_their_end() {
 
 #[tokio::test]
 async fn cron_jobs_by_the_clock() {
-    let world = World::start(config()).await;
-    node(&world).await;
-    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    let world = World::with_node().await;
     let cron = json!({"metadata": {"name": "tick"}, "spec": {"schedule": "@every 1s", "concurrencyPolicy": "Replace",
         "successfulJobsHistoryLimit": 1, "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
             "containers": [{"name": "c", "image": "exit-0"}]}}}}}});
     world.create::<CronJob>("default", cron).await;
-    world
-        .until("a job that ran", |caches| {
-            let status = caches.of::<CronJob>().get("default", "tick").and_then(|cron| cron.status.clone());
-            let status = status.unwrap_or_default();
-            status.last_successful_time.is_some() && status.last_schedule_time.is_some() && status.active.is_none()
-        })
-        .await;
+    until!(world, "a job that ran", |caches| {
+        let status = caches.of::<CronJob>().get("default", "tick").and_then(|cron| cron.status.clone());
+        let status = status.unwrap_or_default();
+        status.last_successful_time.is_some() && status.last_schedule_time.is_some() && status.active.is_none()
+    });
     let made = world.informers.of::<Job>().list_in("default");
     assert!(made.iter().all(|job| job.owner_references().len() == 1), "{made:#?}");
     Api::<CronJob>::namespaced(world.client.clone(), "default")
         .delete("tick", &DeleteParams::background())
         .await
         .unwrap();
-    world.until("its jobs gone", |caches| caches.of::<Job>().is_empty() && caches.of::<Pod>().is_empty()).await;
+    until!(world, "its jobs gone", |caches| caches.of::<Job>().is_empty() && caches.of::<Pod>().is_empty());
     world.end().await;
 }
 
@@ -671,7 +639,7 @@ async fn custom_resources_are_watched_collected_and_go_with_their_namespace() {
                 "name": "owner", "uid": owner.metadata.uid}]}}),
         )
         .await;
-    world.until("the map is there", |i| i.of::<ConfigMap>().get("shop", "owned").is_some()).await;
+    until!(world, "the map is there", |i| i.of::<ConfigMap>().get("shop", "owned").is_some());
     world
         .create::<ResourceQuota>(
             "shop",
@@ -680,18 +648,18 @@ async fn custom_resources_are_watched_collected_and_go_with_their_namespace() {
         )
         .await;
     let counted = |maps: &str, widgets: &str| format!("configmaps={maps} count/widgets.example.com={widgets}");
-    world.until("the quota is counted", |i| used(i, "shop", "few") == counted("2", "1")).await;
+    until!(world, "the quota is counted", |i| used(i, "shop", "few") == counted("2", "1"));
     let refused = widgets.create(&PostParams::default(), &DynamicObject::new("more", &resource)).await.unwrap_err();
     let want = "widgets.example.com \"more\" is forbidden: exceeded quota: few, requested: count/widgets.example.com=1, \
                 used: count/widgets.example.com=1, limited: count/widgets.example.com=1";
     assert_eq!(client::message(&refused), want);
     widgets.delete("owner", &DeleteParams::background()).await.unwrap();
-    world.until("what went is free again", |i| used(i, "shop", "few") == counted("1", "0")).await;
-    world.until("its map goes too", |i| i.of::<ConfigMap>().get("shop", "owned").is_none()).await;
+    until!(world, "what went is free again", |i| used(i, "shop", "few") == counted("1", "0"));
+    until!(world, "its map goes too", |i| i.of::<ConfigMap>().get("shop", "owned").is_none());
 
     widgets.create(&PostParams::default(), &DynamicObject::new("last", &resource)).await.unwrap();
     Api::<Namespace>::all(world.client.clone()).delete("shop", &DeleteParams::default()).await.unwrap();
-    world.until("the namespace goes", |i| i.of::<Namespace>().get("", "shop").is_none()).await;
+    until!(world, "the namespace goes", |i| i.of::<Namespace>().get("", "shop").is_none());
     assert!(widgets.get_opt("last").await.unwrap().is_none());
     world.end().await;
 }
@@ -699,7 +667,7 @@ async fn custom_resources_are_watched_collected_and_go_with_their_namespace() {
 #[tokio::test]
 async fn a_budget_holds_back_the_eviction_of_a_replication_controllers_pods() {
     let world = World::start(config()).await;
-    world.until("a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some()).await;
+    until!(world, "a default account", |caches| caches.of::<ServiceAccount>().get("default", "default").is_some());
     let pod = |name: &str, app: &str| {
         json!({"metadata": {"name": name, "labels": {"app": app}},
             "spec": {"containers": [{"name": "c", "image": "web:1"}]}})
@@ -712,7 +680,7 @@ async fn a_budget_holds_back_the_eviction_of_a_replication_controllers_pods() {
         let status = caches.of::<ReplicationController>().get("default", "web").and_then(|found| found.status.clone());
         status.and_then(|status| status.ready_replicas)
     };
-    world.until("three ready", |caches| ready(caches) == Some(3)).await;
+    until!(world, "three ready", |caches| ready(caches) == Some(3));
     assert_eq!(world.informers.of::<Pod>().list().len(), 3);
 
     let budget = |name: &str, app: &str, max: i32| json!({"metadata": {"name": name}, "spec": {"maxUnavailable": max, "selector": {"matchLabels": {"app": app}}}});
@@ -728,7 +696,7 @@ async fn a_budget_holds_back_the_eviction_of_a_replication_controllers_pods() {
     let counted = |counts: [i32; 4], reason: &str| Some((counts, reason.to_string(), String::new()));
     world.create::<PodDisruptionBudget>("default", budget("web", "web", 0)).await;
     let none = counted([3, 3, 3, 0], "InsufficientPods");
-    world.until("a budget that allows nothing", |caches| shown(caches, "web") == none).await;
+    until!(world, "a budget that allows nothing", |caches| shown(caches, "web") == none);
     let pods: Api<Pod> = world.api("default");
     let refused = pods.evict("early", &EvictParams::default()).await.unwrap_err();
     let kube::Error::Api(refused) = refused else { panic!("{refused}") };
@@ -746,13 +714,11 @@ async fn a_budget_holds_back_the_eviction_of_a_replication_controllers_pods() {
     let patch = Patch::Merge(json!({"spec": {"maxUnavailable": "30%"}}));
     budgets.patch("web", &PatchParams::default(), &patch).await.unwrap();
     let one = counted([3, 2, 3, 1], "SufficientPods");
-    world.until("a budget that allows one", |caches| shown(caches, "web") == one).await;
+    until!(world, "a budget that allows one", |caches| shown(caches, "web") == one);
     pods.evict("early", &EvictParams::default()).await.unwrap();
-    world
-        .until("another instead", |caches| {
-            caches.of::<Pod>().get("default", "early").is_none() && shown(caches, "web") == one
-        })
-        .await;
+    until!(world, "another instead", |caches| {
+        caches.of::<Pod>().get("default", "early").is_none() && shown(caches, "web") == one
+    });
 
     // pods of a controller that nobody can ask how many it wants
     let map: ConfigMap = world.create("default", json!({"metadata": {"name": "odd"}})).await;
@@ -761,17 +727,14 @@ async fn a_budget_holds_back_the_eviction_of_a_replication_controllers_pods() {
         json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "odd", "uid": map.metadata.uid, "controller": true}]);
     world.create::<Pod>("default", odd).await;
     world.create::<PodDisruptionBudget>("default", budget("odd", "odd", 1)).await;
-    world
-        .until("a budget that cannot be counted", |caches| {
-            let told =
-                caches.of::<PodDisruptionBudget>().get("default", "odd").and_then(|budget| budget.status.clone());
-            let condition = told.and_then(|status| status.conditions?.pop());
-            let why = "configmaps does not implement the scale subresource";
-            condition.is_some_and(|condition| condition.reason == "SyncFailed" && condition.message == why)
-        })
-        .await;
+    until!(world, "a budget that cannot be counted", |caches| {
+        let told = caches.of::<PodDisruptionBudget>().get("default", "odd").and_then(|budget| budget.status.clone());
+        let condition = told.and_then(|status| status.conditions?.pop());
+        let why = "configmaps does not implement the scale subresource";
+        condition.is_some_and(|condition| condition.reason == "SyncFailed" && condition.message == why)
+    });
     world.create::<PodDisruptionBudget>("default", budget("second", "web", 1)).await;
-    world.until("a second budget", |caches| shown(caches, "second") == one).await;
+    until!(world, "a second budget", |caches| shown(caches, "second") == one);
     let name =
         world.informers.of::<Pod>().list_in("default").iter().map(|pod| pod.name_any()).find(|name| name != "odd");
     let refused = pods.evict(&name.unwrap(), &EvictParams::default()).await.unwrap_err();
@@ -791,12 +754,12 @@ async fn endpoints_kept_by_hand_are_mirrored() {
         let ours = slices.iter().filter(|slice| slice.labels().get("team").map(String::as_str) == Some("a"));
         ours.flat_map(|slice| slice.endpoints.iter().flatten().flat_map(|e| e.addresses.clone())).collect()
     };
-    world.until("a slice", |caches| mirrored(caches) == ["10.1.2.3"]).await;
+    until!(world, "a slice", |caches| mirrored(caches) == ["10.1.2.3"]);
     let endpoints: Api<Endpoints> = world.api("default");
     let patch = Patch::Merge(json!({"subsets": subsets("10.2.3.4")}));
     endpoints.patch("db", &PatchParams::default(), &patch).await.unwrap();
-    world.until("the other address", |caches| mirrored(caches) == ["10.2.3.4"]).await;
+    until!(world, "the other address", |caches| mirrored(caches) == ["10.2.3.4"]);
     endpoints.delete("db", &DeleteParams::default()).await.unwrap();
-    world.until("none", |caches| mirrored(caches).is_empty()).await;
+    until!(world, "none", |caches| mirrored(caches).is_empty());
     world.end().await;
 }

@@ -129,30 +129,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_as_go_has_them() {
-        for (nanos, text) in [
-            (0, "0s"),
-            (17, "17ns"),
-            (1_500, "1.5µs"),
-            (1_500_000, "1.5ms"),
-            (90_000_000_000, "1m30s"),
-            (3_600_000_000_000, "1h0m0s"),
-            (-2_500_000_000, "-2.5s"),
-            (i64::MAX, "2562047h47m16.854775807s"),
-        ] {
-            assert_eq!(parse_go_duration(text), Some(nanos), "{text}");
-            if nanos < 1 << 50 {
-                assert_eq!(go_duration(nanos), text);
-            }
-        }
-        for (text, nanos) in
-            [("1.5h", 5_400_000_000_000), ("+.5s", 500_000_000), ("0", 0), ("1h1us", 3_600_000_001_000)]
-        {
-            assert_eq!(parse_go_duration(text), Some(nanos), "{text}");
-        }
-        for text in ["", "-", "1", "s", ".s", "1..s", "1x", "3000000h", "1 s"] {
-            assert_eq!(parse_go_duration(text), None, "{text}");
-        }
+    fn durations() {
+        golden::check!("tests/durations.txt", |text| {
+            let Some(nanos) = parse_go_duration(text) else { return "no duration".into() };
+            format!("{nanos} {} {}", go_duration(nanos), human_duration(jiff::SignedDuration::from_nanos(nanos)))
+        });
     }
 
     #[test]
@@ -161,24 +142,5 @@ mod tests {
         assert_eq!(seconds(t), "2026-01-02T02:04:05Z");
         assert_eq!(micros(t), "2026-01-02T02:04:05.678901Z");
         assert!(parse("yesterday").is_none());
-    }
-
-    #[test]
-    fn ages() {
-        for (s, text) in [
-            (-5, "<invalid>"),
-            (0, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (330, "5m30s"),
-            (720, "12m"),
-            (11_100, "3h5m"),
-            (36_000, "10h"),
-            (187_200, "2d4h"),
-            (1_296_000, "15d"),
-            (63_936_000, "2y10d"),
-        ] {
-            assert_eq!(human_duration(jiff::SignedDuration::from_secs(s)), text, "{s}");
-        }
     }
 }

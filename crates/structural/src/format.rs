@@ -169,32 +169,9 @@ mod tests {
 
     #[test]
     fn formats() {
-        for (format, good, bad) in [
-            ("bsonobjectid", "507f1f77bcf86cd799439011", "507f"),
-            ("uri", "https://a.b/c", "a b"),
-            ("email", "a@b.c", "a"),
-            ("hostname", "a.b-c", "-a"),
-            ("ipv4", "10.0.0.1", "10.0.0"),
-            ("ipv6", "::1", "10.0.0.1"),
-            ("cidr", "10.0.0.0/8", "10.0.0.0/33"),
-            ("mac", "00:00:5e:00:53:01", "00:00"),
-            ("uuid", "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "6ba7"),
-            ("uuid4", "3b241101-e2bb-4255-8caf-4136c566a962", "6ba7b810-9dad-11d1-80b4-00c04fd430c8"),
-            ("isbn10", "0321751043", "0321751044"),
-            ("isbn13", "978-3401013190", "978-3401013191"),
-            ("creditcard", "4111 1111 1111 1111", "4111 1111 1111 1112"),
-            ("ssn", "111-11-1111", "1"),
-            ("hexcolor", "#ffffff", "#ff"),
-            ("rgbcolor", "rgb(255,0,10)", "rgb(256,0,0)"),
-            ("byte", "aGVsbG8=", "a*"),
-            ("date", "2026-01-31", "2026-02-31"),
-            ("datetime", "2026-01-31T00:00:00Z", "today"),
-            ("duration", "1h30m", "soon"),
-            ("k8sshortname", "a-b", "A"),
-        ] {
-            assert!(holds(format, good), "{format} {good}");
-            assert!(!holds(format, bad), "{format} {bad}");
-        }
-        assert!(holds("somethingelse", "x"));
+        golden::check!("tests/formats.txt", |case| {
+            let (format, text) = case.split_once(' ').expect("a format and a text");
+            holds(format, text).to_string()
+        });
     }
 }

@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn faults_as_upstream() {
-        let text = |errors: Errors| errors.iter().map(|e| e.to_string().chars().take(60).collect()).collect::<Vec<String>>();
+        let text =
+            |errors: Errors| errors.iter().map(|e| e.to_string().chars().take(60).collect()).collect::<Vec<String>>();
         let c = json!({"data": {"a b": "x", "both": "1"}, "binaryData": {"both": "MQ=="}});
         assert_eq!(
             text(super::super::check_create(&KIND, &c, true)[2..].to_vec()),
@@ -53,6 +54,9 @@ mod tests {
         );
         let old = json!({"immutable": true, "data": {"a": "1"}});
         let new = json!({"immutable": true, "data": {"a": "2"}});
-        assert_eq!(text((KIND.validate_update)(&new, &old)), ["data: Forbidden: field is immutable when `immutable` is set"]);
+        assert_eq!(
+            text((KIND.validate_update)(&new, &old)),
+            ["data: Forbidden: field is immutable when `immutable` is set"]
+        );
     }
 }

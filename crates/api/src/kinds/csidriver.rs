@@ -13,8 +13,7 @@ pub static KIND: Kind = Kind {
             let requests = d.array_at(&["spec", "tokenRequests"]).iter();
             joined(&requests.map(|r| text(r, &["audience"])).collect::<Vec<_>>().into(), "<unset>")
         }),
-        Column::flag("RequiresRepublish", "Whether the driver is asked again and again.")
-            .at("spec.requiresRepublish"),
+        Column::flag("RequiresRepublish", "Whether the driver is asked again and again.").at("spec.requiresRepublish"),
         Column::text("Modes", "How long the volumes live.")
             .by(|d| joined(&d["spec"]["volumeLifecycleModes"], "<none>")),
         AGE,

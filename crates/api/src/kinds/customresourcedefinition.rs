@@ -80,7 +80,8 @@ fn defaults(c: &mut Value) {
 /// A version once written stays among the stored ones until somebody migrates the objects.
 fn remember_stored_version(c: &mut Value) {
     let versions = c.array_at(&["spec", "versions"]);
-    let Some(current) = versions.iter().find(|v| v.bool_at(&["storage"]) == Some(true)).map(|v| v["name"].clone()) else {
+    let Some(current) = versions.iter().find(|v| v.bool_at(&["storage"]) == Some(true)).map(|v| v["name"].clone())
+    else {
         return;
     };
     let stored = c.slot(&["status", "storedVersions"]).make_array();
@@ -278,7 +279,11 @@ fn validate_scale(version: &Value, path: &Path, errors: &mut Errors) {
             continue;
         }
         match JsonPath::simple(json_path) {
-            None => errors.push(Error::invalid(&path.child(member), json_path, "must be a simple json path starting with .")),
+            None => errors.push(Error::invalid(
+                &path.child(member),
+                json_path,
+                "must be a simple json path starting with .",
+            )),
             Some(p) if p.fields().len() < 2 || !roots.contains(&p.fields()[0]) => {
                 errors.push(Error::invalid(&path.child(member), json_path, wanted));
             }
@@ -302,7 +307,11 @@ fn validate_selectable(version: &Value, schema: &Value, path: &Path, errors: &mu
             continue;
         }
         let Some(steps) = JsonPath::simple(json_path) else {
-            errors.push(Error::invalid(&at, json_path, "is an invalid path: must be a simple json path starting with ."));
+            errors.push(Error::invalid(
+                &at,
+                json_path,
+                "is an invalid path: must be a simple json path starting with .",
+            ));
             continue;
         };
         let found = steps.fields().iter().try_fold(schema, |at, name| at.at(&["properties", name]));

@@ -7,7 +7,8 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         Column::number("Desired", "Nodes that should run the pod.").at("status.desiredNumberScheduled"),
-        Column::number("Current", "Nodes that run at least one such pod and should.").at("status.currentNumberScheduled"),
+        Column::number("Current", "Nodes that run at least one such pod and should.")
+            .at("status.currentNumberScheduled"),
         Column::number("Ready", "Nodes that should run the pod and have one ready.").at("status.numberReady"),
         Column::number("Up-to-date", "Nodes that run the current template.").at("status.updatedNumberScheduled"),
         Column::number("Available", "Nodes whose pod has been ready for at least minReadySeconds.")
@@ -65,7 +66,8 @@ fn validate(ds: &Value, errors: &mut Errors) {
         "OnDelete" => {}
         "RollingUpdate" => {
             let at = path.child("rollingUpdate");
-            let (unavailable, surge) = (&strategy["rollingUpdate"]["maxUnavailable"], &strategy["rollingUpdate"]["maxSurge"]);
+            let (unavailable, surge) =
+                (&strategy["rollingUpdate"]["maxUnavailable"], &strategy["rollingUpdate"]["maxSurge"]);
             for (value, name) in [(unavailable, "maxUnavailable"), (surge, "maxSurge")] {
                 workload::validate_count_or_percent(value, &at.child(name), errors);
                 workload::validate_at_most_all(value, &at.child(name), errors);

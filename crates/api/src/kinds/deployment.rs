@@ -93,8 +93,13 @@ fn validate_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
 
 fn validate_status_update(new: &Value, old: &Value) -> Errors {
     const COUNTS: [&str; 7] = [
-        "status.observedGeneration", "status.replicas", "status.updatedReplicas", "status.readyReplicas",
-        "status.availableReplicas", "status.unavailableReplicas", "status.collisionCount",
+        "status.observedGeneration",
+        "status.replicas",
+        "status.updatedReplicas",
+        "status.readyReplicas",
+        "status.availableReplicas",
+        "status.unavailableReplicas",
+        "status.collisionCount",
     ];
     let mut errors = Errors::new();
     check(new, &COUNTS.map(|path| (path, NonNegative)), &mut errors);
@@ -138,7 +143,8 @@ mod tests {
         expect![[r#"{"progressDeadlineSeconds":600,"replicas":1,"revisionHistoryLimit":10,"selector":{"matchLabels":{"app":"web"}},"strategy":{"rollingUpdate":{"maxSurge":"25%","maxUnavailable":"25%"},"type":"RollingUpdate"},"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"image":"i","imagePullPolicy":"Always","name":"a","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always","schedulerName":"default-scheduler","securityContext":{},"terminationGracePeriodSeconds":30}}}"#]]
         .assert_eq(&d["spec"].to_string());
         let now = time::parse("2026-01-01T00:05:00Z").expect("a time");
-        expect![[r#"["web","0/1",0,0,"5m","a","i","app=web"]"#]].assert_eq(&Value::Array(KIND.cells(&d, now)).to_string());
+        expect![[r#"["web","0/1",0,0,"5m","a","i","app=web"]"#]]
+            .assert_eq(&Value::Array(KIND.cells(&d, now)).to_string());
     }
 
     #[test]

@@ -25,11 +25,8 @@ pub static KIND: Kind = Kind {
 };
 
 fn ports(s: &Value) -> Cell {
-    let all: Vec<String> = s
-        .array_at(&["ports"])
-        .iter()
-        .map(|p| p.int_at(&["port"]).map_or("*".into(), |n| n.to_string()))
-        .collect();
+    let all: Vec<String> =
+        s.array_at(&["ports"]).iter().map(|p| p.int_at(&["port"]).map_or("*".into(), |n| n.to_string())).collect();
     if all.is_empty() { "<unset>".into() } else { shorten(&all).into() }
 }
 

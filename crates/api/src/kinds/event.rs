@@ -26,11 +26,25 @@ pub static KIND: Kind = Kind {
 };
 
 const FIELDS: &[&str] = &[
-    "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-    "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
-    "regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid",
-    "regarding.apiVersion", "regarding.resourceVersion", "regarding.fieldPath",
-    "reason", "reportingComponent", "reportingController", "source", "type",
+    "involvedObject.kind",
+    "involvedObject.namespace",
+    "involvedObject.name",
+    "involvedObject.uid",
+    "involvedObject.apiVersion",
+    "involvedObject.resourceVersion",
+    "involvedObject.fieldPath",
+    "regarding.kind",
+    "regarding.namespace",
+    "regarding.name",
+    "regarding.uid",
+    "regarding.apiVersion",
+    "regarding.resourceVersion",
+    "regarding.fieldPath",
+    "reason",
+    "reportingComponent",
+    "reportingController",
+    "source",
+    "type",
 ];
 
 /// The object that the event is about.
@@ -45,7 +59,8 @@ fn first<'a>(e: &'a Value, members: &[&str]) -> &'a str {
 fn source(e: &Value) -> String {
     let source = if e["source"].is_null() { &e["deprecatedSource"] } else { &e["source"] };
     let component = first(source, &["component"]);
-    let component = if component.is_empty() { first(e, &["reportingComponent", "reportingController"]) } else { component };
+    let component =
+        if component.is_empty() { first(e, &["reportingComponent", "reportingController"]) } else { component };
     let host = text(source, &["host"]);
     let host = if host.is_empty() { text(e, &["reportingInstance"]) } else { host };
     [component, host].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(", ")

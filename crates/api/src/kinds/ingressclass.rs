@@ -20,10 +20,6 @@ pub static KIND: Kind = Kind {
     defaults: |c| fill::at(c, &["spec", "parameters"], |p| fill::text(p, "scope", "Cluster")),
     prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["spec"]),
-    rules: &[
-        ("spec.controller", Required("")),
-        ("spec.parameters.kind", Required("")),
-        ("spec.controller", Immutable),
-    ],
+    rules: &[("spec.controller", Required("")), ("spec.parameters.kind", Required("")), ("spec.controller", Immutable)],
     ..Kind::PLAIN
 };

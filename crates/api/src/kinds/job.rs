@@ -362,31 +362,6 @@ mod tests {
             json!({"selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": "other"}}}),
         ]
         .map(wrong);
-        expect_test::expect![[r#"
-            --
-            spec.managedBy: Invalid value: "me": must be a domain-prefixed path (such as "acme.io/foo")
-            --
-            spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode
-            spec.successPolicy: Invalid value: requires indexed completion mode
-            --
-            spec.maxFailedIndexes: Invalid value: 4: must be less than or equal to completions
-            spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified
-            --
-            spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be specified
-            spec.successPolicy.rules[1].succeededIndexes: Invalid value: "0-3": error parsing succeededIndexes: too large index: "3"
-            spec.successPolicy.rules[2].succeededCount: Invalid value: 2: must be less than or equal to 1 (the number of indexes in the specified succeededIndexes field)
-            --
-            spec.podFailurePolicy.rules[0].action: Invalid value: "FailIndex": requires the backoffLimitPerIndex to be set
-            spec.podFailurePolicy.rules[0].onExitCodes.containerName: Invalid value: "x": must be one of the container or initContainer names in the pod template
-            spec.podFailurePolicy.rules[0].onExitCodes.values[1]: Invalid value: 0: must not be 0 for the In operator
-            spec.podFailurePolicy.rules[0].onExitCodes.values[2]: Duplicate value: 3
-            spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [3,0,3]: must be ordered
-            --
-            spec.podFailurePolicy.rules[0].action: Unsupported value: "Odd": supported values: "Count", "FailIndex", "FailJob", "Ignore"
-            spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required
-            --
-            spec.template.metadata.labels: Invalid value: {"batch.kubernetes.io/controller-uid":"u","batch.kubernetes.io/job-name":"j","controller-uid":"u","job-name":"j"}: `selector` does not match template `labels`
-            spec.selector: Invalid value: {"matchLabels":{"batch.kubernetes.io/controller-uid":"other"}}: `selector` not auto-generated
-        "#]].assert_eq(&out.join("--\n"));
+        expect_test::expect_file!["job/specs.txt"].assert_eq(&out.join("--\n"));
     }
 }

@@ -45,7 +45,9 @@ fn validate(p: &Value, errors: &mut Errors) {
         }
     }
     let types = p.array_at(&["spec", "policyTypes"]);
-    for (i, ty) in types.iter().filter_map(Value::as_str).enumerate().filter(|(_, t)| !["Ingress", "Egress"].contains(t)) {
+    for (i, ty) in
+        types.iter().filter_map(Value::as_str).enumerate().filter(|(_, t)| !["Ingress", "Egress"].contains(t))
+    {
         errors.push(Error::not_supported(&path.child("policyTypes").index(i), ty, &["Egress", "Ingress"]));
     }
 }

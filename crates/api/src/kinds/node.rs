@@ -13,9 +13,7 @@ pub static KIND: Kind = Kind {
         Column::text("Internal-IP", "The address of the node inside the cluster.")
             .by(|n| address(n, "InternalIP"))
             .wide(),
-        Column::text("External-IP", "The address of the node from outside.")
-            .by(|n| address(n, "ExternalIP"))
-            .wide(),
+        Column::text("External-IP", "The address of the node from outside.").by(|n| address(n, "ExternalIP")).wide(),
         Column::text("OS-Image", "OS Image reported by the node.").or("status.nodeInfo.osImage", "<unknown>").wide(),
         Column::text("Kernel-Version", "Kernel Version reported by the node.")
             .or("status.nodeInfo.kernelVersion", "<unknown>")
@@ -50,9 +48,7 @@ pub static KIND: Kind = Kind {
         };
         changed.map(error).collect()
     },
-    selectable: |n| {
-        vec![("spec.unschedulable", n.bool_at(&["spec", "unschedulable"]).unwrap_or(false).to_string())]
-    },
+    selectable: |n| vec![("spec.unschedulable", n.bool_at(&["spec", "unschedulable"]).unwrap_or(false).to_string())],
     selectable_names: &["spec.unschedulable"],
     ..Kind::PLAIN
 };

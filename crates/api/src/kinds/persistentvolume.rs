@@ -54,12 +54,8 @@ pub(super) const VOLUME_MODE: Column =
 
 /// `RWO,RWX`, as kubectl shortens access modes.
 pub(super) fn access_modes(modes: &[Value]) -> String {
-    const SHORT: [(&str, &str); 4] = [
-        ("ReadWriteOnce", "RWO"),
-        ("ReadOnlyMany", "ROX"),
-        ("ReadWriteMany", "RWX"),
-        ("ReadWriteOncePod", "RWOP"),
-    ];
+    const SHORT: [(&str, &str); 4] =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
     let has = |long: &str| modes.iter().any(|m| m.as_str() == Some(long));
     SHORT.iter().filter(|(long, _)| has(long)).map(|(_, short)| *short).collect::<Vec<_>>().join(",")
 }
@@ -74,7 +70,11 @@ pub(super) fn storage_class(object: &Value) -> &str {
 
 /// The phase of a volume or claim, or that it is being deleted.
 pub(super) fn phase(v: &Value) -> Cell {
-    if v["metadata"]["deletionTimestamp"].is_null() { text(v, &["status", "phase"]).into() } else { "Terminating".into() }
+    if v["metadata"]["deletionTimestamp"].is_null() {
+        text(v, &["status", "phase"]).into()
+    } else {
+        "Terminating".into()
+    }
 }
 
 fn claim(v: &Value) -> Cell {
@@ -85,9 +85,28 @@ fn claim(v: &Value) -> Cell {
 }
 
 const SOURCES: &[&str] = &[
-    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "csi", "fc", "flexVolume", "flocker",
-    "gcePersistentDisk", "glusterfs", "hostPath", "iscsi", "local", "nfs", "photonPersistentDisk", "portworxVolume",
-    "quobyte", "rbd", "scaleIO", "storageos", "vsphereVolume",
+    "awsElasticBlockStore",
+    "azureDisk",
+    "azureFile",
+    "cephfs",
+    "cinder",
+    "csi",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "glusterfs",
+    "hostPath",
+    "iscsi",
+    "local",
+    "nfs",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
 ];
 
 fn source(v: &Value) -> Option<(&'static str, &Value)> {

@@ -25,8 +25,15 @@ pub static KIND: Kind = Kind {
 };
 
 const FIELDS: &[&str] = &[
-    "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-    "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+    "status.nominatedNodeName",
 ];
 
 const COLUMNS: &[Column] = &[
@@ -148,7 +155,8 @@ mod tests {
             let mut pod = meta::parse(pod.as_bytes()).expect("JSON");
             (KIND.defaults)(&mut pod);
             let errors = super::super::check_create(&KIND, &pod, true);
-            let shown = |e: &meta::field::Error| e.to_string().chars().take(150).collect::<String>().trim_end().to_string();
+            let shown =
+                |e: &meta::field::Error| e.to_string().chars().take(150).collect::<String>().trim_end().to_string();
             errors.iter().map(|e| shown(e) + "\n").collect()
         });
     }

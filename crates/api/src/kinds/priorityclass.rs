@@ -8,8 +8,7 @@ pub static KIND: Kind = Kind {
         Column::number("Value", "The priority that pods of this class get.").at("value"),
         Column::flag("Global-Default", "Whether pods without a class get this one.").at("globalDefault"),
         AGE,
-        Column::text("PreemptionPolicy", "Whether pods of this class make room for themselves.")
-            .at("preemptionPolicy"),
+        Column::text("PreemptionPolicy", "Whether pods of this class make room for themselves.").at("preemptionPolicy"),
     ],
     defaults: |p| fill::text(p, "preemptionPolicy", "PreemptLowerPriority"),
     prepare_create: first_generation,
@@ -19,7 +18,9 @@ pub static KIND: Kind = Kind {
         let (value, named) = (int(p, &["value"]), text(p, &["metadata", "name"]));
         let system = ["system-cluster-critical", "system-node-critical"].contains(&named);
         if named.starts_with("system-") && !system {
-            let detail = format!("priority class names with 'system-' prefix are reserved for system use only. error: {named} is not a known system priority class");
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {named} is not a known system priority class"
+            );
             errors.push(Error::forbidden(&Path::new("metadata.name"), detail));
         } else if value > 1_000_000_000 && !system {
             let detail = "maximum allowed value of a user defined priority is 1000000000";

@@ -14,7 +14,8 @@ fn state(c: &Value) -> Cell {
     let deleted = !c["metadata"]["deletionTimestamp"].is_null();
     let allocated = !c["status"]["allocation"].is_null();
     let reserved = allocated && !c.array_at(&["status", "reservedFor"]).is_empty();
-    let all = [("deleted", deleted), ("pending", !deleted && !allocated), ("allocated", allocated), ("reserved", reserved)];
+    let all =
+        [("deleted", deleted), ("pending", !deleted && !allocated), ("allocated", allocated), ("reserved", reserved)];
     all.into_iter().filter(|(_, is)| *is).map(|(word, _)| word).collect::<Vec<_>>().join(",").into()
 }
 

@@ -387,44 +387,18 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use expect_test::expect;
     use meta::{json, time};
 
     #[test]
     fn defaults_and_rows() {
         let now = time::parse("2026-01-01T00:00:30Z").expect("a time");
-        for (spec, want) in [
-            (
-                json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 53, "protocol": "UDP"}], "selector": {"a": "b"}}),
-                r#"["s","ClusterIP","10.0.0.1","<none>","80/TCP,53/UDP","30s","a=b"]"#,
-            ),
-            (
-                json!({"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80, "nodePort": 30080}], "externalIPs": ["1.2.3.4"]}),
-                r#"["s","NodePort","10.0.0.1","1.2.3.4","80:30080/TCP","30s","<none>"]"#,
-            ),
-            (
-                json!({"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}]}),
-                r#"["s","LoadBalancer","10.0.0.1","<pending>","80/TCP","30s","<none>"]"#,
-            ),
-            (
-                json!({"type": "ExternalName", "externalName": "x.y"}),
-                r#"["s","ExternalName","<none>","x.y","<none>","30s","<none>"]"#,
-            ),
-            (
-                json!({"clusterIP": "None", "clusterIPs": ["None"]}),
-                r#"["s","ClusterIP","None","<none>","<none>","30s","<none>"]"#,
-            ),
-        ] {
+        golden::check!("service/rows.txt", |spec| {
             let mut s = json!({"metadata": {"name": "s", "creationTimestamp": "2026-01-01T00:00:00Z"}});
-            s.set(&["spec"], spec);
+            s.set(&["spec"], meta::parse(spec.as_bytes()).expect("JSON"));
             defaults(&mut s);
-            assert_eq!(Value::Array(row(&s, now)).to_string(), want);
-            assert_eq!(validate(&s), []);
-        }
-        let mut s = json!({"spec": {"ports": [{"port": 80}]}});
-        defaults(&mut s);
-        expect![[r#"{"spec":{"internalTrafficPolicy":"Cluster","ports":[{"port":80,"protocol":"TCP","targetPort":80}],"sessionAffinity":"None","type":"ClusterIP"}}"#]]
-        .assert_eq(&s.to_string());
+            let wrong: String = validate(&s).iter().map(|e| format!("\n{e}")).collect();
+            format!("{}\n{}{wrong}", s["spec"], Value::Array(row(&s, now)))
+        });
     }
 
     #[test]
@@ -433,55 +407,24 @@ mod tests {
             "ports": [{"port": 0}, {"port": 80, "name": "B", "targetPort": "", "nodePort": 3}, {"port": 80, "name": "c", "protocol": "X"}]}});
         defaults(&mut s);
         let text: Vec<String> = validate(&s).iter().map(|e| e.to_string().chars().take(110).collect()).collect();
-        expect![[r#"
-            spec.ports[0].name: Required value
-            spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive
-            spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive
-            spec.ports[1].name: Invalid value: "B": a lowercase RFC 1123 label must consist of lower case alphanumeric cha
-            spec.ports[1].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'
-            spec.ports[2].protocol: Unsupported value: "X": supported values: "SCTP", "TCP", "UDP"
-            spec.selector: Invalid value: "b c": a valid label must be an empty string or consist of alphanumeric characte
-            spec.sessionAffinity: Unsupported value: "x": supported values: "ClientIP", "None"
-            spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services"#]]
-        .assert_eq(&text.join("\n"));
+        expect_test::expect_file!["service/faults_as_upstream.txt"].assert_eq(&text.join("\n"));
     }
 
     #[test]
     fn addresses_and_their_changes() {
-        let service = |ips: &[&str], families: &[&str]| {
-            let first = ips.first().copied().unwrap_or_default();
-            json!({"spec": {"type": "ClusterIP", "sessionAffinity": "None", "clusterIP": first, "clusterIPs": ips.to_vec(),
-                "ipFamilies": families.to_vec(), "ports": [{"port": 80, "targetPort": 80, "protocol": "TCP"}]}})
-        };
-        let both = service(&["10.0.0.1", "fd00::1"], &["IPv4", "IPv6"]);
-        let mut unlike = both.clone();
-        unlike.set(&["spec", "clusterIP"], "10.0.0.2");
-        let mut told = String::new();
-        for (new, old) in [
-            (both.clone(), None),
-            (service(&["10.0.0.1", "10.0.0.2"], &["IPv6", "IPv6"]), None),
-            (service(&["10.0.0.1", "x", "None"], &[]), None),
-            (service(&["10.0.0.1", "fd00::1", "x"], &[]), None),
-            (unlike, None),
-            (service(&["10.0.0.1"], &["IPv4"]), Some(&both)),
-            (service(&["fd00::1", "10.0.0.1"], &["IPv6", "IPv4"]), Some(&both)),
-            (service(&["None"], &["IPv4"]), Some(&both)),
-            (service(&[], &[]), Some(&both)),
-        ] {
-            let errors = old.map_or_else(|| validate(&new), |old| validate_update(&new, old));
-            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            told += &format!("{}\n", errors.join("; "));
-        }
-        expect![[r#"
-
-            spec.ipFamilies[1]: Duplicate value: "IPv6"; spec.clusterIPs: Invalid value: ["10.0.0.1","10.0.0.2"]: may specify no more than one IP for each IP family; spec.clusterIPs[0]: Invalid value: "10.0.0.1": expected an IPv6 value as indicated by `ipFamilies[0]`; spec.clusterIPs[1]: Invalid value: "10.0.0.2": expected an IPv6 value as indicated by `ipFamilies[1]`
-            spec.clusterIPs: Invalid value: ["10.0.0.1","x","None"]: 'None' must be the first and only value
-            spec.clusterIPs: Invalid value: ["10.0.0.1","fd00::1","x"]: may only hold up to 2 values; spec.clusterIPs[2]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
-            spec.clusterIPs: Invalid value: ["10.0.0.1","fd00::1"]: first value must match `clusterIP`
-
-            spec.clusterIPs[0]: Invalid value: ["fd00::1","10.0.0.1"]: may not change once set; spec.clusterIPs[1]: Invalid value: ["fd00::1","10.0.0.1"]: may not change once set; spec.ipFamilies[0]: Invalid value: ["IPv6","IPv4"]: may not change once set; spec.ipFamilies[1]: Invalid value: ["IPv6","IPv4"]: may not change once set
-            spec.clusterIPs[0]: Invalid value: ["None"]: may not change once set
-            spec.clusterIPs[0]: Invalid value: []: primary clusterIP can not be unset; spec.ipFamilies[0]: Invalid value: []: primary ipFamily can not be unset
-        "#]].assert_eq(&told);
+        golden::check!("service/addresses.txt", |case| {
+            let mut services = case.split(" < ").map(|spec| {
+                let mut service = json!({"spec": {"type": "ClusterIP", "sessionAffinity": "None",
+                    "ports": [{"port": 80, "targetPort": 80, "protocol": "TCP"}]}});
+                for (member, value) in meta::parse(spec.as_bytes()).expect("JSON").as_object().expect("members").iter()
+                {
+                    service.set(&["spec", member], value);
+                }
+                service
+            });
+            let (new, old) = (services.next().expect("a service"), services.next());
+            let errors = old.map_or_else(|| validate(&new), |old| validate_update(&new, &old));
+            errors.iter().map(|e| format!("{e}\n")).collect()
+        });
     }
 }

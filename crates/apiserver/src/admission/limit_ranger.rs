@@ -162,59 +162,28 @@ mod tests {
             {"type": "Container", "default": {"cpu": "500m", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m"}},
             {"type": "Pod", "max": {"cpu": "2"}},
         ]}});
-        let mut pod = json!({"spec": {
-            "containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1"}}}],
-            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "1m"}}}],
-        }});
-        set_defaults(&mut pod, &range);
-        let want = json!({
-            "metadata": {"annotations": {ANNOTATION: "LimitRanger plugin set: cpu request for container a; \
-                cpu, memory limit for container a; cpu, memory limit for init container i"}},
-            "spec": {
-                "containers": [
-                    {"name": "a", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "100m"}}},
-                    {"name": "b", "resources": {"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1"}}},
-                ],
-                "initContainers": [{"name": "i", "resources": {"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "1m"}}}],
-            },
+        golden::check!("limit_defaults.txt", |pod| {
+            let mut pod = meta::parse(pod.as_bytes()).expect("JSON");
+            set_defaults(&mut pod, &range);
+            pod.to_string()
         });
-        assert_eq!(pod, want);
     }
 
     #[test]
     fn what_is_refused() {
-        let range = |limit: Value| json!({"spec": {"limits": [limit]}});
-        let container = |requests: Value, limits: Value| json!({"resources": {"requests": requests, "limits": limits}});
-        let plain = container(json!({"cpu": "50m"}), json!({"cpu": "200m"}));
-        let one = json!({"spec": {"containers": [plain.clone()]}});
-        let two = json!({"spec": {"containers": [plain.clone(), plain.clone()], "initContainers": [plain]}});
-        for (pod, limit, want) in [
-            (&one, json!({"type": "Container", "min": {"cpu": "50m"}, "max": {"cpu": "200m"}}), vec![]),
-            (
-                &one,
-                json!({"type": "Container", "min": {"cpu": "60m", "memory": "1Mi"}, "max": {"cpu": "100m", "memory": "1Gi"}}),
-                vec![
-                    "minimum cpu usage per Container is 60m, but request is 50m",
-                    "minimum memory usage per Container is 1Mi.  No request is specified",
-                    "maximum cpu usage per Container is 100m, but limit is 200m",
-                    "maximum memory usage per Container is 1Gi.  No limit is specified",
-                ],
-            ),
-            (&two, json!({"type": "Pod", "min": {"cpu": "100m"}, "max": {"cpu": "400m"}}), vec![]),
-            (
-                &two,
-                json!({"type": "Pod", "max": {"cpu": "300m"}, "maxLimitRequestRatio": {"cpu": "2"}}),
-                vec![
-                    "maximum cpu usage per Pod is 300m, but limit is 400m",
-                    "cpu max limit to request ratio per Pod is 2, but provided ratio is 4.000000",
-                ],
-            ),
-        ] {
-            assert_eq!(pod_against(pod, &range(limit)), want);
-        }
-        let claim = json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}}});
-        let limit = json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}});
-        let want = ["maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"];
-        assert_eq!(claim_against(&claim, &range(limit)), want);
+        let plain = json!({"resources": {"requests": {"cpu": "50m"}, "limits": {"cpu": "200m"}}});
+        golden::check!("limit_ranges.txt", |case| {
+            let (what, limit) = case.split_once(' ').expect("an object and a limit");
+            let mut range = json!({"spec": {"limits": [{}]}});
+            range.set(&["spec", "limits"], vec![meta::parse(limit.as_bytes()).expect("JSON")]);
+            let mut pod = json!({"spec": {"containers": [plain.clone()]}});
+            if what == "two" {
+                pod =
+                    json!({"spec": {"containers": [plain.clone(), plain.clone()], "initContainers": [plain.clone()]}});
+            }
+            let claim = json!({"spec": {"resources": {"requests": {"storage": "3Gi"}}}});
+            let wrong = if what == "claim" { claim_against(&claim, &range) } else { pod_against(&pod, &range) };
+            wrong.join("\n")
+        });
     }
 }

@@ -238,7 +238,6 @@ async fn ports(shared: &Arc<Shared>) -> Result<Vec<Words>, Status> {
 mod tests {
     use super::*;
     use crate::config::Cidr;
-    use expect_test::expect;
 
     #[test]
     fn what_is_mended() {
@@ -276,18 +275,7 @@ mod tests {
         let (steps, said) = plan(&claims, &addresses, &ranges, now);
         let mut told: String = steps.iter().map(|s| format!("{s:?}\n")).collect();
         told.extend(said.iter().map(|w| format!("{} {}\n", w.reason, w.message)));
-        expect![[r#"
-            Put(10.0.0.2, 0, "d/missing", 7)
-            Put(10.0.0.3, 5, "d/stolen", 7)
-            Delete("10.0.0.4", 5)
-            Delete("10.0.0.5", 5)
-            ClusterIPOutOfRange Cluster IP [IPv4]: 9.9.9.9 is not within any configured Service CIDR; please recreate service
-            ClusterIPNotAllocated Cluster IP [IPv4]: 10.0.0.2 is not allocated; repairing
-            ClusterIPNotAllocated the ClusterIP [IPv4]: 10.0.0.3 for Service d/stolen has a wrong reference; repairing
-            ClusterIPAlreadyAllocated Cluster IP [IPv4]:10.0.0.1 was assigned to multiple services; please recreate service
-            IPAddressWrongReference IPAddress: 10.0.0.4 for Service d/good has a wrong reference; cleaning up
-            IPAddressNotAllocated IPAddress: 10.0.0.5 for Service d/gone appears to have leaked: cleaning up
-        "#]].assert_eq(&told);
+        expect_test::expect_file!["repair/what_is_mended.txt"].assert_eq(&told);
         let about = json!({"apiVersion": "v1", "kind": "Service", "name": "s", "uid": "u"});
         assert_eq!(said[0].about, about);
     }

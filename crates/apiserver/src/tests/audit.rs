@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::Method;
 use meta::{Value, json};
 
-use super::policies::bind;
 use super::{Cluster, Lines};
 use crate::audit::{Auditor, Log, Policy, Settings};
 
@@ -20,6 +19,26 @@ async fn cluster(log: &Path) -> Cluster {
     let settings = Settings { path: log.into(), max_size_mib: 100, max_backups: 0, max_age_days: 0 };
     let auditor = Auditor::new(Policy::parse(POLICY).expect("a policy"), Log::open(settings).expect("opened"));
     Cluster::start_with(|config| config.audit = Some(Arc::new(auditor))).await
+}
+
+/// A policy `p` about config maps, and its binding `b`.
+async fn bind(cluster: &Cluster, spec: Value, binding: Value) {
+    let mut policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [
+        {"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]}}});
+    for (member, value) in spec.as_object().expect("an object").iter() {
+        policy.set(&["spec", member], value);
+    }
+    let mut bound = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+    for (member, value) in binding.as_object().expect("an object").iter() {
+        bound.set(&["spec", member], value);
+    }
+    let at = |plural: &str| format!("/apis/admissionregistration.k8s.io/v1/{plural}");
+    for (plural, body) in [("validatingadmissionpolicies", policy), ("validatingadmissionpolicybindings", bound)] {
+        let answer = cluster.call(Method::POST, &at(plural), body).await;
+        assert_eq!((answer.code, answer.headers.get("warning")), (201, None), "{}", answer.text);
+        // A list is answered once the caches show what was written before.
+        cluster.get(&at(plural)).await;
+    }
 }
 
 /// The events since `from`, without what differs from run to run.

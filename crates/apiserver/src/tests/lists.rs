@@ -1,38 +1,14 @@
-//! Lists: pages, versions, selectors, tables, other forms.
+//! Lists of forgotten history, lists of all kinds, and what they are written as.
 
 use http::Method;
-use meta::{Value, json};
+use meta::Value;
 
-use super::{Cluster, version};
+use super::Cluster;
 
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 
 fn names(list: &Value) -> Vec<&str> {
     list.array_at(&["items"]).iter().filter_map(|i| i.str_at(&["metadata", "name"])).collect()
-}
-
-#[tokio::test]
-async fn pages_show_one_state() {
-    let cluster = Cluster::start().await;
-    for name in ["a", "b", "c", "d", "e"] {
-        cluster.config_map(name, "1").await;
-    }
-    let first = cluster.get(&format!("{PATH}?limit=2")).await;
-    assert_eq!(names(&first), ["a", "b"]);
-    assert_eq!(first.int_at(&["metadata", "remainingItemCount"]), Some(3));
-    cluster.ok(Method::DELETE, &format!("{PATH}/d"), Value::Null).await;
-    cluster.config_map("bb", "1").await;
-    let token = first.str_at(&["metadata", "continue"]).expect("token");
-    let second = cluster.get(&format!("{PATH}?limit=2&continue={token}")).await;
-    assert_eq!(names(&second), ["c", "d"]);
-    assert_eq!(version(&first), version(&second));
-    assert_eq!(second.int_at(&["metadata", "remainingItemCount"]), Some(1));
-    let token = second.str_at(&["metadata", "continue"]).expect("token");
-    let third = cluster.get(&format!("{PATH}?limit=2&continue={token}")).await;
-    assert_eq!(names(&third), ["e"]);
-    assert!(third["metadata"]["continue"].is_null());
-    let exact = cluster.get(&format!("{PATH}?resourceVersion={}&resourceVersionMatch=Exact", version(&first))).await;
-    assert_eq!(names(&exact), ["a", "b", "c", "d", "e"]);
 }
 
 #[tokio::test]
@@ -54,53 +30,11 @@ async fn a_page_of_forgotten_history_says_how_to_go_on() {
 }
 
 #[tokio::test]
-async fn selectors() {
-    let cluster = Cluster::start().await;
-    for (name, value) in [("a", "1"), ("b", "2"), ("c", "1")] {
-        cluster.config_map(name, value).await;
-    }
-    for (query, want) in [
-        ("labelSelector=v%3D1", vec!["a", "c"]),
-        ("labelSelector=v+in+(2,3)", vec!["b"]),
-        ("labelSelector=!v", vec![]),
-        ("fieldSelector=metadata.name%3Db", vec!["b"]),
-        ("fieldSelector=metadata.name!%3Db", vec!["a", "c"]),
-        ("labelSelector=v%3D1&limit=1", vec!["a"]),
-    ] {
-        let list = cluster.get(&format!("{PATH}?{query}")).await;
-        assert_eq!(names(&list), want, "{query}");
-        assert!(list["metadata"]["remainingItemCount"].is_null(), "{query}");
-    }
-    cluster.pod("p").await;
-    let pods = cluster.get("/api/v1/pods?fieldSelector=spec.nodeName%3D").await;
-    assert_eq!(names(&pods), ["p"]);
-    let pods = cluster.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn,status.phase%3DPending").await;
-    assert_eq!(names(&pods), Vec::<&str>::new());
-}
-
-#[tokio::test]
-async fn tables_and_metadata() {
+async fn yaml() {
     let cluster = Cluster::start().await;
     cluster.config_map("a", "1").await;
-    let table = cluster.accepting(PATH, "application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await.body;
-    assert_eq!(table.str_at(&["kind"]), Some("Table"));
-    assert_eq!(table.array_at(&["columnDefinitions"])[0].str_at(&["name"]), Some("Name"));
-    let row = &table["rows"][0];
-    assert_eq!(row["cells"][0].as_str(), Some("a"));
-    assert_eq!(row.str_at(&["object", "kind"]), Some("PartialObjectMetadata"));
-    let without =
-        cluster.accepting(&format!("{PATH}?includeObject=None"), "application/json;as=Table;v=v1;g=meta.k8s.io").await;
-    assert!(without.body["rows"][0]["object"].is_null());
-    let single = cluster.accepting(&format!("{PATH}/a"), "application/json;as=Table;v=v1;g=meta.k8s.io").await.body;
-    assert_eq!(single["rows"][0]["cells"][0].as_str(), Some("a"));
-    let partial =
-        cluster.accepting(PATH, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await.body;
-    assert_eq!(partial.str_at(&["kind"]), Some("PartialObjectMetadataList"));
-    assert!(partial["items"][0]["data"].is_null());
-    assert_eq!(partial["items"][0].str_at(&["metadata", "name"]), Some("a"));
     let yaml = cluster.accepting(&format!("{PATH}/a"), "application/yaml").await;
     assert!(yaml.text.starts_with("apiVersion: v1\n"), "{}", yaml.text);
-    assert_eq!(cluster.accepting(PATH, "text/html").await.code, 406);
 }
 
 #[tokio::test]
@@ -117,40 +51,22 @@ async fn lengths_are_announced_truly() {
 }
 
 #[tokio::test]
-async fn events_are_served_in_both_versions() {
+async fn every_ga_resource_lists_and_watches_and_is_discovered() {
     let cluster = Cluster::start().await;
-    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
-        "reason": "Started", "message": "m", "type": "Normal", "count": 1});
-    cluster.ok(Method::POST, "/api/v1/namespaces/default/events", event).await;
-    let other = cluster.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await;
-    assert_eq!(other.str_at(&["apiVersion"]), Some("events.k8s.io/v1"));
-    assert_eq!(other.str_at(&["note"]), Some("m"));
-    assert_eq!(other.str_at(&["regarding", "name"]), Some("p"));
-    let list = cluster.get("/apis/events.k8s.io/v1/events").await;
-    assert_eq!(list["items"][0].str_at(&["note"]), Some("m"));
-}
-
-#[tokio::test]
-async fn rows_are_the_same_when_they_are_kept() {
-    const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
-    let cluster = Cluster::start().await;
-    let made = cluster.pod("p").await;
-    let path = "/api/v1/namespaces/default/pods";
-    for _ in 0..2 {
-        let row = cluster.accepting(path, TABLE).await.body["rows"][0].clone();
-        let shown: Vec<&str> = row.array_at(&["cells"]).iter().take(4).filter_map(Value::as_str).collect();
-        assert_eq!(shown, ["p", "0/1", "Pending", "0"]);
-        assert_eq!(row["object"]["metadata"], made["metadata"]);
-        let whole = cluster.accepting(&format!("{path}?includeObject=Object"), TABLE).await.body["rows"][0].clone();
-        assert_eq!((&whole["cells"], &whole["object"]), (&row["cells"], &made));
+    for r in api::resource::all() {
+        let base =
+            if r.group.is_empty() { format!("/api/{}", r.version) } else { format!("/apis/{}/{}", r.group, r.version) };
+        let listed = cluster.get(&base).await;
+        let found = listed.array_at(&["resources"]).iter().any(|i| i.str_at(&["name"]) == Some(&r.plural));
+        assert!(found, "{base} lacks {}", r.plural);
+        if r.can("list") {
+            let list = cluster.get(&format!("{base}/{}", r.plural)).await;
+            assert_eq!(list.str_at(&["kind"]), Some(&*r.list_kind));
+        }
     }
-    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default"}, "message": "\u{1}5\u{2}",
-        "reportingComponent": "c", "reportingInstance": "i", "type": "Normal", "reason": "R"});
-    cluster.ok(Method::POST, "/api/v1/namespaces/default/events", event).await;
-    for path in ["/api/v1/namespaces/default/events", "/apis/events.k8s.io/v1/namespaces/default/events"] {
-        let row = cluster.accepting(&format!("{path}?includeObject=Object"), TABLE).await.body["rows"][0].clone();
-        assert_eq!(row["cells"][6].as_str(), Some("\u{1}5\u{2}"));
-        let member = if path.starts_with("/api/") { "message" } else { "note" };
-        assert_eq!(row["object"][member].as_str(), Some("\u{1}5\u{2}"));
+    for path in ["/api", "/apis", "/openapi/v2", "/openapi/v3", "/openapi/v3/apis/apps/v1", "/version", "/"] {
+        assert!(!cluster.get(path).await.is_null(), "{path}");
     }
+    let metrics = cluster.raw(Method::GET, "/metrics", "", "").await.text;
+    assert!(metrics.contains("apiserver_request_total{code=\"200\""), "{metrics}");
 }

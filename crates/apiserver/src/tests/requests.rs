@@ -4,17 +4,22 @@
 //! A block is a title, `METHOD PATH`, and a body if there is one; between them may stand, a line each:
 //! `> Header: value`, `> anonymous`, or `> json`, `> merge`, `> strategic`, `> apply` for a patch's type;
 //! `? {.path} {.path}`, what is shown of an answer that is no error; `! name {.path}`, what is kept of it: `$name` stands
-//! for it from then on, in requests and answers. `{{x*3}}` in a body stands for `xxx`.
+//! for it from then on, in requests and answers; `> anew`, a server of its own from here on; `> until {.path} value`,
+//! an event of what was written to wait for. `{{x*3}}` in a body stands for `xxx`.
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use http_body_util::Full;
 use meta::Value;
+use pki::tokens::{Signer, Verifier};
 use structural::JsonPath;
 use tower::Service;
 
-use super::{Answer, Cluster, collect};
+use super::{Answer, Cluster, Lines, collect, version};
+use crate::Tokens;
+use crate::config::DEFAULT_ISSUER;
 
 const PATCHES: [(&str, &str); 4] = [
     ("json", "application/json-patch+json"),
@@ -43,7 +48,7 @@ fn grown(body: &str) -> String {
 /// What differs from run to run, out of an answer.
 fn steady(text: &str, kept: &Kept) -> String {
     let mut out = text.to_string();
-    for (name, value) in kept.iter().rev().filter(|(_, value)| value.len() > 5) {
+    for (name, value) in kept.iter().rev().filter(|(_, value)| value.len() > 4) {
         out = out.replace(value, &format!("${name}"));
     }
     for mark in ["in record (", ", current: ", "too old resource version: 1 ("] {
@@ -77,10 +82,12 @@ async fn answer(cluster: &Cluster, asked: &str, kept: &mut Kept) -> String {
     let mut lines = asked.lines().skip(1);
     let (method, path) = lines.next().and_then(|line| line.split_once(' ')).expect("a method and a path");
     let (mut headers, mut shown, mut keep, mut body) = (http::HeaderMap::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut anonymous = false;
+    let (mut anonymous, mut until) = (false, None);
     for line in lines {
         match line.split_once(' ') {
+            Some((">", "anew")) => {}
             Some((">", "anonymous")) => anonymous = true,
+            Some((">", event)) if event.starts_with("until ") => until = event["until ".len()..].split_once(' '),
             Some((">", header)) => {
                 let patch = PATCHES.iter().find(|(name, _)| *name == header).map(|(_, media)| ("content-type", *media));
                 let (name, value) = patch.or_else(|| header.split_once(": ")).expect("a header");
@@ -110,7 +117,19 @@ async fn answer(cluster: &Cluster, asked: &str, kept: &mut Kept) -> String {
         kept.retain(|(known, _)| known != name);
         kept.push((name.into(), value.unwrap_or_else(|| panic!("no {path} in {}", answer.text))));
     }
+    if let Some((at, want)) = until {
+        let collection = path.strip_suffix(&format!("/{}", name(&answer.body))).unwrap_or(path);
+        let since = version(&answer.body);
+        let uri =
+            format!("{collection}?watch=1&resourceVersion={since}&fieldSelector=metadata.name={}", name(&answer.body));
+        let mut lines = Lines::new(cluster.send(cluster.request(http::Method::GET, &uri, "", "")).await);
+        while found(at, &lines.next().await.expect("the watch goes on")).join(" ") != want {}
+    }
     steady(&told(&answer, &shown), kept)
+}
+
+fn name(object: &Value) -> &str {
+    object.str_at(&["metadata", "name"]).expect("a name")
 }
 
 /// An answer as it is written down: an error whole, of anything else its kind and what is asked for.
@@ -150,13 +169,28 @@ fn told(answer: &Answer, shown: &[&str]) -> String {
     out
 }
 
+/// A server that signs tokens.
+async fn signing_cluster() -> Cluster {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let key = pki::Pki::open(dir.path()).expect("keys").service_account_key_pem.clone();
+    let tokens = Tokens {
+        signer: Arc::new(Signer::from_pem(&key, DEFAULT_ISSUER).expect("signer")),
+        verifier: Arc::new(Verifier::from_pems(&[&key], DEFAULT_ISSUER).expect("verifier")),
+        audiences: vec![DEFAULT_ISSUER.into()],
+    };
+    Cluster::start_with(|c| c.tokens = Some(tokens)).await
+}
+
 async fn play(file: &Path) {
     let text = std::fs::read_to_string(file).expect("the requests");
-    let cluster = super::tokens::cluster().await;
+    let mut cluster = signing_cluster().await;
     let (mut blocks, mut kept) = (text.split("\n## "), Kept::new());
     let mut told = blocks.next().expect("an introduction").to_string();
     for block in blocks {
         let asked = block.split("\n=> ").next().expect("a request").trim_end();
+        if asked.contains("\n> anew") {
+            (cluster, kept) = (signing_cluster().await, Kept::new());
+        }
         write!(told, "\n## {asked}\n{}\n", answer(&cluster, asked, &mut kept).await).expect("written");
     }
     expect_test::expect_file![file].assert_eq(&told);

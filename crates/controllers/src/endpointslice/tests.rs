@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use expect_test::expect;
 use serde_json::{Value, json};
 
 use super::pack::Step;
@@ -132,33 +131,7 @@ fn conditions_ports_and_placeholders() {
     let dual = service(json!({"ipFamilies": ["IPv4", "IPv6"], "ports": [{"port": 53, "protocol": "UDP"}]}));
     world.run("two families", &dual, &pods[..1], 100);
     world.run("gone", &plain, &[], 100);
-    expect![[r#"
-        -- nothing yet
-        create web-0 IPv4 [] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-        -- three pods, one with another port
-        create web-1 IPv4 ["web:8080"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["10.0.0.1"] ready serving host=a node=n1 zone=z1
-          ["10.0.0.2"] host=b node=n1 zone=z1
-        create web-2 IPv4 ["web:9090"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["10.0.0.3"] serving terminating host=c node=n1 zone=z1
-        delete web-0
-        -- again
-        -- published not ready, headless, hints
-        update web-1 IPv4 ["web:8080"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "service.kubernetes.io/headless", "team"]
-          ["10.0.0.1"] ready serving host=a node=n1 zone=z1 hints={"forNodes":[{"name":"n1"}],"forZones":[{"name":"z1"}]}
-          ["10.0.0.2"] ready host=b node=n1 zone=z1 hints={"forNodes":[{"name":"n1"}],"forZones":[{"name":"z1"}]}
-        delete web-2
-        -- two families
-        create web-3 IPv4 [":53"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["10.0.0.1"] ready serving host=a node=n1 zone=z1
-        create web-4 IPv6 [":53"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["fd00::1"] ready serving host=a node=n1 zone=z1
-        delete web-1
-        -- gone
-        create web-5 IPv4 [] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-        delete web-3
-        delete web-4
-    "#]].assert_eq(&world.log);
+    expect_test::expect_file!["tests/conditions_ports_and_placeholders.txt"].assert_eq(&world.log);
 }
 
 #[test]
@@ -170,28 +143,5 @@ fn packing_writes_little() {
     world.run("the third goes", &plain, &[&pods[..2], &pods[3..5]].concat(), 3);
     world.run("two more", &plain, &[&pods[..2], &pods[3..7]].concat(), 3);
     world.run("most go", &plain, &pods[..1], 3);
-    expect![[r#"
-        -- seven
-        create web-0 IPv4 ["web:80"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["10.0.0.0"] ready serving host=p0 node=n1 zone=z1
-          ["10.0.0.1"] ready serving host=p1 node=n1 zone=z1
-          ["10.0.0.2"] ready serving host=p2 node=n1 zone=z1
-        create web-1 IPv4 ["web:80"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["10.0.0.3"] ready serving host=p3 node=n1 zone=z1
-          ["10.0.0.4"] ready serving host=p4 node=n1 zone=z1
-        -- the third goes
-        update web-0 IPv4 ["web:80"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["10.0.0.0"] ready serving host=p0 node=n1 zone=z1
-          ["10.0.0.1"] ready serving host=p1 node=n1 zone=z1
-        -- two more
-        create web-2 IPv4 ["web:80"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["10.0.0.5"] ready serving host=p5 node=n1 zone=z1
-          ["10.0.0.6"] ready serving host=p6 node=n1 zone=z1
-        -- most go
-        update web-0 IPv4 ["web:80"] ["endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name", "team"]
-          ["10.0.0.0"] ready serving host=p0 node=n1 zone=z1
-        delete web-1
-        delete web-2
-    "#]]
-    .assert_eq(&world.log);
+    expect_test::expect_file!["tests/packing_writes_little.txt"].assert_eq(&world.log);
 }

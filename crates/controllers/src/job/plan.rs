@@ -471,7 +471,6 @@ impl Run<'_> {
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
     use serde_json::Value;
 
     use super::*;
@@ -514,163 +513,47 @@ mod tests {
         serde_json::from_value(job).unwrap()
     }
 
-    /// One plan for each line of pods (parted by commas), all at half a minute past midnight.
-    fn plans(spec: Value, status: Value, cases: &[&str]) -> String {
-        let job = job(spec, status);
+    /// The plan at half a minute past midnight.
+    fn told(job: &Job, pods: &str) -> String {
+        let pods: Vec<Arc<Pod>> = pods.split(", ").filter(|text| !text.is_empty()).map(pod).collect();
+        let plan = plan(job, &pods, "2030-01-01T00:00:30Z".parse().unwrap());
         let mut out = String::new();
-        for pods in cases {
-            let pods: Vec<Arc<Pod>> = pods.split(", ").filter(|text| !text.is_empty()).map(pod).collect();
-            let plan = plan(&job, &pods, "2030-01-01T00:00:30Z".parse().unwrap());
-            for (what, pods) in [("release", &plan.release), ("drop", &plan.drop), ("delete", &plan.delete)] {
-                let names: Vec<String> = pods.iter().map(|pod| format!(" {}", pod.name_any())).collect();
-                out += &if pods.is_empty() { String::new() } else { format!("{what}{}; ", names.concat()) };
-            }
-            for pod in &plan.create {
-                let note = |name: &str| pod.annotations().get(name).map_or("-", String::as_str);
-                out += &format!("create {}/{}; ", note(INDEX), note(failure::FAILURES));
-            }
-            for (_, reason, message) in &plan.events {
-                out += &format!("{reason}: {message}; ");
-            }
-            out += &plan.look_again.map(|at| format!("again {}; ", at.strftime("%M:%S"))).unwrap_or_default();
-            let mut status = serde_json::to_value(&plan.status).unwrap();
-            let conditions = status["conditions"].take();
-            status.as_object_mut().unwrap().retain(|key, value| {
-                let dull = [json!(0), json!({}), Value::Null].contains(value);
-                !dull && !["startTime", "completionTime"].contains(&key.as_str())
-            });
-            out += &status.to_string().replace('"', "");
-            for condition in conditions.as_array().into_iter().flatten() {
-                let word = |field: &str| condition[field].as_str().unwrap().to_string();
-                out += &format!(" {}={}/{}", word("type"), word("status"), word("reason"));
-            }
-            out += "\n";
+        for (what, pods) in [("release", &plan.release), ("drop", &plan.drop), ("delete", &plan.delete)] {
+            let names: Vec<String> = pods.iter().map(|pod| format!(" {}", pod.name_any())).collect();
+            out += &if pods.is_empty() { String::new() } else { format!("{what}{}; ", names.concat()) };
+        }
+        for pod in &plan.create {
+            let note = |name: &str| pod.annotations().get(name).map_or("-", String::as_str);
+            out += &format!("create {}/{}; ", note(INDEX), note(failure::FAILURES));
+        }
+        for (_, reason, message) in &plan.events {
+            out += &format!("{reason}: {message}; ");
+        }
+        out += &plan.look_again.map(|at| format!("again {}; ", at.strftime("%M:%S"))).unwrap_or_default();
+        let mut status = serde_json::to_value(&plan.status).unwrap();
+        let conditions = status["conditions"].take();
+        status.as_object_mut().unwrap().retain(|key, value| {
+            let dull = [json!(0), json!({}), Value::Null].contains(value);
+            !dull && !["startTime", "completionTime"].contains(&key.as_str())
+        });
+        out += &status.to_string().replace('"', "");
+        for condition in conditions.as_array().into_iter().flatten() {
+            let word = |field: &str| condition[field].as_str().unwrap().to_string();
+            out += &format!(" {}={}/{}", word("type"), word("status"), word("reason"));
         }
         out
     }
 
     #[test]
-    fn without_indexes() {
-        let spec = json!({"parallelism": 2, "completions": 3, "backoffLimit": 2});
-        let cases = [
-            "",
-            "a Running ready, b Pending",
-            "a Running, b Running loose, c Running, d Running",
-            "a Succeeded, b Running",
-            "a Failed at=25, b Running",
-            "a Failed at=05, b Running",
-            "a Running deleting, b Running",
-            "a Succeeded, b Succeeded, c Succeeded, d Running",
-            "a Failed, b Failed, c Failed, d Running",
-        ];
-        let mut out = plans(spec, json!({}), &cases);
-        // the count goes on where it was left
-        let uncounted = json!({"succeeded": ["a", "gone"], "failed": ["b"]});
-        let status = json!({"succeeded": 1, "failed": 1, "uncountedTerminatedPods": uncounted});
-        let cases = ["a Succeeded, b Failed loose at=01, c Running", "a Succeeded loose, c Running"];
-        out += &plans(json!({"parallelism": 2, "completions": 5}), status, &cases);
-        // a queue of work: the first success ends the making of pods
-        let cases = ["a Succeeded, b Running", "a Succeeded loose"];
-        out += &plans(json!({"parallelism": 3}), json!({"succeeded": 1}), &cases);
-        expect![[r#"
-            create -/-; create -/-; {}
-            {active:2,ready:1}
-            drop b a; {active:4}
-            release a; create -/-; {active:1,uncountedTerminatedPods:{succeeded:[a]}}
-            release a; again 00:35; {active:1,uncountedTerminatedPods:{failed:[a]}}
-            release a; create -/-; {active:1,uncountedTerminatedPods:{failed:[a]}}
-            release a; create -/-; {active:1,terminating:1,uncountedTerminatedPods:{failed:[a]}}
-            release a b c; delete d; {active:1,uncountedTerminatedPods:{succeeded:[a,b,c]}} SuccessCriteriaMet=True/CompletionsReached
-            release a b c; delete d; {active:1,uncountedTerminatedPods:{failed:[a,b,c]}} FailureTarget=True/BackoffLimitExceeded
-            release a; create -/-; {active:1,failed:2,succeeded:2,uncountedTerminatedPods:{succeeded:[a]}}
-            create -/-; {active:1,failed:2,succeeded:3}
-            release a; {active:1,succeeded:1,uncountedTerminatedPods:{succeeded:[a]}}
-            Completed: Job completed; {succeeded:1} SuccessCriteriaMet=True/CompletionsReached Complete=True/CompletionsReached
-        "#]].assert_eq(&out);
-    }
-
-    #[test]
-    fn the_end_and_suspension() {
-        let mut out = String::new();
-        let cases =
-            ["a Succeeded loose, b Running", "a Succeeded loose, b Running loose deleting", "a Succeeded loose"];
-        for (completions, kind) in [(1, "SuccessCriteriaMet"), (2, "FailureTarget"), (1, "Complete")] {
-            let condition = json!({"type": kind, "status": "True", "reason": "R", "message": "M"});
-            let status = json!({"succeeded": 1, "conditions": [condition]});
-            out += &plans(json!({"completions": completions}), status, &cases);
-        }
-        let late = json!({"completions": 1, "activeDeadlineSeconds": 30});
-        out += &plans(late, json!({}), &["a Running"]);
-        let rule =
-            |action: &str, code: i32| json!({"action": action, "onExitCodes": {"operator": "In", "values": [code]}});
-        let policy = json!({"completions": 1, "podFailurePolicy": {"rules": [rule("Ignore", 7), rule("FailJob", 42)]}});
-        let cases = ["a Failed code=7 at=01", "a Failed code=42, b Running", "a Running deleting"];
-        out += &plans(policy, json!({}), &cases);
-        out += &plans(json!({"completions": 2, "suspend": true}), json!({}), &["a Running, b Succeeded"]);
-        let suspended = json!([{"type": "Suspended", "status": "True", "reason": "JobSuspended"}]);
-        let status = json!({"conditions": suspended, "startTime": null});
-        out += &plans(json!({"completions": 2}), status, &["a Failed loose deleting at=29"]);
-        expect![[r#"
-            delete b; {active:1,succeeded:1} SuccessCriteriaMet=True/R
-            {succeeded:1,terminating:1} SuccessCriteriaMet=True/R
-            Completed: Job completed; {succeeded:1} SuccessCriteriaMet=True/R Complete=True/R
-            delete b; {active:1,succeeded:1} FailureTarget=True/R
-            {succeeded:1,terminating:1} FailureTarget=True/R
-            R: M; {succeeded:1} FailureTarget=True/R Failed=True/R
-            release b; {succeeded:1} Complete=True/R
-            {succeeded:1} Complete=True/R
-            {succeeded:1} Complete=True/R
-            delete a; {active:1} FailureTarget=True/DeadlineExceeded
-            release a; create -/-; {}
-            release a; delete b; {active:1,uncountedTerminatedPods:{failed:[a]}} FailureTarget=True/PodFailurePolicy
-            {terminating:1}
-            release b; drop a; Suspended: Job suspended; {active:1,uncountedTerminatedPods:{succeeded:[b]}} Suspended=True/JobSuspended
-            create -/-; Resumed: Job resumed; {} Suspended=False/JobResumed
-        "#]].assert_eq(&out);
-    }
-
-    #[test]
-    fn with_indexes() {
-        let spec = |more: Value| {
-            let mut spec = json!({"completionMode": "Indexed", "parallelism": 3, "completions": 4});
-            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            spec
-        };
-        let cases = [
-            "",
-            "a Succeeded i=1, b Running i=0, c Running i=0 ready, d Running i=9",
-            "a Failed i=0 at=01, b Running i=1, c Running i=2",
-        ];
-        let mut out = plans(spec(json!({})), json!({"completedIndexes": "3,7"}), &cases);
-        let cases = [
-            // held until there is another, which waits
-            "a Failed i=0 f=0 at=25, b Running i=1",
-            "a Failed i=0 f=0 at=05",
-            "a Failed i=0 f=0 at=05, b Running i=0 f=1",
-            "a Failed i=0 f=1 at=05, b Succeeded i=1 f=0",
-            "a Failed i=0 f=1, b Failed i=1 f=1",
-            "a Failed i=0 f=1, b Succeeded i=1, c Succeeded i=2, d Succeeded i=3",
-        ];
-        let limits = json!({"backoffLimitPerIndex": 1, "maxFailedIndexes": 1, "backoffLimit": i32::MAX});
-        out += &plans(spec(limits), json!({}), &cases);
-        let rules = json!([{"succeededIndexes": "0,2", "succeededCount": 2}, {"succeededCount": 3}]);
-        let cases =
-            ["a Succeeded i=0, b Succeeded i=1, c Running i=2", "a Succeeded i=0, b Succeeded i=2, c Running i=1"];
-        out += &plans(spec(json!({"successPolicy": {"rules": rules}})), json!({}), &cases);
-        let pod = plan(&job(spec(json!({})), json!({})), &[], Timestamp::UNIX_EPOCH).create.remove(1);
-        out += &json!([pod.metadata.generate_name, pod.metadata.labels, pod.metadata.finalizers, pod.spec]).to_string();
-        expect![[r#"
-            create 0/-; create 1/-; create 2/-; {completedIndexes:3,succeeded:1}
-            release a; drop b d; create 2/-; {active:3,completedIndexes:1,3,ready:1,succeeded:2}
-            release a; create 0/-; {active:2,completedIndexes:3,succeeded:1,uncountedTerminatedPods:{failed:[a]}}
-            create 2/0; create 3/0; again 00:35; {active:1,failedIndexes:}
-            create 0/1; create 1/0; create 2/0; {failedIndexes:}
-            release a; create 1/0; create 2/0; {active:1,failedIndexes:,uncountedTerminatedPods:{failed:[a]}}
-            release a b; create 2/0; create 3/0; {completedIndexes:1,failedIndexes:0,succeeded:1,uncountedTerminatedPods:{failed:[a]}}
-            release a b; {failedIndexes:0,1,uncountedTerminatedPods:{failed:[a,b]}} FailureTarget=True/MaxFailedIndexesExceeded
-            release a b c d; {completedIndexes:1-3,failedIndexes:0,succeeded:3,uncountedTerminatedPods:{failed:[a]}} FailureTarget=True/FailedIndexes
-            release a b; create 3/-; {active:1,completedIndexes:0,1,succeeded:2}
-            release a b; delete c; {active:1,completedIndexes:0,2,succeeded:2} SuccessCriteriaMet=True/SuccessPolicy
-            ["j-1-",{"batch.kubernetes.io/job-completion-index":"1"},["batch.kubernetes.io/job-tracking"],{"containers":[{"env":[{"name":"JOB_COMPLETION_INDEX","valueFrom":{"fieldRef":{"fieldPath":"metadata.labels['batch.kubernetes.io/job-completion-index']"}}}],"name":"c"}],"hostname":"j-1"}]"#]].assert_eq(&out);
+    fn plans() {
+        golden::check!("plans.txt", |case| {
+            let [spec, status, pods] = case.splitn(3, " | ").collect::<Vec<_>>()[..] else { panic!("{case}") };
+            let [spec, status] = [spec, status].map(|text| serde_json::from_str(text).unwrap());
+            told(&job(spec, status), pods)
+        });
+        let indexed = json!({"completionMode": "Indexed", "parallelism": 3, "completions": 4});
+        let pod = plan(&job(indexed, json!({})), &[], Timestamp::UNIX_EPOCH).create.remove(1);
+        let made = json!([pod.metadata.generate_name, pod.metadata.labels, pod.metadata.finalizers, pod.spec]);
+        expect_test::expect_file!["plan/indexed_pod.txt"].assert_eq(&made.to_string());
     }
 }

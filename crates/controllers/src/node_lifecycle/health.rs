@@ -136,7 +136,6 @@ pub fn taints(node: &Node, evict: bool, calm: bool, now: Timestamp) -> Option<Ve
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
     use serde_json::{Value, json};
 
     use super::*;
@@ -160,79 +159,20 @@ mod tests {
                 format!("{}={} {}\n", condition.type_, condition.status, condition.reason.clone().unwrap())
             })
             .collect();
-        expect![[r#"
-            Ready=Unknown NodeStatusUnknown
-            MemoryPressure=Unknown NodeStatusNeverUpdated
-            DiskPressure=Unknown NodeStatusNeverUpdated
-            PIDPressure=Unknown NodeStatusNeverUpdated
-        "#]]
-        .assert_eq(&text.concat());
+        expect_test::expect_file!["health/silent_nodes_become_unknown.txt"].assert_eq(&text.concat());
         let again = node(serde_json::to_value(conditions).unwrap(), json!({}));
         assert_eq!(unknown(&again, now()), None);
     }
 
     #[test]
     fn taints_follow_conditions() {
-        let own = json!({"key": "own", "effect": "NoExecute"});
-        let not_ready = json!({"key": NOT_READY, "effect": "NoExecute"});
-        let cases = [
-            ("ready", node(json!([{"type": "Ready", "status": "True"}]), json!({})), true, false),
-            ("not ready", node(json!([{"type": "Ready", "status": "False"}]), json!({"taints": [own]})), true, false),
-            (
-                "not ready, limited",
-                node(json!([{"type": "Ready", "status": "False"}]), json!({"taints": [own]})),
-                false,
-                false,
-            ),
-            (
-                "now unknown",
-                node(json!([{"type": "Ready", "status": "Unknown"}]), json!({"taints": [not_ready]})),
-                false,
-                false,
-            ),
-            (
-                "all silent",
-                node(json!([{"type": "Ready", "status": "Unknown"}]), json!({"taints": [not_ready]})),
-                true,
-                true,
-            ),
-            (
-                "pressure",
-                node(
-                    json!([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}]),
-                    json!({"unschedulable": true}),
-                ),
-                true,
-                false,
-            ),
-            (
-                "mended",
-                node(json!([{"type": "Ready", "status": "True"}]), json!({"taints": [own, not_ready]})),
-                true,
-                false,
-            ),
-        ];
-        let mut out = String::new();
-        for (name, node, evict, calm) in cases {
-            let taints = taints(&node, evict, calm, now());
-            let text = taints.map(|taints| {
-                taints
-                    .iter()
-                    .map(|taint| format!("{}:{}", taint.key.replace("node.kubernetes.io/", ""), taint.effect))
-                    .collect::<Vec<_>>()
-            });
-            out.push_str(&format!("{name}: {text:?}\n"));
-        }
-        expect![[r#"
-            ready: None
-            not ready: Some(["own:NoExecute", "not-ready:NoSchedule", "not-ready:NoExecute"])
-            not ready, limited: Some(["own:NoExecute", "not-ready:NoSchedule"])
-            now unknown: Some(["unreachable:NoSchedule", "unreachable:NoExecute"])
-            all silent: Some(["unreachable:NoSchedule"])
-            pressure: Some(["unschedulable:NoSchedule", "disk-pressure:NoSchedule"])
-            mended: Some(["own:NoExecute"])
-        "#]]
-        .assert_eq(&out);
+        golden::check!("taints.txt", |case| {
+            let [how, conditions, spec] = case.splitn(3, " | ").collect::<Vec<_>>()[..] else { panic!("{case}") };
+            let [conditions, spec] = [conditions, spec].map(|text| serde_json::from_str(text).unwrap());
+            let taints = taints(&node(conditions, spec), how != "limited", how == "calm", now());
+            let Some(taints) = taints else { return "unchanged".into() };
+            taints.iter().map(|taint| format!("{}:{}\n", taint.key, taint.effect)).collect()
+        });
     }
 
     #[tokio::test(start_paused = true)]

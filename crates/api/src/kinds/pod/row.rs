@@ -1,7 +1,7 @@
 //! A pod's line in `kubectl get pods`: what its containers are up to, in one word.
 
-use meta::time::{self, Timestamp};
 use meta::Value;
+use meta::time::{self, Timestamp};
 
 use crate::kinds::columns::{Cell, age, ago, int, name, text, text_or};
 

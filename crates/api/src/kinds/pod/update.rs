@@ -1,7 +1,7 @@
 //! What an update may change in a pod: little.
 
-use meta::field::{Error, Errors, Path};
 use meta::Value;
+use meta::field::{Error, Errors, Path};
 
 use crate::kinds::pod_spec;
 

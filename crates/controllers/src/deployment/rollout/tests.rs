@@ -1,6 +1,5 @@
 //! Rollouts step by step: each plan is applied to the sets, as the API server and a prompt kubelet would. Pure.
 
-use expect_test::expect;
 use serde_json::json;
 
 use super::*;
@@ -142,36 +141,7 @@ fn rolling_update_broken_image_and_undo() {
     world.settle();
     world.set_image("web:2");
     world.settle();
-    expect![[r#"
-        create web:1 at 3
-        revision 1
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True NewReplicaSetAvailable: ReplicaSet "web-5d98bb5557" has successfully progressed.
-        -- image web:2
-        create web:2 at 1
-        revision 2
-        scale web:1 3 -> 1
-        scale web:2 1 -> 3
-        scale web:1 1 -> 0
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True NewReplicaSetAvailable: ReplicaSet "web-6445bb46d4" has successfully progressed.
-        -- image broken
-        create broken at 1
-        revision 3
-        scale web:2 3 -> 2
-        scale broken 1 -> 2
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True ReplicaSetUpdated: ReplicaSet "web-5d4fff7555" is progressing.
-        -- image web:2
-        annotate web:2
-        revision 4
-        scale broken 2 -> 0
-        scale web:2 2 -> 3
-        delete web:1
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True NewReplicaSetAvailable: ReplicaSet "web-6445bb46d4" has successfully progressed.
-    "#]]
-    .assert_eq(&world.log);
+    expect_test::expect_file!["tests/rolling_update_broken_image_and_undo.txt"].assert_eq(&world.log);
 }
 
 #[test]
@@ -183,23 +153,7 @@ fn recreate_and_resize() {
     world.deployment.spec.replicas = Some(5);
     world.log.push_str("-- replicas 5\n");
     world.settle();
-    expect![[r#"
-        create web:1 at 2
-        revision 1
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True NewReplicaSetAvailable: ReplicaSet "web-5d98bb5557" has successfully progressed.
-        -- image web:2
-        scale web:1 2 -> 0
-        create web:2 at 2
-        revision 2
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True NewReplicaSetAvailable: ReplicaSet "web-6445bb46d4" has successfully progressed.
-        -- replicas 5
-        scale web:2 2 -> 5
-        Progressing=True NewReplicaSetAvailable: ReplicaSet "web-6445bb46d4" has successfully progressed.
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-    "#]]
-    .assert_eq(&world.log);
+    expect_test::expect_file!["tests/recreate_and_resize.txt"].assert_eq(&world.log);
 }
 
 #[test]
@@ -215,32 +169,7 @@ fn proportional_scaling_in_the_middle_of_a_rollout() {
     world.deployment.spec.replicas = Some(5);
     world.log.push_str("-- replicas 5\n");
     world.settle();
-    expect![[r#"
-        create web:1 at 10
-        revision 1
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True NewReplicaSetAvailable: ReplicaSet "web-5d98bb5557" has successfully progressed.
-        -- image broken
-        create broken at 3
-        revision 2
-        scale web:1 10 -> 8
-        scale broken 3 -> 5
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True ReplicaSetUpdated: ReplicaSet "web-5d4fff7555" is progressing.
-        -- replicas 15
-        scale web:1 8 -> 11
-        scale broken 5 -> 7
-        Available=False MinimumReplicasUnavailable: Deployment does not have minimum availability.
-        Progressing=True ReplicaSetUpdated: ReplicaSet "web-5d4fff7555" is progressing.
-        -- replicas 5
-        scale web:1 11 -> 5
-        scale broken 7 -> 3
-        scale web:1 5 -> 3
-        scale broken 3 -> 5
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True ReplicaSetUpdated: ReplicaSet "web-5d4fff7555" is progressing.
-    "#]]
-    .assert_eq(&world.log);
+    expect_test::expect_file!["tests/proportional_scaling_in_the_middle_of_a_rollout.txt"].assert_eq(&world.log);
 }
 
 #[test]
@@ -260,23 +189,5 @@ fn pause_and_deadline() {
     let plan = plan(&stuck.deployment, &stuck.sets, |_| false, later);
     let progress = status::find(&plan.status, status::PROGRESSING).unwrap();
     world.log.push_str(&format!("stuck: {:?} {:?}\n", progress.reason, progress.message));
-    expect![[r#"
-        create broken at 2
-        revision 1
-        Available=False MinimumReplicasUnavailable: Deployment does not have minimum availability.
-        Progressing=True ReplicaSetUpdated: ReplicaSet "web-5d4fff7555" is progressing.
-        -- pause
-        -- image web:2
-        Available=False MinimumReplicasUnavailable: Deployment does not have minimum availability.
-        Progressing=Unknown DeploymentPaused: Deployment is paused
-        -- resume
-        create web:2 at 1
-        revision 2
-        scale broken 2 -> 0
-        scale web:2 1 -> 2
-        Available=True MinimumReplicasAvailable: Deployment has minimum availability.
-        Progressing=True NewReplicaSetAvailable: ReplicaSet "web-6445bb46d4" has successfully progressed.
-        stuck: Some("ProgressDeadlineExceeded") Some("ReplicaSet \"web-5d4fff7555\" has timed out progressing.")
-    "#]]
-    .assert_eq(&world.log);
+    expect_test::expect_file!["tests/pause_and_deadline.txt"].assert_eq(&world.log);
 }
