@@ -9,9 +9,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::cidr::Cidr;
 use crate::endpoints::{self, Endpoint, Usable};
 use crate::rules::{Map, Rules};
+use meta::cidr::Cidr;
 
 /// What holds for every Service.
 #[derive(Clone, Debug, Default)]

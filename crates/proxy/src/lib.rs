@@ -4,7 +4,6 @@
 //!
 //! The way of a change: informer -> `fragment` (pure, one Service) -> `engine` (difference) -> `nft -f -`.
 
-mod cidr;
 mod conntrack;
 mod endpoints;
 pub mod engine;
@@ -28,9 +27,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::cidr::{Cidr, CidrError};
 use crate::engine::Engine;
 use crate::fragment::{Context, Fragment};
+pub use meta::cidr::Cidr;
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const BY_SERVICE: &str = "proxy-service";

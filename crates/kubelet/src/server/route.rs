@@ -52,7 +52,6 @@ pub fn query_pairs(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Finds the route.
 pub fn parse(path: &str, query: &str) -> Result<Route, Refusal> {
     let segments: Vec<String> =
         path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect();

@@ -159,10 +159,8 @@ async fn projected_volumes_hold_tokens_maps_and_fields() {
     ]));
     let mounted = at.volumes.mount(&pod).await.unwrap();
     let read = |volume: &str, name: &str| fs::read_to_string(mounted.path(volume).unwrap().join(name)).unwrap();
-    assert_eq!(
-        [read("api", "token"), read("api", "ca.crt"), read("api", "namespace"), read("sec", "p")],
-        ["token-1", "CA", "ns", "pw"]
-    );
+    let found = [read("api", "token"), read("api", "ca.crt"), read("api", "namespace"), read("sec", "p")];
+    assert_eq!(found, ["token-1", "CA", "ns", "pw"]);
     assert_eq!(fs::metadata(mounted.path("sec").unwrap().join("p")).unwrap().permissions().mode() & 0o777, 0o400);
     at.volumes.mount(&pod).await.unwrap();
     assert_eq!(read("api", "token"), "token-1");
