@@ -169,14 +169,7 @@ pub fn run(
         slices.add_index(BY_SERVICE, |slice| service_key(slice).into_iter().collect());
         let dirty = Dirty::default();
         let marks = dirty.clone();
-        services.on_event(move |event| {
-            let meta = &event.object().metadata;
-            marks.mark(format!(
-                "{}/{}",
-                meta.namespace.as_deref().unwrap_or_default(),
-                meta.name.as_deref().unwrap_or_default()
-            ));
-        });
+        services.on_event(move |event| marks.mark(client::Key::of(event.object().as_ref()).to_string()));
         let marks = dirty.clone();
         slices.on_event(move |event| {
             if let client::Event::Modified { old, .. } = event
