@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use meta::cidr::{Cidr, family};
 use pki::Issued;
 use pki::tokens::{Signer, Verifier};
 use store::Store;
@@ -61,68 +62,6 @@ pub struct FrontProxy {
     pub identity: Issued,
     /// The authority of that identity (PEM): API servers behind this one take nobody else's word for who asks.
     pub ca_pem: String,
-}
-
-/// An IPv4 or IPv6 network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    pub address: IpAddr,
-    pub bits: u8,
-}
-
-impl Cidr {
-    /// Reads `10.96.0.0/12`; the address is cut to the network.
-    pub fn parse(text: &str) -> Option<Cidr> {
-        let (address, bits) = text.split_once('/')?;
-        let (address, bits): (IpAddr, u8) = (address.parse().ok()?, bits.parse().ok()?);
-        let address = match address {
-            IpAddr::V4(a) if bits <= 32 => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-                IpAddr::V4((u32::from(a) & mask).into())
-            }
-            IpAddr::V6(a) if bits <= 128 => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-                IpAddr::V6((u128::from(a) & mask).into())
-            }
-            _ => return None,
-        };
-        Some(Cidr { address, bits })
-    }
-
-    pub fn family(&self) -> &'static str {
-        family(self.address)
-    }
-
-    /// The places that services may have: neither the network's own address nor, in IPv4, its last one.
-    pub fn places(&self) -> RangeInclusive<u128> {
-        let width = if self.address.is_ipv4() { 32 } else { 128 };
-        let last = u128::MAX.checked_shr(128 - width + u32::from(self.bits)).unwrap_or(0);
-        1..=last - u128::from(self.address.is_ipv4() && last > 0)
-    }
-
-    /// The address at `offset` from the network's first.
-    pub fn nth(&self, offset: u128) -> IpAddr {
-        match self.address {
-            IpAddr::V4(a) => IpAddr::V4(u32::from(a).wrapping_add(offset as u32).into()),
-            IpAddr::V6(a) => IpAddr::V6(u128::from(a).wrapping_add(offset).into()),
-        }
-    }
-
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        let network = Cidr::parse(&format!("{ip}/{}", self.bits));
-        family(ip) == self.family() && network.is_some_and(|n| n.address == self.address)
-    }
-}
-
-/// As Services and EndpointSlices name it.
-pub fn family(ip: IpAddr) -> &'static str {
-    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
-}
-
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
-    }
 }
 
 /// Bounds of what clients may ask.
@@ -190,25 +129,5 @@ impl Config {
             features: Features::default(),
             audit: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks() {
-        let cidr = Cidr::parse("10.96.3.4/12").expect("cidr");
-        assert_eq!(cidr.to_string(), "10.96.0.0/12");
-        assert_eq!(cidr.nth(258).to_string(), "10.96.1.2");
-        let contains = |ip: &str| cidr.contains(ip.parse().expect("ip"));
-        assert_eq!(["10.96.1.2", "10.95.1.2", "10.112.0.0", "fd00::1"].map(contains), [true, false, false, false]);
-        let places = |text: &str| Cidr::parse(text).map(|c| c.places());
-        assert_eq!(places("10.96.0.0/12"), Some(1..=(1 << 20) - 2));
-        assert_eq!(places("fd00::/108"), Some(1..=(1 << 20) - 1));
-        assert_eq!(["10.0.0.1/32", "10.0.0.0/31", "fd00::/128"].map(|c| places(c).map(|p| p.count())), [Some(0); 3]);
-        assert_eq!(places("0.0.0.0/0").map(|p| *p.end()), Some((1 << 32) - 2));
-        assert_eq!(Cidr::parse("10.0.0.0/33"), None);
     }
 }

@@ -164,7 +164,6 @@ pub fn message(answer: &[u8]) -> String {
     }
 }
 
-/// Events of a watch.
 pub struct Watch {
     body: Incoming,
     buffer: BytesMut,

@@ -19,7 +19,6 @@ pub use key::Key;
 pub use queue::{Action, WorkQueue, run_workers};
 pub use recorder::{Recorder, reference};
 
-/// What can go wrong in this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read kubeconfig {path}: {source}; check that the file exists and names a current context")]

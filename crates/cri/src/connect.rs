@@ -18,47 +18,25 @@ use crate::{Error, Result};
 /// The largest answer taken from a runtime: lists on a full node stay far below.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// How long calls may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// Every call but those below.
-    pub call: Duration,
-    /// Making a sandbox, which waits for the network plugins.
-    pub sandbox: Duration,
-    /// Pulling one image.
-    pub pull: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts {
-            call: Duration::from_secs(120),
-            sandbox: Duration::from_secs(240),
-            pull: Duration::from_secs(30 * 60),
-        }
-    }
-}
+/// How long every call may take but those below.
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(120);
+/// For making a sandbox, which waits for the network plugins.
+pub(crate) const SANDBOX_LIMIT: Duration = Duration::from_secs(240);
+/// For pulling one image.
+pub(crate) const PULL_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// A runtime behind a unix socket. Cheap to clone; all clones share one connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     pub(crate) runtime: RuntimeServiceClient<Channel>,
     pub(crate) images: ImageServiceClient<Channel>,
-    pub(crate) timeouts: Timeouts,
-    socket: PathBuf,
 }
 
 impl Client {
     /// A client of the runtime at `endpoint`: `unix:///path`, `unix:path` or `/path`. Connects on the first call.
     pub fn new(endpoint: &str) -> Client {
-        Client::with_timeouts(endpoint, Timeouts::default())
-    }
-
-    /// As [`Client::new`], with other time limits.
-    pub fn with_timeouts(endpoint: &str, timeouts: Timeouts) -> Client {
         let path = endpoint.strip_prefix("unix://").or_else(|| endpoint.strip_prefix("unix:")).unwrap_or(endpoint);
-        let socket = PathBuf::from(path);
-        let target = socket.clone();
+        let target = PathBuf::from(path);
         let connector = tower::service_fn(move |_: Uri| {
             let target = target.clone();
             async move {
@@ -73,19 +51,7 @@ impl Client {
         Client {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            timeouts,
-            socket,
         }
-    }
-
-    /// The socket's path.
-    pub fn socket(&self) -> &std::path::Path {
-        &self.socket
-    }
-
-    /// The time limits in force.
-    pub fn timeouts(&self) -> Timeouts {
-        self.timeouts
     }
 }
 
@@ -111,7 +77,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let socket = dir.path().join("none.sock");
         let client = Client::new(&format!("unix://{}", socket.display()));
-        assert_eq!(client.socket(), socket);
         let error = client.version().await.expect_err("nobody listens");
         assert!(error.is_unavailable(), "{error:?}");
         assert!(error.message.contains(&format!("dial unix {}", socket.display())), "{error}");

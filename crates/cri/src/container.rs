@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::connect::within;
+use crate::connect::{CALL_LIMIT, within};
 use crate::v1::*;
 use crate::{Client, Error, Result};
 
@@ -21,63 +21,47 @@ impl Client {
             config: Some(config),
             sandbox_config: Some(sandbox_config),
         };
-        let mut runtime = self.runtime.clone();
-        Ok(within("CreateContainer", self.timeouts.call, runtime.create_container(request)).await?.container_id)
+        Ok(within("CreateContainer", CALL_LIMIT, self.runtime.clone().create_container(request)).await?.container_id)
     }
 
-    /// `StartContainer`.
     pub async fn container_start(&self, id: &str) -> Result<()> {
-        let mut runtime = self.runtime.clone();
         let request = StartContainerRequest { container_id: id.to_string() };
-        within("StartContainer", self.timeouts.call, runtime.start_container(request)).await.map(drop)
+        within("StartContainer", CALL_LIMIT, self.runtime.clone().start_container(request)).await.map(drop)
     }
 
     /// `StopContainer`: the stop signal, then after `grace` a kill. Returns when the container has stopped. An absent
     /// container is success.
     pub async fn container_stop(&self, id: &str, grace: Duration) -> Result<()> {
-        let mut runtime = self.runtime.clone();
         let request = StopContainerRequest { container_id: id.to_string(), timeout: grace.as_secs() as i64 };
-        let limit = self.timeouts.call + grace;
-        absent_is_done(within("StopContainer", limit, runtime.stop_container(request)).await.map(drop))
+        let limit = CALL_LIMIT + grace;
+        absent_is_done(within("StopContainer", limit, self.runtime.clone().stop_container(request)).await.map(drop))
     }
 
     /// `RemoveContainer`, by force if it runs. An absent container is success.
     pub async fn container_remove(&self, id: &str) -> Result<()> {
-        let mut runtime = self.runtime.clone();
         let request = RemoveContainerRequest { container_id: id.to_string() };
-        absent_is_done(within("RemoveContainer", self.timeouts.call, runtime.remove_container(request)).await.map(drop))
+        absent_is_done(
+            within("RemoveContainer", CALL_LIMIT, self.runtime.clone().remove_container(request)).await.map(drop),
+        )
     }
 
     /// `ListContainers`: those that have all the labels; no labels means all of them.
     pub async fn container_list(&self, labels: BTreeMap<String, String>) -> Result<Vec<Container>> {
         let filter = ContainerFilter { label_selector: labels, ..Default::default() };
-        let mut runtime = self.runtime.clone();
         let request = ListContainersRequest { filter: Some(filter) };
-        Ok(within("ListContainers", self.timeouts.call, runtime.list_containers(request)).await?.containers)
+        Ok(within("ListContainers", CALL_LIMIT, self.runtime.clone().list_containers(request)).await?.containers)
     }
 
     /// `ContainerStatus`; `verbose` fills `info` with the runtime's own details.
     pub async fn container_status(&self, id: &str, verbose: bool) -> Result<ContainerStatusResponse> {
-        let mut runtime = self.runtime.clone();
         let request = ContainerStatusRequest { container_id: id.to_string(), verbose };
-        within("ContainerStatus", self.timeouts.call, runtime.container_status(request)).await
-    }
-
-    /// `UpdateContainerResources` of a container that exists.
-    pub async fn container_update_resources(&self, id: &str, linux: LinuxContainerResources) -> Result<()> {
-        let mut runtime = self.runtime.clone();
-        let request =
-            UpdateContainerResourcesRequest { container_id: id.to_string(), linux: Some(linux), ..Default::default() };
-        within("UpdateContainerResources", self.timeouts.call, runtime.update_container_resources(request))
-            .await
-            .map(drop)
+        within("ContainerStatus", CALL_LIMIT, self.runtime.clone().container_status(request)).await
     }
 
     /// `ReopenContainerLog`, after the log file was moved away.
     pub async fn container_reopen_log(&self, id: &str) -> Result<()> {
-        let mut runtime = self.runtime.clone();
         let request = ReopenContainerLogRequest { container_id: id.to_string() };
-        within("ReopenContainerLog", self.timeouts.call, runtime.reopen_container_log(request)).await.map(drop)
+        within("ReopenContainerLog", CALL_LIMIT, self.runtime.clone().reopen_container_log(request)).await.map(drop)
     }
 }
 

@@ -10,9 +10,7 @@ use tonic::Code;
 pub struct Error {
     /// The CRI call, as the proto names it (`RunPodSandbox`).
     pub call: &'static str,
-    /// gRPC's code.
     pub code: Code,
-    /// What the runtime said.
     pub message: String,
 }
 
@@ -47,11 +45,6 @@ impl Error {
     /// It will answer soon: nobody listens yet, or containerd listens and is still reading its state.
     pub fn is_starting(&self) -> bool {
         self.is_unavailable() || self.message.contains("server is not initialized yet")
-    }
-
-    /// The call took longer than its limit.
-    pub fn is_deadline_exceeded(&self) -> bool {
-        self.code == Code::DeadlineExceeded
     }
 }
 

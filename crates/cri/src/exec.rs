@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::connect::within;
+use crate::connect::{CALL_LIMIT, within};
 use crate::v1::*;
 use crate::{Client, Result};
 
@@ -15,27 +15,23 @@ impl Client {
     pub async fn exec_sync(&self, container_id: &str, cmd: Vec<String>, timeout: Duration) -> Result<ExecSyncResponse> {
         let request =
             ExecSyncRequest { container_id: container_id.to_string(), cmd, timeout: timeout.as_secs() as i64 };
-        let limit = if timeout.is_zero() { self.timeouts.call } else { timeout + EXEC_MARGIN };
-        let mut runtime = self.runtime.clone();
-        within("ExecSync", limit, runtime.exec_sync(request)).await
+        let limit = if timeout.is_zero() { CALL_LIMIT } else { timeout + EXEC_MARGIN };
+        within("ExecSync", limit, self.runtime.clone().exec_sync(request)).await
     }
 
     /// `Exec`: the URL at which the runtime serves the command's streams.
     pub async fn exec(&self, request: ExecRequest) -> Result<String> {
-        let mut runtime = self.runtime.clone();
-        Ok(within("Exec", self.timeouts.call, runtime.exec(request)).await?.url)
+        Ok(within("Exec", CALL_LIMIT, self.runtime.clone().exec(request)).await?.url)
     }
 
     /// `Attach`: the URL at which the runtime serves the main process's streams.
     pub async fn attach(&self, request: AttachRequest) -> Result<String> {
-        let mut runtime = self.runtime.clone();
-        Ok(within("Attach", self.timeouts.call, runtime.attach(request)).await?.url)
+        Ok(within("Attach", CALL_LIMIT, self.runtime.clone().attach(request)).await?.url)
     }
 
     /// `PortForward`: the URL at which the runtime forwards the sandbox's ports.
     pub async fn port_forward(&self, sandbox_id: &str, ports: Vec<i32>) -> Result<String> {
-        let mut runtime = self.runtime.clone();
         let request = PortForwardRequest { pod_sandbox_id: sandbox_id.to_string(), port: ports };
-        Ok(within("PortForward", self.timeouts.call, runtime.port_forward(request)).await?.url)
+        Ok(within("PortForward", CALL_LIMIT, self.runtime.clone().port_forward(request)).await?.url)
     }
 }

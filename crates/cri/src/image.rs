@@ -1,14 +1,13 @@
 //! Image calls. Invariant: `image_status` of an absent image is `None`, removing an absent image is success.
 
-use crate::connect::within;
+use crate::connect::{CALL_LIMIT, PULL_LIMIT, within};
 use crate::v1::*;
 use crate::{Client, Result};
 
 impl Client {
     /// `ListImages`: every image the runtime has.
     pub async fn image_list(&self) -> Result<Vec<Image>> {
-        let mut images = self.images.clone();
-        Ok(within("ListImages", self.timeouts.call, images.list_images(ListImagesRequest { filter: None }))
+        Ok(within("ListImages", CALL_LIMIT, self.images.clone().list_images(ListImagesRequest { filter: None }))
             .await?
             .images)
     }
@@ -20,9 +19,8 @@ impl Client {
 
     /// `ImageStatus` with the runtime's own details in `info`.
     pub async fn image_status_verbose(&self, image: ImageSpec, verbose: bool) -> Result<ImageStatusResponse> {
-        let mut images = self.images.clone();
         let request = ImageStatusRequest { image: Some(image), verbose };
-        match within("ImageStatus", self.timeouts.call, images.image_status(request)).await {
+        match within("ImageStatus", CALL_LIMIT, self.images.clone().image_status(request)).await {
             Err(error) if error.is_not_found() => Ok(ImageStatusResponse::default()),
             other => other,
         }
@@ -35,16 +33,14 @@ impl Client {
         auth: Option<AuthConfig>,
         sandbox_config: Option<PodSandboxConfig>,
     ) -> Result<String> {
-        let mut images = self.images.clone();
         let request = PullImageRequest { image: Some(image), auth, sandbox_config };
-        Ok(within("PullImage", self.timeouts.pull, images.pull_image(request)).await?.image_ref)
+        Ok(within("PullImage", PULL_LIMIT, self.images.clone().pull_image(request)).await?.image_ref)
     }
 
     /// `RemoveImage`. An absent image is success.
     pub async fn image_remove(&self, image: &str) -> Result<()> {
-        let mut images = self.images.clone();
         let request = RemoveImageRequest { image: Some(ImageSpec { image: image.to_string(), ..Default::default() }) };
-        match within("RemoveImage", self.timeouts.call, images.remove_image(request)).await {
+        match within("RemoveImage", CALL_LIMIT, self.images.clone().remove_image(request)).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
@@ -52,7 +48,6 @@ impl Client {
 
     /// `ImageFsInfo`: the file systems that hold images and how much of them images take.
     pub async fn image_fs_info(&self) -> Result<ImageFsInfoResponse> {
-        let mut images = self.images.clone();
-        within("ImageFsInfo", self.timeouts.call, images.image_fs_info(ImageFsInfoRequest {})).await
+        within("ImageFsInfo", CALL_LIMIT, self.images.clone().image_fs_info(ImageFsInfoRequest {})).await
     }
 }

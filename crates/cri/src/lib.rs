@@ -14,7 +14,7 @@ mod runtime;
 mod sandbox;
 mod stats;
 
-pub use connect::{Client, Timeouts};
+pub use connect::Client;
 pub use error::Error;
 
 /// The generated messages and services of CRI v1 (`proto/api.proto`).
@@ -23,5 +23,4 @@ pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }
 
-/// `Ok` or a failed call.
 pub type Result<T> = std::result::Result<T, Error>;

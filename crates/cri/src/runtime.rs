@@ -11,37 +11,31 @@ use crate::{Client, Error, Result};
 const HEALTH: Duration = Duration::from_secs(10);
 
 impl Client {
-    /// `Version`.
     pub async fn version(&self) -> Result<VersionResponse> {
-        let mut runtime = self.runtime.clone();
         // the version asked for is the kubelet's, by convention 0.1.0
-        within("Version", HEALTH, runtime.version(VersionRequest { version: "0.1.0".to_string() })).await
+        within("Version", HEALTH, self.runtime.clone().version(VersionRequest { version: "0.1.0".to_string() })).await
     }
 
     /// `Status`: the conditions RuntimeReady and NetworkReady, and what the handlers can do.
     pub async fn status(&self, verbose: bool) -> Result<StatusResponse> {
-        let mut runtime = self.runtime.clone();
-        within("Status", HEALTH, runtime.status(StatusRequest { verbose })).await
+        within("Status", HEALTH, self.runtime.clone().status(StatusRequest { verbose })).await
     }
 
     /// `UpdateRuntimeConfig`: the node's pod address range.
     pub async fn update_runtime_config(&self, pod_cidr: &str) -> Result<()> {
-        let mut runtime = self.runtime.clone();
         let network_config = Some(NetworkConfig { pod_cidr: pod_cidr.to_string() });
         let request = UpdateRuntimeConfigRequest { runtime_config: Some(RuntimeConfig { network_config }) };
-        within("UpdateRuntimeConfig", HEALTH, runtime.update_runtime_config(request)).await.map(drop)
+        within("UpdateRuntimeConfig", HEALTH, self.runtime.clone().update_runtime_config(request)).await.map(drop)
     }
 
     /// `RuntimeConfig`: the cgroup driver, for runtimes that tell (containerd from 2.0).
     pub async fn runtime_config(&self) -> Result<RuntimeConfigResponse> {
-        let mut runtime = self.runtime.clone();
-        within("RuntimeConfig", HEALTH, runtime.runtime_config(RuntimeConfigRequest {})).await
+        within("RuntimeConfig", HEALTH, self.runtime.clone().runtime_config(RuntimeConfigRequest {})).await
     }
 
     /// `GetContainerEvents`: a stream of what happens to containers, for runtimes that have it (containerd from 1.7).
     pub async fn container_events(&self) -> Result<tonic::Streaming<ContainerEventResponse>> {
-        let mut runtime = self.runtime.clone();
-        within("GetContainerEvents", HEALTH, runtime.get_container_events(GetEventsRequest {})).await
+        within("GetContainerEvents", HEALTH, self.runtime.clone().get_container_events(GetEventsRequest {})).await
     }
 
     /// The next event of a stream from [`Client::container_events`]; `None` at its end.

@@ -105,10 +105,7 @@ impl Handler {
     }
 
     async fn respond(&self, request: &Request) -> Said {
-        let info = match request.request_info() {
-            Ok(info) => info,
-            Err(_) => return Said::code(ResponseCode::FormErr),
-        };
+        let Ok(info) = request.request_info() else { return Said::code(ResponseCode::FormErr) };
         let asks = request.metadata.message_type == MessageType::Query && request.metadata.op_code == OpCode::Query;
         match (info.query.query_class(), info.query.query_type()) {
             (DNSClass::IN | DNSClass::ANY, RecordType::AXFR | RecordType::IXFR) if asks => {

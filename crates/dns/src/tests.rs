@@ -173,11 +173,8 @@ async fn questions_over_udp() {
         let answer = at.udp(&Fixture::question(name, kind, None)).await;
         assert_eq!(show(&answer), expected, "{name} {kind}");
         let negative = answer.answers.is_empty() && answer.metadata.authoritative;
-        assert_eq!(
-            answer.authorities.len(),
-            usize::from(negative),
-            "{name} {kind} has an SOA only when it has nothing else"
-        );
+        let found = answer.authorities.len();
+        assert_eq!(found, usize::from(negative), "{name} {kind} has an SOA only when it has nothing else");
     }
     // far.example was asked for three times, once by way of an alias, and forwarded once.
     assert_eq!(at.asked.load(std::sync::atomic::Ordering::SeqCst), 2);

@@ -152,7 +152,7 @@ pub async fn proxy(flags: &Proxy) -> Result<()> {
     let config = proxy::Config {
         table: flags.table.clone(),
         node_name: flags.hostname_override.clone().unwrap_or_else(host::node_name),
-        pod_cidrs: flags.cluster_cidr.iter().map(|cidr| cidr.to_string().parse()).collect::<Result<_, _>>()?,
+        pod_cidrs: flags.cluster_cidr.into_iter().collect(),
         ..proxy::Config::default()
     };
     let c = connect(&flags.api).await?;

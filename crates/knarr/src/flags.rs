@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::settings::Cidr;
+use meta::cidr::Cidr;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
 
@@ -91,10 +91,10 @@ pub struct Up {
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub dns_port: u16,
     /// Addresses of pods [default: 10.244.0.0/16, or the next that is free]
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = pod_range)]
     pub pod_cidr: Option<Cidr>,
     /// Addresses of services [default: 10.96.0.0/16, or the next that is free]
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = pod_range)]
     pub service_cidr: Option<Cidr>,
     /// Ports that services of type NodePort may have
     #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST", value_parser = port_range)]
@@ -200,7 +200,7 @@ pub struct Apiserver {
     /// Addresses of services: one range, or one of each family, the default one first
     #[arg(long, alias = "service-cluster-ip-range", default_value = "10.96.0.0/16", value_name = "CIDR[,CIDR]")]
     #[arg(value_delimiter = ',', value_parser = service_range)]
-    pub service_cidr: Vec<apiserver::config::Cidr>,
+    pub service_cidr: Vec<Cidr>,
     /// Ports that services of type NodePort may have
     #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST", value_parser = port_range)]
     pub node_port_range: (u16, u16),
@@ -223,7 +223,7 @@ pub struct ControllerManager {
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: Option<PathBuf>,
     /// Addresses of pods, of which every node gets a part
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = pod_range)]
     pub cluster_cidr: Option<Cidr>,
     /// Stand for election first, so that several may run
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
@@ -297,7 +297,7 @@ pub struct Proxy {
     #[command(flatten)]
     pub api: ApiAccess,
     /// Addresses of pods: what goes from them to elsewhere is masqueraded
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = pod_range)]
     pub cluster_cidr: Option<Cidr>,
     /// This node's name [default: the host's name]
     #[arg(long, value_name = "NAME")]
@@ -332,8 +332,18 @@ pub struct ApiAccess {
     pub kubeconfig: Option<PathBuf>,
 }
 
-fn service_range(text: &str) -> Result<apiserver::config::Cidr, String> {
-    let cidr = apiserver::config::Cidr::parse(text).filter(|cidr| cidr.to_string() == text);
+/// What `up` gives to pods or services, and components are told of pods.
+fn pod_range(text: &str) -> Result<Cidr, String> {
+    let cidr = Cidr::parse(text).filter(|cidr| !cidr.is_v6());
+    let cidr = cidr.ok_or_else(|| format!("{text:?} is not an IPv4 range such as 10.244.0.0/16"))?;
+    if cidr.bits > 30 || !text.starts_with(&format!("{}/", cidr.address)) {
+        return Err(format!("{text:?} is not the beginning of an IPv4 range, such as 10.244.0.0/16"));
+    }
+    Ok(cidr)
+}
+
+fn service_range(text: &str) -> Result<Cidr, String> {
+    let cidr = Cidr::parse(text).filter(|cidr| cidr.to_string() == text);
     let cidr = cidr.ok_or_else(|| format!("{text:?} is not the beginning of a range, such as 10.96.0.0/16"))?;
     // Source: upstream's allocator.
     let fits = cidr.address.is_ipv4() || cidr.bits >= 64;
@@ -359,6 +369,10 @@ mod tests {
         assert!(service_range("fd00::/108").is_ok());
         for bad in ["10.0.0.1/16", "fd00::/63", "10.0.0.0"] {
             assert!(service_range(bad).is_err(), "{bad}");
+        }
+        assert!(pod_range("10.244.0.0/16").is_ok());
+        for bad in ["10.0.0.0", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/31", "x/8", "fd00::/64"] {
+            assert!(pod_range(bad).is_err(), "{bad}");
         }
         assert_eq!(port_range("1-2"), Ok((1, 2)));
         for bad in ["", "1", "2-1", "0-5", "a-b", "1-70000"] {

@@ -49,54 +49,8 @@ impl Layout {
         Path::new(RUN_ROOT).join(&self.id)
     }
 
-    pub fn pki_dir(&self) -> PathBuf {
-        self.data_dir.join("pki")
-    }
-
-    pub fn store_dir(&self) -> PathBuf {
-        self.data_dir.join("store")
-    }
-
-    pub fn kubelet_dir(&self) -> PathBuf {
-        self.data_dir.join("kubelet")
-    }
-
-    pub fn pod_logs_dir(&self) -> PathBuf {
-        self.data_dir.join("logs").join("pods")
-    }
-
-    pub fn admin_kubeconfig(&self) -> PathBuf {
-        self.data_dir.join("admin.kubeconfig")
-    }
-
-    /// What a detached Knarr logs.
-    pub fn log_file(&self) -> PathBuf {
-        self.data_dir.join("logs").join("knarr.log")
-    }
-
-    /// Locked by the running Knarr, holding its process ID.
-    pub fn lock_file(&self) -> PathBuf {
-        self.data_dir.join("knarr.lock")
-    }
-
-    pub fn settings_file(&self) -> PathBuf {
-        self.data_dir.join("settings.json")
-    }
-
-    pub fn containerd_dir(&self) -> PathBuf {
-        self.data_dir.join("containerd")
-    }
-
     pub fn containerd_socket(&self) -> PathBuf {
         self.run_dir().join("containerd.sock")
-    }
-
-    pub fn cni_conf_dir(&self) -> PathBuf {
-        self.data_dir.join("cni").join("net.d")
-    }
-
-    pub fn cni_state_dir(&self) -> PathBuf {
-        self.data_dir.join("cni").join("ipam")
     }
 
     /// The pods' bridge; names of interfaces have 15 bytes at most.
@@ -112,6 +66,31 @@ impl Layout {
     pub fn cgroup_root(&self) -> String {
         format!("/knarr-{}", self.id)
     }
+}
+
+/// What lies where in the data directory.
+macro_rules! in_data_dir {
+    ($($(#[$doc:meta])* $name:ident: $path:literal,)*) => {
+        impl Layout {
+            $($(#[$doc])* pub fn $name(&self) -> PathBuf { self.data_dir.join($path) })*
+        }
+    };
+}
+
+in_data_dir! {
+    pki_dir: "pki",
+    store_dir: "store",
+    kubelet_dir: "kubelet",
+    pod_logs_dir: "logs/pods",
+    admin_kubeconfig: "admin.kubeconfig",
+    /// What a detached Knarr logs.
+    log_file: "logs/knarr.log",
+    /// Locked by the running Knarr, holding its process ID.
+    lock_file: "knarr.lock",
+    settings_file: "settings.json",
+    containerd_dir: "containerd",
+    cni_conf_dir: "cni/net.d",
+    cni_state_dir: "cni/ipam",
 }
 
 /// The parent of all clusters' run directories.

@@ -194,7 +194,7 @@ async fn start_server(plan: &Plan, pki: &Pki, progress: &Progress) -> Result<Ser
         names: plan.flags.tls_san.clone(),
         node_name: plan.node_name.clone(),
         cluster_domain: plan.flags.cluster_domain.clone(),
-        service_cidrs: apiserver::config::Cidr::parse(&plan.settings.service_cidr.to_string()).into_iter().collect(),
+        service_cidrs: vec![plan.settings.service_cidr],
         node_ports: first..=last,
         etcd: plan.flags.etcd.clone(),
         audit: plan.flags.audit.clone(),
@@ -212,7 +212,7 @@ pub struct ServerOptions {
     pub names: Vec<String>,
     pub node_name: String,
     pub cluster_domain: String,
-    pub service_cidrs: Vec<apiserver::config::Cidr>,
+    pub service_cidrs: Vec<meta::cidr::Cidr>,
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub etcd: EtcdFlags,
     pub audit: AuditFlags,
@@ -352,7 +352,7 @@ async fn start_components(plan: &Plan, pki: &Pki, cluster: &mut Cluster, mut api
     cluster.spawn("scheduler", scheduler::run(config, client, informers.clone(), shutdown.clone()));
 
     let client = api.client("system:kube-proxy", None);
-    let config = proxy_config(plan)?;
+    let config = proxy_config(plan);
     cluster.spawn("proxy", proxy::run(config, client, informers.clone(), shutdown.clone()));
 
     let dns_config = dns::Config {
@@ -379,17 +379,17 @@ async fn start_components(plan: &Plan, pki: &Pki, cluster: &mut Cluster, mut api
         Ok::<_, anyhow::Error>(())
     });
     let bootstrap = api.client("system:knarr", Some("system:masters"));
-    bootstrap::dns_service(&bootstrap, plan.settings.dns_ip().into(), dns).await?;
+    bootstrap::dns_service(&bootstrap, plan.settings.dns_ip(), dns).await?;
     Ok(Started { informers, dns })
 }
 
-fn proxy_config(plan: &Plan) -> Result<proxy::Config> {
-    Ok(proxy::Config {
+fn proxy_config(plan: &Plan) -> proxy::Config {
+    proxy::Config {
         table: plan.layout.nft_table(),
         node_name: plan.node_name.clone(),
-        pod_cidrs: vec![plan.settings.pod_cidr.to_string().parse()?],
+        pod_cidrs: vec![plan.settings.pod_cidr],
         ..proxy::Config::default()
-    })
+    }
 }
 
 /// The kubelet's configuration as far as it follows from the layout: enough to find its pods in the runtime.
@@ -415,7 +415,7 @@ fn kubelet_config(plan: &Plan, pki: &Pki) -> Result<kubelet::Config> {
     let identity = pki.certificate("kubelet", &request)?;
     Ok(kubelet::Config {
         node_ips: vec![plan.node_ip],
-        cluster_dns: vec![plan.settings.dns_ip().into()],
+        cluster_dns: vec![plan.settings.dns_ip()],
         cluster_domain: plan.flags.cluster_domain.clone(),
         listen: SocketAddr::new(IpAddr::from([0, 0, 0, 0]), plan.flags.kubelet_port),
         server_cert_pem: identity.certificate_pem,
@@ -441,7 +441,7 @@ async fn node_ready(plan: &Plan, informers: &Informers, progress: &Progress) -> 
 /// Asks the DNS server for the `kubernetes` service, as a pod would, by the service's address.
 async fn dns_answers(plan: &Plan, started: &Started, progress: &Progress) -> Result<()> {
     let name = format!("kubernetes.default.svc.{}", plan.flags.cluster_domain);
-    let service = SocketAddr::new(plan.settings.dns_ip().into(), 53);
+    let service = SocketAddr::new(plan.settings.dns_ip(), 53);
     for server in [started.dns, service] {
         while !dns_has(server, &name).await.unwrap_or(false) {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -15,10 +15,9 @@ mod registry;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use apiserver::ApiServer;
-use cluster::{Cluster, both, eventually, workspace};
+use cluster::{Cluster, SOON, both, until, workspace};
 use registry::Registry;
 
 /// The program of a language: its interpreter and what it is given before a kubeconfig and a namespace.
@@ -80,15 +79,14 @@ impl Drop for Running {
 /// A namespace with a pod for logs, exec and port-forward.
 fn prepare(cluster: &Cluster, namespace: &str, image: &str) {
     cluster.kubectl(&["create", "namespace", namespace]);
-    eventually("its account", Duration::from_secs(10), || {
-        cluster.try_kubectl(&["get", "serviceaccount", "default", "-n", namespace]).status.success().then_some(())
+    until("its account", SOON, || {
+        cluster.try_kubectl(&["get", "serviceaccount", "default", "-n", namespace]).status.success()
     });
     let serve = "echo started; exec busybox httpd -f -p 8080 -h /etc";
-    let output = cluster.apply(&format!(
+    cluster.apply(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: server, namespace: {namespace}}}\nspec: {{terminationGracePeriodSeconds: 1, \
          containers: [{{name: main, image: '{image}', command: [sh, -c, '{serve}']}}]}}\n"
     ));
-    assert!(output.status.success(), "{}", both(&output));
 }
 
 #[test]
@@ -126,9 +124,7 @@ fn programs_in_a_cluster() {
 fn restart(cluster: &Cluster) {
     let url = cluster.kubectl(&["config", "view", "-o", "jsonpath={.clusters[0].cluster.server}"]);
     let port = url.rsplit(':').next().expect("a port");
-    let pid = cluster.pid().to_string();
-    assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
-    eventually("it is gone", Duration::from_secs(10), || (!Path::new("/proc").join(&pid).exists()).then_some(()));
+    cluster.kill_knarr();
     let up = cluster.knarr(&["up", "--detach", "--api-port", port, "--kubelet-port", "0"]);
     assert!(up.status.success(), "{}", both(&up));
 }

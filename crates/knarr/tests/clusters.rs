@@ -8,12 +8,9 @@ mod cluster;
 mod registry;
 
 use std::process::Command;
-use std::time::Duration;
 
-use cluster::{Cluster, Turn, binary, both, eventually, http_get};
+use cluster::{Cluster, LATER, Turn, binary, both, eventually, http_get};
 use registry::Registry;
-
-const LATER: Duration = Duration::from_secs(90);
 
 /// A web server whose one page is the cluster's name, behind a NodePort.
 fn site(name: &str, image: &str) -> String {
@@ -47,8 +44,7 @@ fn two_clusters_side_by_side() {
     let registry = Registry::start();
     let image = format!("{}/guestbook-web:1", registry.address);
     for (cluster, name) in [(&one, "one"), (&two, "two")] {
-        let applied = cluster.apply(&site(name, &image));
-        assert!(applied.status.success(), "{}", both(&applied));
+        cluster.apply(&site(name, &image));
     }
     for (cluster, name) in [(&one, "one"), (&two, "two")] {
         cluster.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]);
@@ -56,14 +52,8 @@ fn two_clusters_side_by_side() {
         let said = eventually("the site answers", LATER, || http_get(&url(cluster)));
         assert_eq!(said.trim(), name);
         // Names are the cluster's own too.
-        let said = cluster.kubectl(&[
-            "exec",
-            "deployment/site",
-            "--",
-            "wget",
-            "-qO-",
-            "http://site.default.svc.cluster.local/",
-        ]);
+        let named = "http://site.default.svc.cluster.local/";
+        let said = cluster.kubectl(&["exec", "deployment/site", "--", "wget", "-qO-", named]);
         assert_eq!(said.trim(), name);
     }
     for (a, b) in ranges(&one).iter().zip(&ranges(&two)) {
@@ -76,9 +66,7 @@ fn two_clusters_side_by_side() {
         r#"{.items[0].status.containerStatuses[0].containerID} {.items[0].status.containerStatuses[0].restartCount}"#;
     let before = two.get(&["pods"], container);
     for _ in 0..2 {
-        let down = one.knarr(&["down"]);
-        assert!(down.status.success(), "knarr down, once and again: {}", both(&down));
-        assert_eq!(one.leftovers(), Vec::<String>::new());
+        one.down();
     }
     assert_eq!(two.get(&["pods"], container), before, "the other cluster's pod went on");
     assert_eq!(http_get(&url(&two)).as_deref().map(str::trim), Some("two"));
@@ -94,9 +82,7 @@ fn two_clusters_side_by_side() {
     stopped_in_haste(&one);
     drop(registry);
     for cluster in [&one, &two] {
-        let down = cluster.knarr(&["down"]);
-        assert!(down.status.success(), "{}", both(&down));
-        assert_eq!(cluster.leftovers(), Vec::<String>::new());
+        cluster.down();
     }
 }
 
@@ -104,9 +90,7 @@ fn two_clusters_side_by_side() {
 fn stopped_in_haste(cluster: &Cluster) {
     cluster.kubectl(&["scale", "deployment/site", "--replicas=6"]);
     for _ in 0..4 {
-        let down = cluster.knarr(&["down"]);
-        assert!(down.status.success(), "{}", both(&down));
-        assert_eq!(cluster.leftovers(), Vec::<String>::new());
+        cluster.down();
         cluster.start();
     }
 }
@@ -126,12 +110,8 @@ fn refused_while_it_runs(cluster: &Cluster) {
     assert!(!other.status.success());
 
     let port = std::fs::read_to_string(cluster.kubeconfig()).expect("the kubeconfig");
-    let port = port
-        .split("server: ")
-        .nth(1)
-        .and_then(|t| t.lines().next())
-        .and_then(|l| l.trim_matches('"').rsplit(':').next())
-        .expect("a port");
+    let line = port.lines().find(|line| line.contains("server: ")).expect("a server");
+    let port = line.trim_matches('"').rsplit(':').next().expect("a port");
     let dir = cluster.dir.join("other");
     let taken = Command::new(binary())
         .args(["up", "--detach", "--api-port", port, "--data-dir"])

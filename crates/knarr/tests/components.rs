@@ -17,11 +17,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use apiserver::{ApiServer, start, stop};
-use cluster::{Turn, binary, both, eventually};
+use cluster::{LATER, SOON, Turn, binary, both, eventually, until};
 use containerd::Containerd;
-
-const SOON: Duration = Duration::from_secs(30);
-const LATER: Duration = Duration::from_secs(90);
 
 /// Services of this test have addresses that no other cluster gives out, since its rules share the host with theirs.
 const SERVICES: &str = "10.126.0.0/24";
@@ -104,9 +101,7 @@ fn components_alone_make_a_cluster() {
     kubelet_runs_pods(&walk);
     println!("=== pods of a node that is gone");
     // No kubelet says that they ended; after a while it is believed without.
-    eventually("the pods go with their node", LATER, || {
-        walk.kubectl(&["get", "pods", "-o", "name"]).is_empty().then_some(())
-    });
+    until("the pods go with their node", LATER, || walk.kubectl(&["get", "pods", "-o", "name"]).is_empty());
     println!("=== a second scheduler waits for the first");
     let second = walk.run("scheduler", &[]);
     let holder = || walk.get(&["lease", "kube-scheduler", "-n", "kube-system"], "{.spec.holderIdentity}");
@@ -119,16 +114,14 @@ fn components_alone_make_a_cluster() {
 }
 
 fn controllers_make_pods(walk: &Walk) {
-    eventually("namespaces have accounts", SOON, || {
-        walk.server.try_kubectl(&["get", "serviceaccount", "default"], "").status.success().then_some(())
+    until("namespaces have accounts", SOON, || {
+        walk.server.try_kubectl(&["get", "serviceaccount", "default"], "").status.success()
     });
     walk.apply(
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  replicas: 3\n  selector: {matchLabels: {app: web}}\n  template:\n    \
          metadata: {labels: {app: web}}\n    spec: {containers: [{name: main, image: 'localhost/busybox:1'}]}\n",
     );
-    eventually("three pods", SOON, || {
-        (walk.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"]).lines().count() == 3).then_some(())
-    });
+    until("three pods", SOON, || walk.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"]).lines().count() == 3);
     let owner = walk.get(&["pods", "-l", "app=web"], "{.items[0].metadata.ownerReferences[0].kind}");
     assert_eq!(owner, "ReplicaSet");
     let path = "{.items[0].metadata.ownerReferences[0].kind}/{.items[0].metadata.ownerReferences[0].name}";
@@ -140,41 +133,27 @@ fn controllers_make_pods(walk: &Walk) {
 
 /// A node of paper, with room for two pods.
 fn scheduler_binds(walk: &Walk) {
-    eventually("the scheduler says why not", SOON, || {
-        let events = walk.get(&["events", "--field-selector", "reason=FailedScheduling"], "{.items[*].message}");
-        events.contains("no nodes available to schedule pods").then_some(())
+    let events = |reason: &str| {
+        let selector = format!("reason={reason}");
+        walk.get(&["events", "--field-selector", &selector], r#"{range .items[*]}{.message}{"\n"}{end}"#)
+    };
+    until("the scheduler says why not", SOON, || {
+        events("FailedScheduling").contains("no nodes available to schedule pods")
     });
     walk.apply("apiVersion: v1\nkind: Node\nmetadata: {name: paper, labels: {kubernetes.io/hostname: paper}}\n");
     let status = r#"{"status":{"capacity":{"cpu":"2","memory":"1Gi","pods":"2"},"allocatable":{"cpu":"2","memory":"1Gi","pods":"2"},
         "conditions":[{"type":"Ready","status":"True","reason":"KubeletReady","lastHeartbeatTime":"NOW","lastTransitionTime":"NOW"}]}}"#;
     let now = both(&Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().expect("date runs"));
-    walk.kubectl(&[
-        "patch",
-        "node",
-        "paper",
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        &status.replace("NOW", now.trim()),
-    ]);
+    let status = status.replace("NOW", now.trim());
+    walk.kubectl(&["patch", "node", "paper", "--subresource=status", "--type=merge", "-p", &status]);
     let bound = || walk.get(&["pods", "-l", "app=web"], "{.items[*].spec.nodeName}");
-    eventually("two pods are bound", SOON, || (bound() == "paper paper").then_some(()));
-    eventually("the third one does not fit", SOON, || {
-        let events = walk.get(
-            &["events", "--field-selector", "reason=FailedScheduling"],
-            r#"{range .items[*]}{.message}{"\n"}{end}"#,
-        );
-        events.lines().any(|m| m.starts_with("0/1 nodes are available: 1 Too many pods.")).then_some(())
+    until("two pods are bound", SOON, || bound() == "paper paper");
+    until("the third one does not fit", SOON, || {
+        events("FailedScheduling").lines().any(|m| m.starts_with("0/1 nodes are available: 1 Too many pods."))
     });
-    let told =
-        walk.get(&["events", "--field-selector", "reason=Scheduled"], r#"{range .items[*]}{.message}{"\n"}{end}"#);
-    assert_eq!(
-        told.lines()
-            .filter(|m| m.starts_with("Successfully assigned default/web-") && m.ends_with(" to paper"))
-            .count(),
-        2,
-        "{told}"
-    );
+    let told = events("Scheduled");
+    let bound_here = |m: &&str| m.starts_with("Successfully assigned default/web-") && m.ends_with(" to paper");
+    assert_eq!(told.lines().filter(bound_here).count(), 2, "{told}");
     walk.kubectl(&["delete", "deployment", "web"]);
     walk.kubectl(&["delete", "node", "paper"]);
 }
@@ -235,24 +214,21 @@ fn proxy_writes_its_table(walk: &Walk) {
     let Table(table) = &Table(format!("knarr-test-{}", std::process::id()));
     let rules = || both(&Command::new("nft").args(["list", "table", "inet", table]).output().expect("nft runs"));
     let proxy = walk.run("proxy", &["--table", table]);
-    eventually("rules for the API server", SOON, || rules().contains(API_IP).then_some(()));
+    until("rules for the API server", SOON, || rules().contains(API_IP));
     walk.apply(
         "apiVersion: v1\nkind: Service\nmetadata: {name: other}\nspec: {clusterIP: 10.126.0.99, ports: [{port: 80}]}\n",
     );
-    eventually("rules for a new service", SOON, || rules().contains("10.126.0.99").then_some(()));
+    until("rules for a new service", SOON, || rules().contains("10.126.0.99"));
     // The API server answers at its service's address.
     let version = format!("https://{API_IP}/version");
     let ca = walk.server.dir.path().join("ca.crt");
-    eventually("the way through the rules", SOON, || {
-        let said = Command::new("curl")
-            .args(["-fsS", "--max-time", "3", &version, "--cacert"])
-            .arg(&ca)
-            .output()
-            .expect("curl runs");
-        String::from_utf8_lossy(&said.stdout).contains("gitVersion").then_some(())
+    until("the way through the rules", SOON, || {
+        let mut curl = Command::new("curl");
+        curl.args(["-fsS", "--max-time", "3", &version, "--cacert"]).arg(&ca);
+        both(&curl.output().expect("curl runs")).contains("gitVersion")
     });
     walk.kubectl(&["delete", "service", "other"]);
-    eventually("no rules for a deleted service", SOON, || (!rules().contains("10.126.0.99")).then_some(()));
+    until("no rules for a deleted service", SOON, || !rules().contains("10.126.0.99"));
     proxy.end();
     assert!(rules().contains(API_IP), "rules stay while the proxy is away");
     let cleaned = walk.command("proxy", &["--table", table, "--cleanup"]).output().expect("knarr runs");
@@ -283,9 +259,7 @@ fn kubelet_runs_pods(walk: &Walk) {
     ]
     .concat();
     let kubelet = walk.run("kubelet", &arguments);
-    eventually("the node registers", SOON, || {
-        walk.server.try_kubectl(&["get", "node", "alone"], "").status.success().then_some(())
-    });
+    until("the node registers", SOON, || walk.server.try_kubectl(&["get", "node", "alone"], "").status.success());
     walk.kubectl(&["wait", "--for=condition=Ready", "node/alone", "--timeout=60s"]);
     assert!(walk.get(&["node", "alone"], "{.spec.podCIDR}").starts_with("10.125."));
     walk.apply(
@@ -301,17 +275,11 @@ fn kubelet_runs_pods(walk: &Walk) {
     kubelet.end();
     let kubelet = walk.run("kubelet", &arguments);
     walk.kubectl(&["delete", "event", "--all"]);
-    eventually("the new one writes status", LATER, || {
-        let said = walk.server.try_kubectl(&["exec", "lives", "--", "echo", "again"], "");
-        said.status.success().then_some(())
+    until("the new one writes status", LATER, || {
+        walk.server.try_kubectl(&["exec", "lives", "--", "echo", "again"], "").status.success()
     });
-    assert_eq!(
-        walk.get(
-            &["pod", "lives"],
-            "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}"
-        ),
-        format!("{id} 0")
-    );
+    let same = "{.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount}";
+    assert_eq!(walk.get(&["pod", "lives"], same), format!("{id} 0"));
     walk.kubectl(&["delete", "pod", "lives"]);
     kubelet.end();
     walk.kubectl(&["delete", "node", "alone"]);

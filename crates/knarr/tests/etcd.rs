@@ -12,14 +12,12 @@ mod etcd;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use apiserver::ApiServer;
-use cluster::eventually;
+use cluster::{SOON, until};
 use etcd::EtcdServers;
 use store::Store;
 
-const SOON: Duration = Duration::from_secs(30);
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
@@ -153,14 +151,14 @@ fn two_api_servers_share_one_etcd() {
     let (code, said) = ask(&one, "POST", MAPS, &map("away", ""));
     assert_eq!((code.as_str(), said["reason"].as_str()), ("503", Some("ServiceUnavailable")), "{said}");
     etcd.restart(0);
-    eventually("writes go on", SOON, || (ask(&one, "POST", MAPS, &map("back", "")).0 == "201").then_some(()));
+    until("writes go on", SOON, || ask(&one, "POST", MAPS, &map("back", "")).0 == "201");
     assert_eq!(ask(&two, "GET", &format!("{MAPS}/back"), "").0, "200");
     assert_eq!(ask(&two, "GET", &format!("{MAPS}/away"), "").0, "404");
 
     println!("=== one watch through the other saw everything once");
     let mut expected: Vec<String> = (0..10).map(|i| format!("ADDED m{i}")).collect();
     expected.extend(["MODIFIED m9", "DELETED m0", "ADDED back"].map(String::from));
-    eventually("every event", SOON, || (events.seen().len() >= expected.len()).then_some(()));
+    until("every event", SOON, || events.seen().len() >= expected.len());
     assert_eq!(events.seen(), expected);
     assert!(!one.dir.path().join("data/store").exists(), "nothing is stored here");
 }

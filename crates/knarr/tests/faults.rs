@@ -10,13 +10,10 @@ mod registry;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use cluster::{Cluster, Turn, both, eventually, processes};
+use cluster::{Cluster, LATER, SOON, Turn, both, eventually, processes, take_steps, until};
 use registry::Registry;
-
-const SOON: Duration = Duration::from_secs(30);
-const LATER: Duration = Duration::from_secs(90);
 
 #[test]
 fn faults() {
@@ -25,7 +22,7 @@ fn faults() {
     let cluster = Cluster::beside("faults");
     let registry = Registry::start();
     let walk = Walk { image: format!("{}/guestbook-web:1", registry.address), cluster, registry, disk };
-    let steps: [Step; 13] = [
+    let steps: &[(&str, fn(&Walk))] = &[
         ("pods that fail, all at once", Walk::apply_failing),
         ("a missing image", Walk::missing_image),
         ("a command that exits at once", Walk::crash_loop),
@@ -40,15 +37,8 @@ fn faults() {
         ("a killed containerd", Walk::killed_containerd),
         ("a full disk", Walk::full_disk),
     ];
-    for (name, step) in steps {
-        let began = Instant::now();
-        println!("=== {name}");
-        step(&walk);
-        println!("    {:.1} s", began.elapsed().as_secs_f64());
-    }
-    let down = walk.cluster.knarr(&["down"]);
-    assert!(down.status.success(), "{}", both(&down));
-    assert_eq!(walk.cluster.leftovers(), Vec::<String>::new());
+    take_steps(&walk, steps);
+    walk.cluster.down();
 }
 
 /// A small file system for the cluster's store; it and the test's directory go when this does.
@@ -85,8 +75,6 @@ impl Drop for Disk {
     }
 }
 
-type Step = (&'static str, fn(&Walk));
-
 /// Dropped in this order: the disk is in use as long as the cluster runs.
 struct Walk {
     cluster: Cluster,
@@ -108,20 +96,13 @@ impl Walk {
         self.cluster.kubectl(arguments)
     }
 
-    fn apply(&self, manifest: &str) {
-        let output = self.cluster.apply(manifest);
-        assert!(output.status.success(), "{}", both(&output));
-    }
-
     /// A field of the one container's status, such as `state.waiting.reason`.
     fn status(&self, pod: &str, field: &str) -> String {
         self.cluster.get(&["pod", pod], &format!("{{.status.containerStatuses[0].{field}}}"))
     }
 
     fn reaches(&self, pod: &str, field: &str, want: &str) {
-        eventually(&format!("{field} of {pod} becomes {want}"), LATER, || {
-            (self.status(pod, field) == want).then_some(())
-        });
+        until(&format!("{field} of {pod} becomes {want}"), LATER, || self.status(pod, field) == want);
     }
 
     /// Waits for an event of the pod with this reason whose message begins so; answers the whole message.
@@ -164,7 +145,7 @@ impl Walk {
             pod("elsewhere", &self.image, "true", "", "  nodeSelector: {disk: ssd}\n"),
             pod("stays", &self.image, "exec sleep 1000", "", ""),
         ];
-        self.apply(&manifests.concat());
+        self.cluster.apply(&manifests.concat());
     }
 
     fn missing_image(&self) {
@@ -191,15 +172,15 @@ impl Walk {
             message.split_once("s restarting failed container=main pod=exits_default(").expect(&message);
         assert!(before.starts_with("back-off ") && after == format!("{uid})"), "{message}");
         self.event("exits", "Warning", "BackOff", "Back-off restarting failed container main in pod exits_default(");
-        eventually("a second restart", LATER, || {
-            (self.status("exits", "restartCount").parse::<u32>().ok()? >= 2).then_some(())
+        until("a second restart", LATER, || {
+            self.status("exits", "restartCount").parse::<u32>().is_ok_and(|times| times >= 2)
         });
         assert_eq!(self.status("exits", "lastState.terminated.exitCode"), "3");
         assert_eq!(self.status("exits", "lastState.terminated.reason"), "Error");
         assert_eq!(self.cluster.get(&["pod", "exits"], "{.status.phase}"), "Running");
         assert_eq!(self.kubectl(&["logs", "exits", "--previous"]), "so it ends");
-        let listed = || self.kubectl(&["get", "pod", "exits"]).contains("CrashLoopBackOff").then_some(());
-        eventually("the list says it too", LATER, listed);
+        let listed = || self.kubectl(&["get", "pod", "exits"]).contains("CrashLoopBackOff");
+        until("the list says it too", LATER, listed);
     }
 
     fn missing_command(&self) {
@@ -214,17 +195,15 @@ impl Walk {
     fn out_of_memory(&self) {
         self.reaches("greedy", "state.terminated.reason", "OOMKilled");
         assert_eq!(self.status("greedy", "state.terminated.exitCode"), "137");
-        eventually("phase Failed", SOON, || {
-            (self.cluster.get(&["pod", "greedy"], "{.status.phase}") == "Failed").then_some(())
-        });
+        until("phase Failed", SOON, || self.cluster.get(&["pod", "greedy"], "{.status.phase}") == "Failed");
         assert!(self.kubectl(&["get", "pod", "greedy"]).contains("OOMKilled"));
     }
 
     fn not_alive(&self) {
         self.event("not-alive", "Warning", "Unhealthy", "Liveness probe failed: dead");
         self.event("not-alive", "Normal", "Killing", "Container main failed liveness probe, will be restarted");
-        eventually("a restart", LATER, || {
-            (self.status("not-alive", "restartCount").parse::<u32>().ok()? >= 1).then_some(())
+        until("a restart", LATER, || {
+            self.status("not-alive", "restartCount").parse::<u32>().is_ok_and(|times| times >= 1)
         });
     }
 
@@ -251,33 +230,21 @@ impl Walk {
         // It is scheduled as soon as it fits.
         let node = self.cluster.get(&["nodes"], "{.items[0].metadata.name}");
         self.kubectl(&["label", "node", &node, "disk=ssd"]);
-        eventually("it is scheduled", SOON, || {
-            (self.cluster.get(&["pod", "elsewhere"], "{.spec.nodeName}") == node).then_some(())
-        });
+        until("it is scheduled", SOON, || self.cluster.get(&["pod", "elsewhere"], "{.spec.nodeName}") == node);
         self.kubectl(&["label", "node", &node, "disk-"]);
-        self.kubectl(&[
-            "delete",
-            "pod",
-            "too-big",
-            "elsewhere",
-            "greedy",
-            "no-image",
-            "exits",
-            "no-command",
-            "not-alive",
-            "not-ready",
-            "--wait=false",
-        ]);
+        let pods = "too-big elsewhere greedy no-image exits no-command not-alive not-ready";
+        let pods: Vec<&str> = pods.split(' ').collect();
+        self.kubectl(&[&["delete", "pod", "--wait=false"], &pods[..]].concat());
     }
 
     fn ignores_sigterm(&self) {
         let script = "trap \"echo no\" TERM; echo up; while true; do sleep 0.2; done";
-        self.apply(
+        self.cluster.apply(
             &pod("stubborn", &self.image, script, "", "")
                 .replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 2"),
         );
         self.kubectl(&["wait", "--for=condition=Ready", "pod/stubborn", "--timeout=60s"]);
-        eventually("it traps signals", SOON, || (self.kubectl(&["logs", "stubborn"]) == "up").then_some(()));
+        until("it traps signals", SOON, || self.kubectl(&["logs", "stubborn"]) == "up");
         let mark = self.status("stubborn", "containerID").rsplit('/').next().expect("an ID").to_string();
         let began = Instant::now();
         self.kubectl(&["delete", "pod", "stubborn"]);
@@ -306,7 +273,7 @@ impl Walk {
 
     fn owners(&self) {
         for app in ["orphaned", "foreground", "background"] {
-            self.apply(&self.deployment(app, "default"));
+            self.cluster.apply(&self.deployment(app, "default"));
         }
         for app in ["orphaned", "foreground", "background"] {
             self.kubectl(&["rollout", "status", &format!("deployment/{app}"), "--timeout=90s"]);
@@ -320,19 +287,17 @@ impl Walk {
         assert_eq!(self.owned("pods", "orphaned"), pods, "pods stay, with their owner");
         self.kubectl(&["delete", "replicaset", sets[0].trim(), "--cascade=background"]);
         assert!(self.is_gone(&["replicaset", "-l", "app=orphaned"]));
-        eventually("its pods go", SOON, || self.owned("pods", "orphaned").is_empty().then_some(()));
+        until("its pods go", SOON, || self.owned("pods", "orphaned").is_empty());
 
         self.kubectl(&["delete", "deployment", "foreground", "--cascade=foreground"]);
         assert!(self.is_gone(&["deployment,replicaset,pod", "-l", "app=foreground"]), "what is owned goes first");
 
         self.kubectl(&["delete", "deployment", "background"]);
-        eventually("its replica set and pods go", SOON, || {
-            self.is_gone(&["replicaset,pod", "-l", "app=background"]).then_some(())
-        });
+        until("its replica set and pods go", SOON, || self.is_gone(&["replicaset,pod", "-l", "app=background"]));
 
         // An owner that is not there is no owner.
-        self.apply("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: lost\n  ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: none, uid: 5bd40cfc-d1bd-4a40-9d39-4c6dfe5f4ca0}]\n");
-        eventually("the lost one goes", SOON, || self.is_gone(&["configmap", "lost"]).then_some(()));
+        self.cluster.apply("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: lost\n  ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: none, uid: 5bd40cfc-d1bd-4a40-9d39-4c6dfe5f4ca0}]\n");
+        until("the lost one goes", SOON, || self.is_gone(&["configmap", "lost"]));
     }
 
     fn namespace(&self) {
@@ -340,7 +305,7 @@ impl Walk {
         let held = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: held, namespace: doomed, finalizers: [example.com/hold]}\n---\n";
         let more = "apiVersion: v1\nkind: Service\nmetadata: {name: doomed, namespace: doomed}\nspec: {selector: {app: doomed}, ports: [{port: 80}]}\n---\n\
                     apiVersion: v1\nkind: Secret\nmetadata: {name: doomed, namespace: doomed}\n";
-        self.apply(&format!("{}{held}{more}", self.deployment("doomed", "doomed")));
+        self.cluster.apply(&format!("{}{held}{more}", self.deployment("doomed", "doomed")));
         self.kubectl(&["rollout", "status", "deployment/doomed", "-n", "doomed", "--timeout=90s"]);
         self.kubectl(&["delete", "namespace", "doomed", "--wait=false"]);
         assert_eq!(self.cluster.get(&["namespace", "doomed"], "{.status.phase}"), "Terminating");
@@ -350,7 +315,7 @@ impl Walk {
                 .contains("forbidden: unable to create new content in namespace doomed because it is being terminated"),
             "{refused}"
         );
-        eventually("all but the held one goes", LATER, || self.is_gone(&["all,secrets", "-n", "doomed"]).then_some(()));
+        until("all but the held one goes", LATER, || self.is_gone(&["all,secrets", "-n", "doomed"]));
         let why = r#"{.status.conditions[?(@.type=="NamespaceFinalizersRemaining")].message}"#;
         let why = eventually("the namespace says what holds it", SOON, || {
             Some(self.cluster.get(&["namespace", "doomed"], why)).filter(|m| !m.is_empty())
@@ -359,17 +324,9 @@ impl Walk {
             why,
             "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
         );
-        self.kubectl(&[
-            "patch",
-            "configmap",
-            "held",
-            "-n",
-            "doomed",
-            "--type=merge",
-            "-p",
-            r#"{"metadata":{"finalizers":null}}"#,
-        ]);
-        eventually("the namespace goes", LATER, || self.is_gone(&["namespace", "doomed"]).then_some(()));
+        let release = r#"{"metadata":{"finalizers":null}}"#;
+        self.kubectl(&["patch", "configmap", "held", "-n", "doomed", "--type=merge", "-p", release]);
+        until("the namespace goes", LATER, || self.is_gone(&["namespace", "doomed"]));
     }
 
     fn killed_containerd(&self) {
@@ -379,11 +336,10 @@ impl Walk {
         let [(pid, _)] = &found[..] else { panic!("not one containerd: {found:?}") };
         let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
         assert!(killed.success());
-        eventually("another containerd", SOON, || {
-            let now = processes(&format!("containerd --config {config}"));
-            now.iter().any(|(other, _)| other != pid).then_some(())
+        until("another containerd", SOON, || {
+            processes(&format!("containerd --config {config}")).iter().any(|(other, _)| other != pid)
         });
-        self.apply(&pod("after", &self.image, "exec sleep 1000", "", ""));
+        self.cluster.apply(&pod("after", &self.image, "exec sleep 1000", "", ""));
         self.kubectl(&["wait", "--for=condition=Ready", "pod/after", "--timeout=90s"]);
         self.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=90s"]);
         assert_eq!(self.status("stays", "containerID"), id, "the container went on");
@@ -422,16 +378,12 @@ impl Walk {
         assert!(Path::new("/proc").join(self.cluster.pid().to_string()).exists());
 
         self.disk.grow();
-        eventually("writes go on", LATER, || {
-            self.cluster
-                .try_kubectl(&["create", "configmap", "again", "--from-literal=a=1"])
-                .status
-                .success()
-                .then_some(())
+        until("writes go on", LATER, || {
+            self.cluster.try_kubectl(&["create", "configmap", "again", "--from-literal=a=1"]).status.success()
         });
         self.check(&written);
         self.kubectl(&["delete", "configmap", "--all", "--wait=false"]);
-        self.apply(&pod("last", &self.image, "exec sleep 1000", "", ""));
+        self.cluster.apply(&pod("last", &self.image, "exec sleep 1000", "", ""));
         self.kubectl(&["wait", "--for=condition=Ready", "pod/last", "--timeout=90s"]);
     }
 

@@ -8,16 +8,12 @@ mod cluster;
 mod registry;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use cluster::{Cluster, both, eventually, http_get};
+use cluster::{Cluster, LATER, SOON, Talk, both, eventually, http_get, take_steps, until};
 use registry::Registry;
-
-const SOON: Duration = Duration::from_secs(30);
-const LATER: Duration = Duration::from_secs(90);
 
 #[test]
 fn guestbook() {
@@ -25,7 +21,7 @@ fn guestbook() {
     let registry = Registry::start();
     let manifests = registry.manifests(&cluster.dir);
     let walk = Walk { cluster, registry, manifests };
-    let steps: [(&str, Step); 12] = [
+    let steps: &[(&str, fn(&Walk))] = &[
         ("apply", Walk::apply),
         ("reach by DNS name and by NodePort", Walk::reach),
         ("look", Walk::look),
@@ -39,15 +35,8 @@ fn guestbook() {
         ("kill -9 leaves containers untouched", Walk::killed_knarr),
         ("down and up again", Walk::down_and_up),
     ];
-    for (name, step) in steps {
-        let began = std::time::Instant::now();
-        println!("=== {name}");
-        step(&walk);
-        println!("    {:.1} s", began.elapsed().as_secs_f64());
-    }
+    take_steps(&walk, steps);
 }
-
-type Step = fn(&Walk);
 
 struct Walk {
     cluster: Cluster,
@@ -158,19 +147,11 @@ impl Walk {
 
     /// `--watch` shows what is there and then what changes.
     fn watch(&self) {
-        let mut watch = self
-            .cluster
-            .command(&["get", "configmap", "web", "--watch", "-o", "jsonpath={.metadata.annotations.seen}{'\\n'}"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("kubectl runs");
-        let mut lines = BufReader::new(watch.stdout.take().expect("a pipe")).lines();
-        let first = lines.next().expect("a first line").expect("read");
+        let path = "jsonpath={.metadata.annotations.seen}{'\\n'}";
+        let mut watch = Talk::start(&mut self.cluster.command(&["get", "configmap", "web", "--watch", "-o", path]));
+        assert_eq!(watch.line(), "");
         self.kubectl(&["annotate", "configmap", "web", "seen=yes", "--overwrite"]);
-        let second = lines.next().expect("a second line").expect("read");
-        watch.kill().expect("killed");
-        watch.wait().expect("ended");
-        assert_eq!((first.as_str(), second.as_str()), ("", "yes"));
+        assert_eq!(watch.line(), "yes");
     }
 
     fn talk(&self) {
@@ -193,13 +174,7 @@ impl Walk {
     }
 
     fn follow_logs(&self, pod: &str) {
-        let mut logs = self
-            .cluster
-            .command(&["logs", "-f", "--tail=0", pod])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("kubectl runs");
-        let mut lines = BufReader::new(logs.stdout.take().expect("a pipe")).lines();
+        let mut logs = Talk::start(&mut self.cluster.command(&["logs", "-f", "--tail=0", pod]));
         let (url, stop) = (self.url(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
         let visitor = std::thread::spawn({
             let stop = stop.clone();
@@ -210,27 +185,17 @@ impl Walk {
                 }
             }
         });
-        let line = lines.next().expect("a line").expect("read");
+        let line = logs.line();
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         visitor.join().expect("joined");
-        logs.kill().expect("killed");
-        logs.wait().expect("ended");
         assert!(line.contains("GET / HTTP"), "{line}");
     }
 
     fn port_forward(&self) {
-        let mut forward = self
-            .cluster
-            .command(&["port-forward", "service/web", ":80"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("kubectl runs");
-        let mut lines = BufReader::new(forward.stdout.take().expect("a pipe")).lines();
-        let line = lines.next().expect("a line").expect("read");
+        let mut forward = Talk::start(&mut self.cluster.command(&["port-forward", "service/web", ":80"]));
+        let line = forward.line();
         let address = line.strip_prefix("Forwarding from ").and_then(|t| t.split(' ').next()).expect("an address");
         let answers: Vec<Option<String>> = (0..3).map(|_| http_get(&format!("http://{address}/"))).collect();
-        forward.kill().expect("killed");
-        forward.wait().expect("ended");
         assert!(answers.iter().flatten().filter(|said| said.contains("visitor")).count() == 3, "{answers:?}");
     }
 
@@ -239,9 +204,9 @@ impl Walk {
         self.kubectl(&["scale", "deployment/web", "--replicas=5"]);
         self.rolled_out();
         assert_eq!(self.web_pods().len(), 5);
-        eventually("five endpoints", SOON, || (self.ready_endpoints() == 5).then_some(()));
+        until("five endpoints", SOON, || self.ready_endpoints() == 5);
         self.kubectl(&["scale", "deployment/web", "--replicas=3"]);
-        eventually("three pods", LATER, || (self.web_pods().len() == 3).then_some(()));
+        until("three pods", LATER, || self.web_pods().len() == 3);
 
         self.kubectl(&["label", "deployment", "web", "who=test"]);
         self.kubectl(&["annotate", "deployment", "web", "note=changed", "kubernetes.io/change-cause=the first"]);
@@ -261,26 +226,16 @@ impl Walk {
         assert_eq!(history.lines().filter(|l| l.starts_with(char::is_numeric)).count(), 2, "{history}");
         self.kubectl(&["rollout", "undo", "deployment/web"]);
         self.rolled_out();
-        assert!(
-            !self
-                .cluster
-                .get(&["deployment", "web"], "{.spec.template.spec.containers[0].env[*].name}")
-                .contains("COLOUR")
-        );
+        let variables = self.cluster.get(&["deployment", "web"], "{.spec.template.spec.containers[0].env[*].name}");
+        assert!(!variables.contains("COLOUR"));
         self.kubectl(&["rollout", "restart", "deployment/web"]);
         self.rolled_out();
         self.kubectl(&["patch", "deployment", "web", "-p", r#"{"spec":{"minReadySeconds":1}}"#]);
-        self.kubectl(&[
-            "patch",
-            "deployment",
-            "web",
-            "--type=json",
-            "-p",
-            r#"[{"op":"remove","path":"/spec/minReadySeconds"}]"#,
-        ]);
+        let remove = r#"[{"op":"remove","path":"/spec/minReadySeconds"}]"#;
+        self.kubectl(&["patch", "deployment", "web", "--type=json", "-p", remove]);
         self.kubectl(&["patch", "configmap", "web", "--type=merge", "-p", r#"{"data":{"extra":"1"}}"#]);
         assert_eq!(self.cluster.get(&["configmap", "web"], "{.data.extra}"), "1");
-        eventually("only three pods", LATER, || (self.web_pods().len() == 3).then_some(()));
+        until("only three pods", LATER, || self.web_pods().len() == 3);
     }
 
     fn server_side(&self) {
@@ -308,17 +263,15 @@ impl Walk {
         let pod = self.a_web_pod();
         assert_eq!(self.restarts(&pod), 0);
         self.kubectl(&["exec", &pod, "--", "kill", "1"]);
-        eventually("one restart", SOON, || (self.restarts(&pod) == 1).then_some(()));
+        until("one restart", SOON, || self.restarts(&pod) == 1);
         self.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]);
-        assert_eq!(
-            self.cluster.get(&["pod", &pod], "{.status.containerStatuses[0].lastState.terminated.reason}"),
-            "Completed"
-        );
+        let found = self.cluster.get(&["pod", &pod], "{.status.containerStatuses[0].lastState.terminated.reason}");
+        assert_eq!(found, "Completed");
         // The second time it has to wait, and says so.
         self.kubectl(&["exec", &pod, "--", "kill", "1"]);
         let path = "{.status.containerStatuses[0].state.waiting.reason}";
-        eventually("a back-off", SOON, || (self.cluster.get(&["pod", &pod], path) == "CrashLoopBackOff").then_some(()));
-        eventually("a second restart", LATER, || (self.restarts(&pod) == 2).then_some(()));
+        until("a back-off", SOON, || self.cluster.get(&["pod", &pod], path) == "CrashLoopBackOff");
+        until("a second restart", LATER, || self.restarts(&pod) == 2);
         self.rolled_out();
     }
 
@@ -334,15 +287,15 @@ impl Walk {
 
     fn unready_pod(&self) {
         let pod = self.a_web_pod();
-        eventually("three endpoints", SOON, || (self.ready_endpoints() == 3).then_some(()));
+        until("three endpoints", SOON, || self.ready_endpoints() == 3);
         self.kubectl(&["exec", &pod, "--", "touch", "/tmp/not-ready"]);
-        eventually("two endpoints", SOON, || (self.ready_endpoints() == 2).then_some(()));
+        until("two endpoints", SOON, || self.ready_endpoints() == 2);
         for _ in 0..20 {
             let said = http_get(&self.url()).expect("the others answer");
             assert!(!said.contains(&pod), "an unready pod answered: {said}");
         }
         self.kubectl(&["exec", &pod, "--", "rm", "/tmp/not-ready"]);
-        eventually("three endpoints again", SOON, || (self.ready_endpoints() == 3).then_some(()));
+        until("three endpoints again", SOON, || self.ready_endpoints() == 3);
         assert_eq!(self.restarts(&pod), 0, "not ready is not dead");
     }
 
@@ -353,9 +306,8 @@ impl Walk {
             let path = r#"{.items[*].status.containerStatuses[*].state.waiting.reason}"#;
             self.cluster.get(&["pods", "-l", "tier=web"], path)
         };
-        eventually("the new pods cannot pull", LATER, || {
-            let reason = reason();
-            (reason.contains("ImagePullBackOff") || reason.contains("ErrImagePull")).then_some(())
+        until("the new pods cannot pull", LATER, || {
+            ["ImagePullBackOff", "ErrImagePull"].iter().any(|r| reason().contains(r))
         });
         self.cluster.kubectl_fails(&["rollout", "status", "deployment/web", "--timeout=3s"]);
         assert!(self.ready_endpoints() >= 2, "maxUnavailable is 1");
@@ -364,7 +316,7 @@ impl Walk {
         }
         self.kubectl(&["rollout", "undo", "deployment/web"]);
         self.rolled_out();
-        eventually("three good pods", LATER, || (self.web_pods().len() == 3 && reason().is_empty()).then_some(()));
+        until("three good pods", LATER, || self.web_pods().len() == 3 && reason().is_empty());
     }
 
     /// Container IDs and restart counts of all pods.
@@ -382,9 +334,7 @@ impl Walk {
 
     fn killed_knarr(&self) {
         let (containers, objects, url) = (self.containers(), self.objects(), self.url());
-        let pid = self.cluster.pid().to_string();
-        assert!(std::process::Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
-        eventually("the process is gone", SOON, || (!Path::new("/proc").join(&pid).exists()).then_some(()));
+        self.cluster.kill_knarr();
         // Rules and containers work on; only names are not answered, since the DNS server is gone with Knarr.
         assert!(http_get(&format!("{url}healthz")).is_some(), "the front end answers while Knarr is dead");
         self.cluster.start();

@@ -22,7 +22,6 @@ use crate::turns::Turns;
 use crate::volumes::Volumes;
 use crate::{Config, env};
 
-/// The shared part.
 pub struct Agent {
     pub config: Config,
     pub client: kube::Client,
@@ -49,7 +48,6 @@ impl Agent {
         self.runtime_name.get().map_or("containerd", String::as_str)
     }
 
-    /// What probes say of a container.
     pub fn probe_view(&self, id: &str) -> ProbeView {
         ProbeView {
             liveness: self.probes.liveness(id),
@@ -67,7 +65,6 @@ impl Agent {
         self.cgroups.set_burstable(milli)
     }
 
-    /// Looks at a pod in the runtime.
     pub async fn observe(&self, uid: &str, ended: &mut HashMap<String, Instance>) -> cri::Result<Arc<Observed>> {
         observed::observe(&self.cri, &self.config.owner, uid, ended).await.map(Arc::new)
     }

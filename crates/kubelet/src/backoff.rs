@@ -75,7 +75,6 @@ impl Backoff {
         self.entries.get(key).map(|entry| entry.note.clone())
     }
 
-    /// Forgets `key`.
     pub fn reset(&mut self, key: &str) {
         self.entries.remove(key);
     }

@@ -25,7 +25,6 @@ pub struct Inputs<'a> {
     pub limits: NodeLimits,
 }
 
-/// The configuration.
 pub fn plan(pod: &Pod, slot: &Slot<'_>, inputs: Inputs<'_>) -> ContainerConfig {
     let container = &*slot.container;
     let expand = |words: &Option<Vec<String>>| env::expand(words.as_deref().unwrap_or_default(), &inputs.env);

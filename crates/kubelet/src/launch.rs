@@ -19,7 +19,6 @@ use crate::worker::{Next, Worker};
 use crate::{container_config, dns_config, env, hooks, hosts_file, sandbox_config, security};
 
 impl Worker {
-    /// Makes the pod's sandbox.
     pub(crate) async fn create_sandbox(&mut self, pod: &Arc<Pod>, attempt: u32) -> Result<(), Next> {
         let agent = self.agent.clone();
         if attempt > 0 {

@@ -61,19 +61,14 @@ pub use config::Config;
 pub use pods::{Allocatable, ContainerRef, PodIps, PodSource};
 pub use run::{run, stop_all_pods};
 
-/// Why the kubelet cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A directory cannot be made.
     #[error("cannot make {}: {source}; is the data directory on a writable disk?", path.display())]
     Directory { path: PathBuf, source: std::io::Error },
-    /// The HTTPS server cannot start.
     #[error(transparent)]
     Server(#[from] server::Error),
-    /// The parent cgroups cannot be made.
     #[error("cannot make cgroups below {root}: {source}; the kubelet needs root and a writable /sys/fs/cgroup")]
     Cgroups { root: String, source: std::io::Error },
-    /// The runtime failed a call.
     #[error("container runtime at {endpoint}: {source}; does it run?")]
     Runtime { endpoint: String, source: cri::Error },
 }

@@ -103,43 +103,40 @@ fn conditions(health: &Health, previous: &NodeStatus, now: Timestamp) -> Vec<Nod
     let full = disk.total_bytes > 0 && disk.available_bytes < disk.total_bytes / 10
         || disk.inodes > 0 && disk.inodes_free < disk.inodes / 20;
     let crowded = health.pid_max > 0 && health.pids > health.pid_max / 10 * 9;
-    let ready = health.not_ready.is_none();
-    let message = match &health.not_ready {
-        Some(why) => why.clone(),
-        None => "kubelet is posting ready status".to_string(),
-    };
-    let pick = |on: bool, yes: [&'static str; 2], no: [&'static str; 2]| if on { yes } else { no };
-    let [memory_reason, memory_message] = pick(
-        memory,
-        ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
-        ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
-    );
-    let [disk_reason, disk_message] = pick(
-        full,
-        ["KubeletHasDiskPressure", "kubelet has disk pressure"],
-        ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
-    );
-    let [pid_reason, pid_message] = pick(
-        crowded,
-        ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
-        ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
-    );
-    let ready_reason = if ready { "KubeletReady" } else { "KubeletNotReady" };
+    // Status, and reason and message of either.
+    let fine = ["KubeletReady", "kubelet is posting ready status"];
+    let why = health.not_ready.as_deref().unwrap_or_default();
     let list = [
-        ("MemoryPressure", memory, memory_reason, memory_message.to_string()),
-        ("DiskPressure", full, disk_reason, disk_message.to_string()),
-        ("PIDPressure", crowded, pid_reason, pid_message.to_string()),
-        ("Ready", ready, ready_reason, message),
+        (
+            "MemoryPressure",
+            memory,
+            ["KubeletHasInsufficientMemory", "kubelet has insufficient memory available"],
+            ["KubeletHasSufficientMemory", "kubelet has sufficient memory available"],
+        ),
+        (
+            "DiskPressure",
+            full,
+            ["KubeletHasDiskPressure", "kubelet has disk pressure"],
+            ["KubeletHasNoDiskPressure", "kubelet has no disk pressure"],
+        ),
+        (
+            "PIDPressure",
+            crowded,
+            ["KubeletHasInsufficientPID", "kubelet has insufficient PID available"],
+            ["KubeletHasSufficientPID", "kubelet has sufficient PID available"],
+        ),
+        ("Ready", health.not_ready.is_none(), fine, ["KubeletNotReady", why]),
     ];
     let old = |kind: &str| previous.conditions.iter().flatten().find(|condition| condition.type_ == kind);
-    let made = list.into_iter().map(|(kind, on, reason, message)| {
+    let made = list.into_iter().map(|(kind, on, yes, no)| {
+        let [reason, message] = if on { yes } else { no };
         let status = if on { "True" } else { "False" };
         let since = old(kind).filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
         NodeCondition {
             type_: kind.to_string(),
             status: status.to_string(),
             reason: Some(reason.to_string()),
-            message: Some(message),
+            message: Some(message.to_string()),
             last_heartbeat_time: Some(time(now)),
             last_transition_time: since.or_else(|| Some(time(now))),
         }

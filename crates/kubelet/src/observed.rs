@@ -11,14 +11,12 @@ use jiff::Timestamp;
 
 use crate::labels;
 
-/// A sandbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sandbox {
     /// CRI's id.
     pub id: String,
     /// 0 for the pod's first sandbox, then counting up.
     pub attempt: u32,
-    /// It runs.
     pub ready: bool,
     /// Its addresses, the primary first; none with the node's network.
     pub ips: Vec<String>,
@@ -32,9 +30,7 @@ pub enum State {
     /// Made, never started.
     #[default]
     Created,
-    /// Runs.
     Running,
-    /// Has ended.
     Exited,
     /// The runtime cannot tell.
     Unknown,
@@ -45,33 +41,25 @@ pub enum State {
 pub struct Instance {
     /// CRI's id.
     pub id: String,
-    /// The container's name.
     pub name: String,
     /// Restarts before this instance.
     pub attempt: u32,
-    /// The sandbox it is in.
     pub sandbox_id: String,
-    /// Where it is in its life.
     pub state: State,
     /// What its spec hashed to when it was made.
     pub hash: String,
     /// When it was made.
     pub created_ns: i64,
-    /// When it started.
     pub started: Option<Timestamp>,
-    /// When it ended.
     pub finished: Option<Timestamp>,
-    /// How it ended.
     pub exit_code: i32,
     /// The runtime's word for its end (`Completed`, `Error`, `OOMKilled`).
     pub reason: String,
     /// The termination message, or the runtime's own.
     pub message: String,
-    /// The image's name.
     pub image: String,
     /// The image's digest reference.
     pub image_id: String,
-    /// Its log file.
     pub log_path: PathBuf,
     /// User and groups of its first process, where the runtime tells.
     pub user: Option<cri::v1::LinuxContainerUser>,

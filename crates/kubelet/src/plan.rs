@@ -39,7 +39,6 @@ pub enum Outcome {
     Failed,
 }
 
-/// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Stop a sandbox that is of no use any more, and all in it.

@@ -92,10 +92,8 @@ fn a_crash_loop_waits() {
     let spec = json!({"containers": [{"name": "c"}]});
     // the second was made and could not be started
     for instance in ["c:exit:1", "c:new"] {
-        assert_eq!(
-            steps(spec.clone(), &observed(&[instance]), ProbeView::default(), &backoff),
-            "wait (back-off 20s restarting failed container=c pod=p_n(u))"
-        );
+        let found = steps(spec.clone(), &observed(&[instance]), ProbeView::default(), &backoff);
+        assert_eq!(found, "wait (back-off 20s restarting failed container=c pod=p_n(u))");
     }
 }
 
@@ -110,11 +108,8 @@ fn ends() {
         ("OnFailure", &["a:exit:0", "b:exit:0"], "Succeeded"),
     ] {
         let spec = json!({"restartPolicy": policy, "containers": two});
-        assert_eq!(
-            steps(spec, &observed(instances), ProbeView::default(), &no_backoff()),
-            want,
-            "{policy} {instances:?}"
-        );
+        let found = steps(spec, &observed(instances), ProbeView::default(), &no_backoff());
+        assert_eq!(found, want, "{policy} {instances:?}");
     }
 }
 
@@ -165,10 +160,8 @@ fn probes_kill() {
     let view = ProbeView { liveness: Some(false), ..ProbeView::default() };
     let spec =
         json!({"containers": [{"name": "c", "livenessProbe": {"exec": {}, "terminationGracePeriodSeconds": 5}}]});
-    assert_eq!(
-        steps(spec, &observed(&["c:run"]), view, &no_backoff()),
-        "kill (Container c failed liveness probe, will be restarted)"
-    );
+    let found = steps(spec, &observed(&["c:run"]), view, &no_backoff());
+    assert_eq!(found, "kill (Container c failed liveness probe, will be restarted)");
     let view = ProbeView::default();
     let spec = json!({"containers": [{"name": "c"}],
         "initContainers": [{"name": "s", "restartPolicy": "Always", "startupProbe": {"exec": {}}}]});

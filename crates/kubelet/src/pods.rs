@@ -26,11 +26,9 @@ pub struct PodIps {
 pub struct ContainerRef {
     /// The CRI id, without `containerd://`.
     pub id: String,
-    /// The container's name in the pod.
     pub name: String,
     /// How often it had been restarted when this instance was made.
     pub attempt: u32,
-    /// It runs now.
     pub running: bool,
     /// Its log file in the CRI format.
     pub log_path: PathBuf,
@@ -40,9 +38,7 @@ pub struct ContainerRef {
 pub trait PodSource: Send + Sync {
     /// All pods of this node, each with the status last written.
     fn pods(&self) -> Vec<Arc<Pod>>;
-    /// The pod by namespace and name.
     fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>>;
-    /// The pod by uid.
     fn pod_by_uid(&self, uid: &str) -> Option<Arc<Pod>>;
     /// The CRI id of the pod's newest sandbox.
     fn sandbox_id(&self, uid: &str) -> Option<String>;

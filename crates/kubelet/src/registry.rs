@@ -98,7 +98,6 @@ impl Cell {
         self.lock().gone
     }
 
-    /// Keeps what the runtime showed.
     pub fn set_observed(&self, observed: Arc<Observed>) {
         self.lock().observed = observed;
     }
@@ -108,7 +107,6 @@ impl Cell {
         self.lock().observed.clone()
     }
 
-    /// Keeps what was last reported.
     pub fn set_reported(&self, status: Arc<PodStatus>) {
         self.lock().reported = Some(status);
     }
@@ -147,7 +145,6 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// No pods yet.
     pub fn new(node_ips: Vec<String>) -> Registry {
         Registry { cells: Mutex::default(), node_ips }
     }
@@ -169,7 +166,6 @@ impl Registry {
         Some(cell)
     }
 
-    /// The API no longer has this pod.
     pub fn vanish(&self, pod: Arc<Pod>) {
         let cell = self.get(spec::uid(&pod));
         if let Some(cell) = cell {
@@ -177,12 +173,10 @@ impl Registry {
         }
     }
 
-    /// The cell of a pod.
     pub fn get(&self, uid: &str) -> Option<Arc<Cell>> {
         self.lock().get(uid).cloned()
     }
 
-    /// Every cell.
     pub fn cells(&self) -> Vec<Arc<Cell>> {
         self.lock().values().cloned().collect()
     }
@@ -207,7 +201,6 @@ impl Registry {
         }
     }
 
-    /// The node's addresses.
     pub fn node_ips(&self) -> &[String] {
         &self.node_ips
     }

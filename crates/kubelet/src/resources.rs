@@ -40,7 +40,6 @@ pub struct NodeLimits {
     pub memory_bytes: i64,
     /// The least `oom_score_adj` that can be set: without CAP_SYS_RESOURCE no less than our own.
     pub min_oom_score_adj: i64,
-    /// The machine has cgroup v2 only.
     pub cgroup_v2: bool,
     /// Swap can be kept from a cgroup.
     pub swap_limit: bool,
@@ -187,10 +186,8 @@ mod tests {
         let pod = pod(json!([{"name": "c", "resources": {
             "requests": {"cpu": "100m", "memory": "500Mi"}, "limits": {"cpu": "250m", "memory": "600Mi"}}}]));
         let got = for_container(&pod, &pod.spec.as_ref().expect("spec").containers[0], &NODE);
-        assert_eq!(
-            (got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes, got.oom_score_adj),
-            (102, 25_000, 600 << 20, 500)
-        );
+        let found = (got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes, got.oom_score_adj);
+        assert_eq!(found, (102, 25_000, 600 << 20, 500));
         assert!(got.unified.is_empty());
         let second = NodeLimits { cgroup_v2: true, swap_limit: true, ..NODE };
         let got = for_container(&pod, &pod.spec.as_ref().expect("spec").containers[0], &second);

@@ -23,7 +23,6 @@ pub struct Inputs<'a> {
     pub cgroup_parent: String,
 }
 
-/// The configuration.
 pub fn plan(pod: &Pod, inputs: Inputs<'_>) -> PodSandboxConfig {
     let spec = spec::spec(pod);
     let host_network = spec::host_network(pod);

@@ -68,7 +68,6 @@ pub enum Error {
     Tls(#[from] pki::Error),
 }
 
-/// A bound server.
 pub struct Server {
     settings: Settings,
     listener: TcpListener,

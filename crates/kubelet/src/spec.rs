@@ -28,7 +28,6 @@ pub enum Kind {
 /// One container of a pod's spec.
 #[derive(Debug, Clone)]
 pub struct Slot<'a> {
-    /// What it is to the pod.
     pub kind: Kind,
     /// Its place in its own list.
     pub index: usize,
@@ -39,7 +38,6 @@ pub struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// The container's name.
     pub fn name(&self) -> &str {
         &self.container.name
     }
@@ -132,12 +130,10 @@ pub fn uid(pod: &Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
-/// The pod's namespace.
 pub fn namespace(pod: &Pod) -> &str {
     pod.metadata.namespace.as_deref().unwrap_or("default")
 }
 
-/// The pod's name.
 pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
@@ -152,7 +148,6 @@ pub fn host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
 }
 
-/// The pod's phase as stored.
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }

@@ -57,7 +57,6 @@ pub struct View<'a> {
     pub now: Timestamp,
 }
 
-/// The pod's status now.
 pub fn pod_status(view: &View<'_>) -> PodStatus {
     let pod = view.pod;
     let mut status = PodStatus {
@@ -99,7 +98,6 @@ pub fn time(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// The pod's phase.
 pub fn phase(view: &View<'_>) -> &'static str {
     // an ended pod stays ended
     match view.previous.phase.as_deref() {

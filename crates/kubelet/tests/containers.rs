@@ -1,30 +1,30 @@
-//! The kubelet with a real containerd and real containers, against an API kept in memory.
+//! The kubelet with a real containerd and real containers, against a real API server whose store is in memory.
 //!
 //! Needs root, containerd, runc, CNI plugins and a static busybox on the host; fails without them, never skips. One test
 //! walks through everything, since a containerd of our own takes seconds to start. Everything started is ended.
 
+#[path = "lab/api.rs"]
+mod api;
 #[path = "lab/containerd.rs"]
 mod containerd;
-#[path = "lab/fake_api.rs"]
-mod fake_api;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use api::{Api, PODS};
 use containerd::Containerd;
-use fake_api::FakeApi;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 struct Lab {
-    api: FakeApi,
+    api: Api,
     config: kubelet::Config,
     runtime: Containerd,
     kubelet: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
 }
 
 impl Lab {
-    fn new() -> Lab {
+    async fn new() -> Lab {
         let runtime = Containerd::start();
         let authority = pki::Authority::generate("lab").expect("ca");
         let request = pki::CertificateRequest::server("n1", &["n1".to_string()], &[]);
@@ -40,7 +40,7 @@ impl Lab {
         config.client_ca_pem = authority.certificate_pem().to_string();
         config.cgroup_root = format!("/klet-{}", std::process::id());
         config.crash_backoff_initial = Duration::from_secs(2);
-        Lab { api: FakeApi::default(), config, runtime, kubelet: None }
+        Lab { api: Api::start().await, config, runtime, kubelet: None }
     }
 
     fn start(&mut self) {
@@ -69,19 +69,18 @@ impl Lab {
 
     fn create(&self, name: &str, mut spec: Value) {
         spec["nodeName"] = json!("n1");
+        spec["automountServiceAccountToken"] = json!(false);
         for list in ["containers", "initContainers"] {
             for container in spec[list].as_array_mut().into_iter().flatten() {
                 container["image"] = container.get("image").cloned().unwrap_or(json!("localhost/busybox:1"));
                 container["imagePullPolicy"] = json!("IfNotPresent");
             }
         }
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "generation": 1},
-            "spec": spec, "status": {"phase": "Pending"}});
-        self.api.put("v1/pods", pod);
+        self.api.create(PODS, &json!({"metadata": {"name": name}, "spec": spec}));
     }
 
     fn pod(&self, name: &str) -> Value {
-        self.api.get("v1/pods", "default", name).unwrap_or(Value::Null)
+        self.api.get(&format!("{PODS}/{name}"))
     }
 
     /// Waits until the pod looks as wanted.
@@ -101,7 +100,7 @@ impl Lab {
     async fn until_node_is(&self, wanted: bool) -> Value {
         let what = if wanted { "node: ready" } else { "node: not ready" };
         wait(MINUTE, what, || {
-            let node = self.api.get("v1/nodes", "", "n1").unwrap_or(Value::Null);
+            let node = self.api.get("/api/v1/nodes/n1");
             if ready(&node) == wanted { Ok(node) } else { Err(format!("{node:#}")) }
         })
         .await
@@ -112,15 +111,11 @@ impl Lab {
     }
 
     fn events(&self, name: &str) -> String {
-        let all = self.api.list("v1/events");
-        let of = all.iter().filter(|event| event["involvedObject"]["name"] == name);
-        let lines = of.map(|event| {
-            format!(
-                "{} {}: {}\n",
-                event["type"].as_str().unwrap_or_default(),
-                event["reason"].as_str().unwrap_or_default(),
-                event["message"].as_str().unwrap_or_default()
-            )
+        let all = self.api.get(&format!("/api/v1/events?fieldSelector=involvedObject.name={name}"));
+        let lines = all["items"].as_array().into_iter().flatten().map(|event| {
+            let [kind, reason, message] =
+                ["type", "reason", "message"].map(|field| event[field].as_str().unwrap_or_default());
+            format!("{kind} {reason}: {message}\n")
         });
         lines.collect()
     }
@@ -200,7 +195,7 @@ async fn pods_live_and_die() {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(std::env::var("KLET_LOG").unwrap_or_else(|_| "warn".into()))
         .try_init();
-    let mut lab = Lab::new();
+    let mut lab = Lab::new().await;
     lab.start();
     node_is_ready(&lab).await;
     runs_and_ends(&lab).await;
@@ -213,12 +208,12 @@ async fn pods_live_and_die() {
     survives_restarts(&mut lab).await;
     namespaces(&lab).await;
     many(&lab).await;
-    let left = lab.api.list("v1/pods");
-    for pod in &left {
-        lab.api.delete_pod("default", pod["metadata"]["name"].as_str().expect("name"), 1);
-    }
-    for pod in &left {
-        lab.until(pod["metadata"]["name"].as_str().expect("name"), "gone", Value::is_null).await;
+    let pods = lab.api.get(PODS);
+    let left =
+        pods["items"].as_array().expect("a list").iter().map(|pod| pod["metadata"]["name"].as_str().expect("name"));
+    left.clone().for_each(|name| lab.api.delete_pod(name, 1));
+    for name in left {
+        lab.until(name, "gone", Value::is_null).await;
     }
     // traces are removed after the objects
     let list = || lab.runtime.ctr(&["containers", "list", "-q"]).stdout;
@@ -238,8 +233,8 @@ async fn node_is_ready(lab: &Lab) {
     let version = node["status"]["nodeInfo"]["containerRuntimeVersion"].as_str().expect("text");
     assert!(version.starts_with("containerd://"));
     assert!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().expect("port") > 0);
-    let lease = || lab.api.get("coordination.k8s.io/v1/leases", "kube-node-lease", "n1");
-    wait(MINUTE, "a lease", || if_so(lease().is_some())).await;
+    let lease = || lab.api.get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1");
+    wait(MINUTE, "a lease", || if_so(lease().is_object())).await;
 }
 
 async fn runs_and_ends(lab: &Lab) {
@@ -253,7 +248,7 @@ async fn runs_and_ends(lab: &Lab) {
     let search = "search default.svc.cluster.local svc.cluster.local cluster.local";
     lab.logged("web", "c", 0, &["stdout F hi web", "192.0.2.9\talias", "nameserver 10.96.0.10", search]).await;
     println!("{}", lab.events("web"));
-    lab.api.delete_pod("default", "web", 30);
+    lab.api.delete_pod("web", 30);
     lab.until_within(Duration::from_secs(25), "web", "gone", Value::is_null).await;
     assert!(lab.events("web").contains("Normal Killing: Stopping container c"));
 
@@ -278,7 +273,7 @@ async fn crashes_and_backs_off(lab: &Lab) {
         "{}",
         lab.events("crash")
     );
-    lab.api.delete_pod("default", "crash", 1);
+    lab.api.delete_pod("crash", 1);
     lab.until("crash", "gone", Value::is_null).await;
 }
 
@@ -288,7 +283,7 @@ async fn init_and_sidecar(lab: &Lab) {
     assert_eq!(pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
     assert_eq!(pod["status"]["initContainerStatuses"][1]["started"], true);
     lab.logged("inits", "c", 0, &["stdout F one"]).await;
-    lab.api.delete_pod("default", "inits", 5);
+    lab.api.delete_pod("inits", 5);
 
     lab.create_known("batch");
     lab.until("batch", "succeeded although a sidecar ran", |pod| pod["status"]["phase"] == "Succeeded").await;
@@ -306,7 +301,7 @@ async fn probes(lab: &Lab) {
         "{}",
         lab.events("probed")
     );
-    lab.api.delete_pod("default", "probed", 1);
+    lab.api.delete_pod("probed", 1);
     lab.until("probed", "gone", Value::is_null).await;
 }
 
@@ -323,7 +318,8 @@ async fn bad_images_and_configs(lab: &Lab) {
     let pod =
         lab.until("noconfig", "CreateContainerConfigError", |pod| reason(pod) == "CreateContainerConfigError").await;
     assert_eq!(status(&pod, 0)["state"]["waiting"]["message"], "configmap \"later\" not found");
-    lab.api.put("v1/configmaps", json!({"metadata": {"name": "later", "namespace": "default"}, "data": {"a": "b"}}));
+    let later = json!({"metadata": {"name": "later"}, "data": {"a": "b"}});
+    lab.api.create("/api/v1/namespaces/default/configmaps", &later);
     lab.until("noconfig", "ready once the config map is there", ready).await;
     let pod = lab.until("nocommand", "failed", |pod| pod["status"]["phase"] == "Failed").await;
     let ended = &status(&pod, 0)["state"]["terminated"];
@@ -334,7 +330,7 @@ async fn bad_images_and_configs(lab: &Lab) {
     let restarts = status(&lab.pod("nostart"), 0)["restartCount"].as_u64().expect("count");
     assert!(restarts <= 2, "it must back off, but was restarted {restarts} times");
     for name in ["noimage", "badname", "noconfig", "nocommand", "nostart"] {
-        lab.api.delete_pod("default", name, 1);
+        lab.api.delete_pod(name, 1);
     }
 }
 
@@ -345,17 +341,17 @@ async fn hooks_and_grace(lab: &Lab) {
         "lifecycle": {"postStart": {"exec": {"command": ["/bin/touch", "/v/post"]}}, "preStop": {"exec": {"command": ["/bin/touch", "/v/pre"]}}}}]}));
     lab.until("deaf", "ready", ready).await;
     assert!(lab.runtime.path("hooked/post").exists());
-    lab.api.delete_pod("default", "deaf", 30);
+    lab.api.delete_pod("deaf", 30);
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(lab.runtime.path("hooked/pre").exists());
     assert!(!lab.pod("deaf").is_null(), "it ignores the signal");
     // a shorter grace period takes effect at once
-    lab.api.delete_pod("default", "deaf", 1);
+    lab.api.delete_pod("deaf", 1);
     lab.until_within(Duration::from_secs(20), "deaf", "gone", Value::is_null).await;
 
     lab.create_known("forced");
     lab.until("forced", "ready", ready).await;
-    lab.api.delete_pod("default", "forced", 0);
+    lab.api.delete_pod("forced", 0);
     assert!(lab.pod("forced").is_null());
 
     lab.create_known("deadline");
@@ -396,7 +392,7 @@ async fn survives_restarts(lab: &mut Lab) {
     lab.stop().await;
     let tasks = lab.tasks();
     assert!(tasks >= 4, "pods go on without a kubelet, {tasks} tasks");
-    lab.api.delete_pod("default", "doomed", 0);
+    lab.api.delete_pod("doomed", 0);
     lab.start();
     wait(MINUTE, "the orphan is ended", || if_so(lab.tasks() <= tasks - 2)).await;
     let after = lab.until("steady", "ready", ready).await;
@@ -449,10 +445,10 @@ async fn namespaces(lab: &Lab) {
     lab.logged("shared", "b", 0, &["uid=1234 gid=5678 groups=99", "stdout F named", "stdout F 81", "/bin/sleep 1000"])
         .await;
     // a debug container joins the process namespace of another
-    lab.api.update("v1/pods", "default", "shared", |pod| {
-        pod["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
-            "targetContainerName": "a", "command": ["/bin/sh", "-c", "echo here; exec sleep 1000"]}]);
-    });
+    let debug = json!([{"name": "debug", "image": "localhost/busybox:1", "imagePullPolicy": "Never",
+        "targetContainerName": "a", "command": ["/bin/sh", "-c", "echo here; exec sleep 1000"]}]);
+    let patch = json!({"spec": {"ephemeralContainers": debug}});
+    lab.api.patch(&format!("{PODS}/shared/ephemeralcontainers"), &patch);
     lab.logged("shared", "debug", 0, &["stdout F here"]).await;
     let after = lab
         .until("shared", "debugged", |pod| {

@@ -2,6 +2,7 @@
 //! errors, patches, time. Reads and writes nothing: no I/O here, and nothing above it is known.
 
 pub mod apply;
+pub mod cidr;
 pub mod cron;
 pub mod field;
 pub mod gvk;

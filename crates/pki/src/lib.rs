@@ -13,7 +13,6 @@ pub mod tokens;
 pub use ca::{Authority, CertificateRequest, Issued, Usage};
 pub use files::Pki;
 
-/// What can go wrong with keys, certificates and tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {doing} {path}: {source}")]

@@ -61,7 +61,6 @@ pub enum Rejected {
     Audience(Vec<String>),
 }
 
-/// Signs tokens.
 pub struct Signer {
     key: EncodingKey,
     key_id: String,
@@ -86,7 +85,6 @@ impl Signer {
     }
 }
 
-/// Verifies tokens.
 pub struct Verifier {
     keys: HashMap<String, DecodingKey>,
     issuer: String,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::cidr::Cidr;
 use crate::endpoints::{self, Endpoint, Usable};
 use crate::rules::{Map, Rules};
+use meta::cidr::Cidr;
 
 /// What holds for every Service.
 #[derive(Clone, Debug, Default)]
@@ -139,6 +139,9 @@ impl<'a> PortPlan<'a> {
         );
         let same_family = |ip: &IpAddr| ip.is_ipv6() == v6;
         let ingress = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()).and_then(|l| l.ingress.as_ref());
+        let balancer_ips = ingress.into_iter().flatten().filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
+        let external_ips = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok());
+        let ranges = spec.load_balancer_source_ranges.iter().flatten();
         let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
         let timeout =
             spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()).and_then(|c| c.timeout_seconds);
@@ -155,27 +158,9 @@ impl<'a> PortPlan<'a> {
             affinity_s: sticky.then(|| i64::from(timeout.unwrap_or(10_800))),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
-            external_ips: spec
-                .external_ips
-                .iter()
-                .flatten()
-                .filter_map(|ip| ip.parse().ok())
-                .filter(same_family)
-                .collect(),
-            balancer_ips: ingress
-                .into_iter()
-                .flatten()
-                .filter(|i| i.ip_mode.as_deref() != Some("Proxy"))
-                .filter_map(|i| i.ip.as_ref()?.parse().ok())
-                .filter(same_family)
-                .collect(),
-            source_ranges: spec
-                .load_balancer_source_ranges
-                .iter()
-                .flatten()
-                .filter_map(|r| r.trim().parse::<Cidr>().ok())
-                .filter(|c| c.is_v6() == v6)
-                .collect(),
+            external_ips: external_ips.filter(same_family).collect(),
+            balancer_ips: balancer_ips.filter_map(|i| i.ip.as_ref()?.parse().ok()).filter(same_family).collect(),
+            source_ranges: ranges.filter_map(|range| Cidr::parse(range.trim())).filter(|c| c.is_v6() == v6).collect(),
         }
     }
 

@@ -4,7 +4,6 @@
 //!
 //! The way of a change: informer -> `fragment` (pure, one Service) -> `engine` (difference) -> `nft -f -`.
 
-mod cidr;
 mod conntrack;
 mod endpoints;
 pub mod engine;
@@ -28,9 +27,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use crate::cidr::{Cidr, CidrError};
 use crate::engine::Engine;
 use crate::fragment::{Context, Fragment};
+pub use meta::cidr::Cidr;
 
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const BY_SERVICE: &str = "proxy-service";
@@ -170,14 +169,7 @@ pub fn run(
         slices.add_index(BY_SERVICE, |slice| service_key(slice).into_iter().collect());
         let dirty = Dirty::default();
         let marks = dirty.clone();
-        services.on_event(move |event| {
-            let meta = &event.object().metadata;
-            marks.mark(format!(
-                "{}/{}",
-                meta.namespace.as_deref().unwrap_or_default(),
-                meta.name.as_deref().unwrap_or_default()
-            ));
-        });
+        services.on_event(move |event| marks.mark(client::Key::of(event.object().as_ref()).to_string()));
         let marks = dirty.clone();
         slices.on_event(move |event| {
             if let client::Event::Modified { old, .. } = event

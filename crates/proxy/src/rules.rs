@@ -17,18 +17,10 @@ pub enum Map {
 }
 
 impl Map {
-    pub const ALL: [Map; 10] = [
-        Map::ClusterIps(false),
-        Map::ClusterIps(true),
-        Map::Services(false),
-        Map::Services(true),
-        Map::NodePorts(false),
-        Map::NodePorts(true),
-        Map::Refused(false),
-        Map::Refused(true),
-        Map::RefusedPorts(false),
-        Map::RefusedPorts(true),
-    ];
+    pub fn all() -> impl Iterator<Item = Map> {
+        let kinds = [Map::ClusterIps, Map::Services, Map::NodePorts, Map::Refused, Map::RefusedPorts];
+        kinds.into_iter().flat_map(|of: fn(bool) -> Map| [of(false), of(true)])
+    }
 
     pub fn name(self) -> String {
         let (name, v6) = match self {

@@ -17,7 +17,7 @@ pub const SENTINEL_CHAIN: &str = "services";
 pub fn base(config: &Config, context: &Context) -> String {
     let table = &config.table;
     let mut out = format!("add table inet {table}\ndelete table inet {table}\nadd table inet {table}\n");
-    for map in Map::ALL {
+    for map in Map::all() {
         let declaration = map.declaration();
         let (kind, spec) = declaration.split_once(" NAME ").unwrap_or(("set", ""));
         let _ = writeln!(out, "add {kind} inet {table} {} {spec}", map.name());

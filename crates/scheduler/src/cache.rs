@@ -18,7 +18,7 @@ use crate::topology::{Topologies, Topology};
 /// Index of a node in the cache; valid as long as the node is.
 pub type NodeId = usize;
 
-struct PodState {
+pub(crate) struct PodState {
     info: Arc<PodInfo>,
     node: NodeId,
     class: usize,
@@ -46,8 +46,8 @@ pub struct Cache {
     free: Vec<NodeId>,
     order: Vec<NodeId>,
     order_stale: bool,
-    pods: HashMap<Arc<str>, PodState>,
-    assumed: usize,
+    pub(crate) pods: HashMap<Arc<str>, PodState>,
+    pub(crate) assumed: usize,
     pub classes: Classes,
     nominated: HashMap<Box<str>, Vec<Arc<PodInfo>>>,
     nominated_count: usize,
@@ -74,14 +74,6 @@ impl Cache {
     /// The nodes there are, alternating between zones.
     pub fn order(&self) -> &[NodeId] {
         &self.order
-    }
-
-    pub fn pod_count(&self) -> usize {
-        self.pods.len()
-    }
-
-    pub fn assumed_count(&self) -> usize {
-        self.assumed
     }
 
     pub fn image_node_count(&self, image: &str) -> usize {
@@ -334,13 +326,13 @@ mod tests {
         for name in ["a", "b", "c"] {
             cache.assume(pod(name, ""), "n");
         }
-        assert_eq!((cache.node(0).requested.cpu_milli, cache.assumed_count()), (3000, 3));
+        assert_eq!((cache.node(0).requested.cpu_milli, cache.assumed), (3000, 3));
         cache.add_pod(pod("a", "n"));
         assert!(cache.forget("b") && !cache.forget("a"));
         cache.finish_binding("c", now + ASSUMED_TTL);
         assert!(cache.expire(now).is_empty());
         assert_eq!(cache.expire(now + ASSUMED_TTL).len(), 1);
-        assert_eq!((cache.node(0).requested.cpu_milli, cache.assumed_count(), cache.pod_count()), (1000, 0, 1));
+        assert_eq!((cache.node(0).requested.cpu_milli, cache.assumed, cache.pods.len()), (1000, 0, 1));
     }
 
     #[test]

@@ -239,6 +239,7 @@ fn pod_gone(s: &mut Scheduler, pod: &PodInfo, now: Instant) {
 mod tests {
     use super::*;
     use crate::cycle::Decision;
+    use crate::queue::Place;
     use crate::testing::{pod, scheduler};
 
     fn node(json: &str) -> Arc<Node> {
@@ -258,7 +259,7 @@ mod tests {
             r#"{"metadata":{"name":"p","namespace":"d","uid":"u"},"spec":{"nodeName":"n","containers":[]}}"#,
         ));
         pod_changed(&mut s, &Change::Modified { old: waiting, new: bound.clone() });
-        assert_eq!((s.cache.assumed_count(), s.cache.pod_count(), s.queue.lengths().in_flight), (0, 1, 0));
+        assert_eq!((s.cache.assumed, s.cache.pods.len(), s.queue.pods.len()), (0, 1, 0));
         // the node is full now; the next pod waits until the first one finishes
         pod_changed(
             &mut s,
@@ -282,6 +283,6 @@ mod tests {
         pod_changed(&mut s, &Change::Added(Arc::new(pod(r#"{"metadata":{"uid":"u"},"spec":{"containers":[]}}"#))));
         s.next(Instant::now());
         node_changed(&mut s, &Change::Modified { old: node(n), new: node(n) });
-        assert_eq!(s.queue.lengths().unschedulable, 1);
+        assert!(s.queue.pods.values().all(|queued| queued.place == Place::Unschedulable));
     }
 }

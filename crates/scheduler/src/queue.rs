@@ -39,10 +39,10 @@ impl Backoff {
     }
 }
 
-type ActiveKey = (Reverse<i64>, Instant, u64);
+pub(crate) type ActiveKey = (Reverse<i64>, Instant, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     Active(ActiveKey),
     Backoff(Instant, u64),
     Unschedulable,
@@ -62,23 +62,13 @@ pub struct Queued {
     pub refused_by: PluginSet,
     sort: i64,
     added: Instant,
-    place: Place,
-}
-
-/// How many pods are where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lengths {
-    pub active: usize,
-    pub backoff: usize,
-    pub unschedulable: usize,
-    pub gated: usize,
-    pub in_flight: usize,
+    pub(crate) place: Place,
 }
 
 #[derive(Default)]
 pub struct Queue {
     backoff: Backoff,
-    pods: HashMap<Arc<str>, Queued>,
+    pub(crate) pods: HashMap<Arc<str>, Queued>,
     active: BTreeMap<ActiveKey, Arc<str>>,
     waiting: BTreeMap<(Instant, u64), Arc<str>>,
     unschedulable: BTreeSet<(Instant, Arc<str>)>,
@@ -250,17 +240,6 @@ impl Queue {
         let parked = self.unschedulable.first().map(|(since, _)| *since + self.backoff.unschedulable_max);
         backoff.into_iter().chain(parked).min()
     }
-
-    pub fn lengths(&self) -> Lengths {
-        let count = |place: fn(&Place) -> bool| self.pods.values().filter(|e| place(&e.place)).count();
-        Lengths {
-            active: self.active.len(),
-            backoff: self.waiting.len(),
-            unschedulable: self.unschedulable.len(),
-            gated: count(|p| *p == Place::Gated),
-            in_flight: count(|p| *p == Place::InFlight),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -289,7 +268,7 @@ mod tests {
         }
         let order: Vec<_> = std::iter::from_fn(|| pop(&mut queue, now)).collect();
         assert_eq!(order, ["high", "early", "same", "late"]);
-        assert_eq!(queue.lengths(), Lengths { in_flight: 4, ..Lengths::default() });
+        assert!(queue.pods.values().all(|queued| queued.place == Place::InFlight));
     }
 
     #[test]
@@ -333,15 +312,15 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         queue.offer(pod("a"), 0, true, false, now);
-        assert_eq!((pop(&mut queue, now), queue.lengths().gated), (None, 1));
+        assert_eq!((pop(&mut queue, now), queue.pods["a"].place), (None, Place::Gated));
         queue.offer(pod("a"), 0, false, false, now);
         assert_eq!(pop(&mut queue, now), Some("a".to_owned()));
         queue.park("a", PluginSet::default(), now);
         queue.offer(pod("a"), 0, false, false, now);
-        assert_eq!(queue.lengths().unschedulable, 1);
+        assert_eq!(queue.pods["a"].place, Place::Unschedulable);
         queue.offer(pod("a"), 0, false, true, now);
-        assert_eq!(queue.lengths().backoff, 1);
+        assert!(matches!(queue.pods["a"].place, Place::Backoff(..)));
         assert!(queue.remove("a").is_some() && queue.remove("a").is_none());
-        assert_eq!(queue.lengths(), Lengths::default());
+        assert!(queue.active.is_empty() && queue.waiting.is_empty() && queue.unschedulable.is_empty());
     }
 }

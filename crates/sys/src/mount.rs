@@ -61,12 +61,6 @@ pub fn make_shared(target: &Path) -> io::Result<()> {
     rustix::mount::mount_change(target, flags).map_err(|error| named("make shared", target, error))
 }
 
-/// Makes `target` and all below private to this namespace.
-pub fn make_private(target: &Path) -> io::Result<()> {
-    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change(target, flags).map_err(|error| named("make private", target, error))
-}
-
 /// Unmounts the topmost mount at `target`; one that is busy is detached and goes when its last user does.
 pub fn unmount(target: &Path) -> io::Result<()> {
     match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::io::unix::AsyncFd;
 
-/// A running process.
 pub struct Process {
     pid: Pid,
     exit: AsyncFd<OwnedFd>,

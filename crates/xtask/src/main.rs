@@ -105,7 +105,6 @@ fn cargo(arguments: &[&str], path: Option<&OsStr>) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command, telling so.
 fn run(command: &mut Command) -> Result<()> {
     let text = format!("{command:?}").replace('"', "");
     eprintln!("+ {text}");

@@ -4,11 +4,11 @@
 
 #![allow(dead_code)] // each test uses its part of this
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-use super::cluster::{binary, both};
+use super::cluster::{binary, both, with_input};
 
 pub struct ApiServer {
     pub dir: tempfile::TempDir,
@@ -41,14 +41,7 @@ impl ApiServer {
         ] {
             let path = format!("jsonpath={{.{field}}}");
             let text = server.kubectl(&["config", "view", "--raw", "-o", &path]);
-            let mut decode = Command::new("base64")
-                .arg("-d")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("base64 runs");
-            decode.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("written");
-            let decoded = decode.wait_with_output().expect("base64 ends").stdout;
+            let decoded = with_input(Command::new("base64").arg("-d"), &text).stdout;
             std::fs::write(server.dir.path().join(file), decoded).expect("written");
         }
         server
@@ -105,14 +98,6 @@ impl Drop for ApiServer {
     fn drop(&mut self) {
         stop(&mut self.child);
     }
-}
-
-fn with_input(command: &mut Command, stdin: &str) -> Output {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command runs");
-    // One that refuses its input is judged by what it says.
-    let _ = child.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
-    child.wait_with_output().expect("the command ends")
 }
 
 /// Starts a process and waits for the line of its output that begins with `mark`; answers the rest of that line.

@@ -6,9 +6,13 @@
 #![allow(dead_code)] // each test uses its part of this
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+pub const SOON: Duration = Duration::from_secs(30);
+pub const LATER: Duration = Duration::from_secs(90);
 
 pub fn binary() -> PathBuf {
     std::env::var_os("KNARR_BIN").map_or_else(|| env!("CARGO_BIN_EXE_knarr").into(), PathBuf::from)
@@ -151,18 +155,24 @@ impl Cluster {
 
     /// Applies a manifest given as text.
     #[track_caller]
-    pub fn apply(&self, manifest: &str) -> Output {
-        let mut child: Child = self
-            .command(&["apply", "-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl runs");
-        let mut stdin = child.stdin.take().expect("a pipe");
-        std::io::Write::write_all(&mut stdin, manifest.as_bytes()).expect("written");
-        drop(stdin);
-        child.wait_with_output().expect("kubectl ends")
+    pub fn apply(&self, manifest: &str) {
+        let output = with_input(&mut self.command(&["apply", "-f", "-"]), manifest);
+        assert!(output.status.success(), "{}", both(&output));
+    }
+
+    /// `knarr down`, which has to leave nothing behind.
+    #[track_caller]
+    pub fn down(&self) {
+        let output = self.knarr(&["down"]);
+        assert!(output.status.success(), "knarr down failed: {}", both(&output));
+        assert_eq!(self.leftovers(), Vec::<String>::new());
+    }
+
+    /// Knarr dies as of `kill -9`.
+    pub fn kill_knarr(&self) {
+        let pid = self.pid().to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
+        until("the process is gone", SOON, || !Path::new("/proc").join(&pid).exists());
     }
 
     pub fn get(&self, what: &[&str], jsonpath: &str) -> String {
@@ -195,6 +205,54 @@ impl Drop for Cluster {
         }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Runs a command with an input; answers what it said, whatever became of it.
+pub fn with_input(command: &mut Command, stdin: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command runs");
+    // One that refuses its input is judged by what it says.
+    let _ = child.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
+    child.wait_with_output().expect("the command ends")
+}
+
+/// A command that goes on while a test reads what it says, a line at a time; it ends with this.
+pub struct Talk(Child, Lines<BufReader<ChildStdout>>);
+
+impl Talk {
+    pub fn start(command: &mut Command) -> Talk {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the command runs");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        Talk(child, lines)
+    }
+
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        self.1.next().expect("a further line").expect("read")
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Takes the steps of a walk, and says how long each took.
+pub fn take_steps<W>(walk: &W, steps: &[(&str, fn(&W))]) {
+    for (name, step) in steps {
+        let began = Instant::now();
+        println!("=== {name}");
+        step(walk);
+        println!("    {:.1} s", began.elapsed().as_secs_f64());
+    }
+}
+
+/// As [`eventually`], for what has no answer but yes.
+#[track_caller]
+pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    eventually(what, limit, || holds().then_some(()))
 }
 
 pub fn both(output: &Output) -> String {

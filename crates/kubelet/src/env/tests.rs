@@ -68,10 +68,8 @@ fn references_and_arguments() {
         "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "b", "key": "k"}}}],
     }))
     .unwrap();
-    assert_eq!(
-        references(&container),
-        References { config_maps: ["a".into(), "b".into()].into(), secrets: ["s".into()].into() }
-    );
+    let found = references(&container);
+    assert_eq!(found, References { config_maps: ["a".into(), "b".into()].into(), secrets: ["s".into()].into() });
     let env = [("A".to_owned(), "1".to_owned())];
     assert_eq!(super::expand(&["$(A)".into(), "$(B)".into(), "$$(A)".into()], &env), ["1", "$(B)", "$(A)"]);
 }

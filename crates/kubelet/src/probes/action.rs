@@ -24,7 +24,6 @@ pub enum Outcome {
 /// Output kept from a command or a body.
 pub const MAX_OUTPUT_BYTES: usize = 10 << 10;
 
-/// Runs the probe once.
 pub async fn run(
     runtime: &cri::Client,
     container: &Container,

@@ -15,7 +15,6 @@ const SERVING: u64 = 1;
 const UNIMPLEMENTED: &str = "12";
 const DEADLINE_EXCEEDED: &str = "4";
 
-/// Does the probe.
 pub async fn check(host: &str, port: u16, service: &str, use_tls: bool, timeout: Duration) -> Outcome {
     let address = tcp::address(host, port);
     let deadline = tokio::time::Instant::now() + timeout;

@@ -74,7 +74,6 @@ impl Target {
     }
 }
 
-/// Does the probe.
 pub async fn get(target: Target, headers: Vec<(String, String)>, timeout: Duration) -> Outcome {
     let mut at = target;
     let first_host = at.host.clone();
@@ -267,10 +266,8 @@ mod tests {
         assert_eq!(get(target(port, "a b"), headers, LIMIT).await, Outcome::Success);
         let head =
             "x-a: 1\r\nhost: example.org\r\nuser-agent: kube-probe/1.37\r\naccept: */*\r\nconnection: close\r\n\r\n";
-        assert_eq!(
-            server.await.unwrap(),
-            [format!("GET /a%20b HTTP/1.1\r\n{head}"), format!("GET /b?c=d HTTP/1.1\r\n{head}")]
-        );
+        let found = server.await.unwrap();
+        assert_eq!(found, [format!("GET /a%20b HTTP/1.1\r\n{head}"), format!("GET /b?c=d HTTP/1.1\r\n{head}")]);
     }
 
     #[tokio::test]
@@ -287,10 +284,8 @@ mod tests {
         let text = format!("Get \"http://127.0.0.1:{port}/x\": dial tcp 127.0.0.1:{port}: connect: connection refused");
         assert_eq!(refused, Outcome::Failure(text));
         let (port, server) = serve(vec![String::new()]).await;
-        assert_eq!(
-            get(target(port, ""), Vec::new(), LIMIT).await,
-            Outcome::Failure(format!("Get \"http://127.0.0.1:{port}/\": EOF"))
-        );
+        let found = get(target(port, ""), Vec::new(), LIMIT).await;
+        assert_eq!(found, Outcome::Failure(format!("Get \"http://127.0.0.1:{port}/\": EOF")));
         server.await.unwrap();
     }
 

@@ -52,7 +52,6 @@ pub fn query_pairs(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Finds the route.
 pub fn parse(path: &str, query: &str) -> Result<Route, Refusal> {
     let segments: Vec<String> =
         path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect();
@@ -163,27 +162,10 @@ pub fn log_options(query: &str, now: Timestamp) -> Result<(Options, bool), Refus
     Ok((options, previous))
 }
 
-// Percent-decoding; `+` is a space in queries.
+/// `+` is a space in queries.
 fn decode(text: &str, plus: bool) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let code = (*byte == b'%')
-            .then(|| text.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match (code, byte) {
-            (Some(code), _) => {
-                out.push(code);
-                at += 2;
-            }
-            (None, b'+') if plus => out.push(b' '),
-            (None, byte) => out.push(*byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    let text = if plus { text.replace('+', " ") } else { text.to_owned() };
+    percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

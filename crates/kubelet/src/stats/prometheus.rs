@@ -37,72 +37,78 @@ impl Text {
     }
 }
 
-type Field = fn(&ContainerUsage) -> Option<f64>;
+/// A metric of containers or pods: its name, type and help, and where its value is.
+type Field = (&'static str, &'static str, &'static str, fn(&ContainerUsage) -> Option<f64>);
+
+fn cpu(container: &ContainerUsage) -> Option<f64> {
+    container.cpu_total_nanos.map(seconds)
+}
+
+fn memory(container: &ContainerUsage) -> Option<f64> {
+    container.working_set_bytes.map(|bytes| bytes as f64)
+}
+
+const RESOURCE_CONTAINERS: [Field; 3] = [
+    (
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+        cpu,
+    ),
+    ("container_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the container in bytes", memory),
+    (
+        "container_start_time_seconds",
+        "gauge",
+        "[STABLE] Start time of the container since unix epoch in seconds",
+        |c| c.started_at.map(|at| at.as_millisecond() as f64 / 1000.0),
+    ),
+];
+
+const RESOURCE_PODS: [Field; 2] = [
+    ("pod_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds", cpu),
+    ("pod_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the pod in bytes", memory),
+];
+
+/// The container metrics of cAdvisor that are known here.
+const CADVISOR: [Field; 5] = [
+    ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", cpu),
+    ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", memory),
+    (
+        "container_memory_usage_bytes",
+        "gauge",
+        "Current memory usage in bytes, including all memory regardless of when it was accessed",
+        |c| c.usage_bytes.map(|bytes| bytes as f64),
+    ),
+    ("container_memory_rss", "gauge", "Size of RSS in bytes.", |c| c.rss_bytes.map(|bytes| bytes as f64)),
+    ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.", |c| {
+        c.started_at.map(|at| at.as_second() as f64)
+    }),
+];
 
 /// `/metrics/resource`, what metrics-server reads.
 pub fn resource(usage: &Usage) -> String {
     let mut text = Text::default();
     let node_ms = Some(usage.node.at_nanos / 1_000_000);
-    let cpu: Field = |container| container.cpu_total_nanos.map(seconds);
-    let memory: Field = |container| container.working_set_bytes.map(|bytes| bytes as f64);
-    let started: Field = |container| container.started_at.map(|at| at.as_millisecond() as f64 / 1000.0);
-    containers(
-        &mut text,
-        usage,
-        "container_cpu_usage_seconds_total",
-        "counter",
-        "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
-        cpu,
-    );
-    containers(
-        &mut text,
-        usage,
-        "container_memory_working_set_bytes",
-        "gauge",
-        "[STABLE] Current working set of the container in bytes",
-        memory,
-    );
-    containers(
-        &mut text,
-        usage,
-        "container_start_time_seconds",
-        "gauge",
-        "[STABLE] Start time of the container since unix epoch in seconds",
-        started,
-    );
-    text.family(
-        "node_cpu_usage_seconds_total",
-        "counter",
-        "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
-    );
+    containers(&mut text, usage, &RESOURCE_CONTAINERS, false);
+    let (name, help) = ("node_cpu_usage_seconds_total", "Cumulative cpu time consumed by the node in core-seconds");
+    text.family(name, "counter", &format!("[STABLE] {help}"));
     if let Some(total) = usage.node.cpu_total_nanos {
-        text.sample("node_cpu_usage_seconds_total", &[], seconds(total), node_ms);
+        text.sample(name, &[], seconds(total), node_ms);
     }
     text.family("node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes");
     if let Some(bytes) = usage.node.working_set_bytes() {
         text.sample("node_memory_working_set_bytes", &[], bytes as f64, node_ms);
     }
-    pods(
-        &mut text,
-        usage,
-        "pod_cpu_usage_seconds_total",
-        "counter",
-        "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
-        cpu,
-    );
-    pods(
-        &mut text,
-        usage,
-        "pod_memory_working_set_bytes",
-        "gauge",
-        "[STABLE] Current working set of the pod in bytes",
-        memory,
-    );
-    text.family(
-        "resource_scrape_error",
-        "gauge",
-        "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
-    );
+    for (name, kind, help, field) in RESOURCE_PODS {
+        text.family(name, kind, help);
+        for pod in &usage.pods {
+            let Some(value) = pod.containers.iter().filter_map(field).reduce(|a, b| a + b) else { continue };
+            let at = pod.containers.iter().map(|container| container.at_nanos).max().unwrap_or_default();
+            text.sample(name, &labels(pod), value, Some(at / 1_000_000));
+        }
+    }
+    let help = "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise";
+    text.family("resource_scrape_error", "gauge", help);
     text.sample("resource_scrape_error", &[], 0.0, None);
     text.finish()
 }
@@ -110,39 +116,7 @@ pub fn resource(usage: &Usage) -> String {
 /// `/metrics/cadvisor`: the container metrics that are known here.
 pub fn cadvisor(usage: &Usage) -> String {
     let mut text = Text::default();
-    let fields: [(&str, &str, &str, Field); 5] = [
-        ("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", |c| {
-            c.cpu_total_nanos.map(seconds)
-        }),
-        ("container_memory_working_set_bytes", "gauge", "Current working set in bytes.", |c| {
-            c.working_set_bytes.map(|b| b as f64)
-        }),
-        (
-            "container_memory_usage_bytes",
-            "gauge",
-            "Current memory usage in bytes, including all memory regardless of when it was accessed",
-            |c| c.usage_bytes.map(|b| b as f64),
-        ),
-        ("container_memory_rss", "gauge", "Size of RSS in bytes.", |c| c.rss_bytes.map(|b| b as f64)),
-        ("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds.", |c| {
-            c.started_at.map(|at| at.as_second() as f64)
-        }),
-    ];
-    for (name, kind, help, field) in fields {
-        text.family(name, kind, help);
-        for (pod, container) in each(usage) {
-            let Some(value) = field(container) else { continue };
-            let meta = &pod.pod.metadata;
-            let labels = [
-                ("container", container.name.as_str()),
-                ("id", container.id.as_str()),
-                ("image", container.image.as_str()),
-                ("namespace", meta.namespace.as_deref().unwrap_or_default()),
-                ("pod", meta.name.as_deref().unwrap_or_default()),
-            ];
-            text.sample(name, &labels, value, Some(container.at_nanos / 1_000_000));
-        }
-    }
+    containers(&mut text, usage, &CADVISOR, true);
     text.finish()
 }
 
@@ -165,32 +139,22 @@ pub fn own(node_name: &str, running_pods: usize, running_containers: usize) -> S
     text.finish()
 }
 
-fn containers(text: &mut Text, usage: &Usage, name: &str, kind: &str, help: &str, field: Field) {
-    text.family(name, kind, help);
-    for (pod, container) in each(usage) {
-        let Some(value) = field(container) else { continue };
-        let meta = &pod.pod.metadata;
-        let labels = [
-            ("container", container.name.as_str()),
-            ("namespace", meta.namespace.as_deref().unwrap_or_default()),
-            ("pod", meta.name.as_deref().unwrap_or_default()),
-        ];
-        text.sample(name, &labels, value, Some(container.at_nanos / 1_000_000));
+/// `ids`: with the container's id and image.
+fn containers(text: &mut Text, usage: &Usage, fields: &[Field], ids: bool) {
+    for (name, kind, help, field) in fields {
+        text.family(name, kind, help);
+        for (pod, container) in each(usage) {
+            let Some(value) = field(container) else { continue };
+            let own = [("container", &*container.name), ("id", &container.id), ("image", &container.image)];
+            let labels = [&own[..if ids { 3 } else { 1 }], &labels(pod)].concat();
+            text.sample(name, &labels, value, Some(container.at_nanos / 1_000_000));
+        }
     }
 }
 
-fn pods(text: &mut Text, usage: &Usage, name: &str, kind: &str, help: &str, field: Field) {
-    text.family(name, kind, help);
-    for pod in &usage.pods {
-        let Some(value) = pod.containers.iter().filter_map(field).reduce(|a, b| a + b) else { continue };
-        let at = pod.containers.iter().map(|container| container.at_nanos).max().unwrap_or_default();
-        let meta = &pod.pod.metadata;
-        let labels = [
-            ("namespace", meta.namespace.as_deref().unwrap_or_default()),
-            ("pod", meta.name.as_deref().unwrap_or_default()),
-        ];
-        text.sample(name, &labels, value, Some(at / 1_000_000));
-    }
+fn labels(pod: &PodUsage) -> [(&'static str, &str); 2] {
+    let meta = &pod.pod.metadata;
+    [("namespace", meta.namespace.as_deref().unwrap_or_default()), ("pod", meta.name.as_deref().unwrap_or_default())]
 }
 
 fn each(usage: &Usage) -> impl Iterator<Item = (&PodUsage, &ContainerUsage)> {

@@ -182,10 +182,7 @@ mod tests {
 
     #[test]
     fn in_memory_needs_root() {
-        if !sys_is_root() {
-            eprintln!("SKIPPED in_memory_needs_root: mounting needs root");
-            return;
-        }
+        super::super::testing::needs_root();
         let dir = TempDirs::new("empty-dir-memory");
         let plan = Plan { tmpfs_bytes: Some(1 << 20), mode: 0o1777, group: Some(7), propagates: true };
         set_up(&dir.volume, &dir.ready, &plan).unwrap();
@@ -198,10 +195,5 @@ mod tests {
         assert_eq!(fs::write(dir.volume.join("big"), vec![0; 2 << 20]).unwrap_err().kind(), io::ErrorKind::StorageFull);
         sys::mount::unmount_below(&dir.volume).unwrap();
         assert!(!dir.volume.join("kept").exists());
-    }
-
-    fn sys_is_root() -> bool {
-        use std::os::unix::fs::MetadataExt;
-        fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
     }
 }

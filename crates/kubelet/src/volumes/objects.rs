@@ -64,7 +64,6 @@ pub struct Watched {
     _stop: DropGuard,
 }
 
-/// All watches.
 pub struct Objects {
     client: kube::Client,
     shutdown: CancellationToken,

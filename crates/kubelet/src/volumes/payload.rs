@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Po
 use crate::env::{fields, resources};
 use crate::pods::Allocatable;
 
-/// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     pub data: Vec<u8>,
@@ -183,20 +182,14 @@ mod tests {
         );
         let absent = items(json!([{"key": "z", "path": "z"}]));
         assert_eq!(config_map(Some(&map), Some(&absent), PLAIN, true), Ok(Payload::new()));
-        assert_eq!(
-            config_map(Some(&map), Some(&absent), PLAIN, false),
-            Err("configmap references non-existent config key: z".into())
-        );
+        let found = config_map(Some(&map), Some(&absent), PLAIN, false);
+        assert_eq!(found, Err("configmap references non-existent config key: z".into()));
         assert_eq!(config_map(None, Some(&absent), PLAIN, true), Ok(Payload::new()));
         let sealed: Secret = serde_json::from_value(json!({"metadata": {}, "data": {"k": "cw=="}})).unwrap();
-        assert_eq!(
-            secret(Some(&sealed), None, PLAIN, false),
-            Ok(Payload::from([("k".into(), file("s", 0o644, None))]))
-        );
-        assert_eq!(
-            secret(Some(&sealed), Some(&absent), PLAIN, false),
-            Err("references non-existent secret key: z".into())
-        );
+        let found = secret(Some(&sealed), None, PLAIN, false);
+        assert_eq!(found, Ok(Payload::from([("k".into(), file("s", 0o644, None))])));
+        let found = secret(Some(&sealed), Some(&absent), PLAIN, false);
+        assert_eq!(found, Err("references non-existent secret key: z".into()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Reads watched objects and tokens. Invariant: every kind of the API is either served or refused by name.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, Pod, ProjectedVolumeSource, SecretProjection, Volume, VolumeProjection,
+    ConfigMapProjection, DownwardAPIProjection, Pod, ProjectedVolumeSource, SecretProjection, Volume, VolumeProjection,
 };
 
 use jiff::Timestamp;
@@ -66,30 +66,27 @@ pub fn keys(pod: &Pod, volume: &Volume) -> Vec<Key> {
     keys
 }
 
-/// What the volume's files hold now.
+/// What the volume's files hold now. A volume of one source is a projection of one.
 pub async fn build(work: &Work, volume: &Volume, tokens: &Tokens, allocatable: &Allocatable) -> Result<Built, String> {
-    let plain = |payload| Built { payload, refresh_at: None };
-    if let Some(source) = &volume.config_map {
-        let defaults = Defaults::new(source.default_mode, source.default_user);
-        let same =
-            ConfigMapProjection { name: source.name.clone(), items: source.items.clone(), optional: source.optional };
-        return config_map(work, &same, defaults).await.map(plain);
-    }
-    if let Some(source) = &volume.secret {
-        let defaults = Defaults::new(source.default_mode, source.default_user);
-        let name = source.secret_name.clone().unwrap_or_default();
-        let same = SecretProjection { name, items: source.items.clone(), optional: source.optional };
-        return secret(work, &same, defaults).await.map(plain);
-    }
-    if let Some(source) = &volume.downward_api {
-        let defaults = Defaults::new(source.default_mode, source.default_user);
-        return payload::downward(&work.pod, source.items.as_deref().unwrap_or_default(), defaults, allocatable)
-            .map(plain);
-    }
-    match &volume.projected {
-        Some(source) => projected(work, source, tokens, allocatable).await,
-        None => Err(unsupported(volume)),
-    }
+    let mut one = VolumeProjection::default();
+    let defaults = if let Some(source) = volume.config_map.clone() {
+        one.config_map =
+            Some(ConfigMapProjection { name: source.name, items: source.items, optional: source.optional });
+        Defaults::new(source.default_mode, source.default_user)
+    } else if let Some(source) = volume.secret.clone() {
+        let name = source.secret_name.unwrap_or_default();
+        one.secret = Some(SecretProjection { name, items: source.items, optional: source.optional });
+        Defaults::new(source.default_mode, source.default_user)
+    } else if let Some(source) = volume.downward_api.clone() {
+        one.downward_api = Some(DownwardAPIProjection { items: source.items });
+        Defaults::new(source.default_mode, source.default_user)
+    } else {
+        return match &volume.projected {
+            Some(source) => projected(work, source, tokens, allocatable).await,
+            None => Err(unsupported(volume)),
+        };
+    };
+    project(work, &one, defaults, tokens, allocatable).await
 }
 
 async fn config_map(work: &Work, source: &ConfigMapProjection, defaults: Defaults) -> Result<Payload, String> {

@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+/// Mounting needs root: a test that mounts fails with that word without.
+pub fn needs_root() {
+    assert!(rustix::process::geteuid().is_root(), "this test mounts: run it as root");
+}
+
 pub struct TempDir(PathBuf);
 
 impl TempDir {

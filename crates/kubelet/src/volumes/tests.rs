@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Container;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use super::testing::TempDir;
+use super::testing::{TempDir, needs_root};
 use super::*;
 
 /// Objects by `kind/name`; a watch of one ends when it changes, so that the watcher lists again.
@@ -142,10 +142,7 @@ async fn a_missing_object_is_named_and_wakes_the_pod_when_it_comes() {
 
 #[tokio::test]
 async fn projected_volumes_hold_tokens_maps_and_fields() {
-    if !fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0) {
-        eprintln!("SKIPPED projected_volumes_hold_tokens_maps_and_fields: mounting needs root");
-        return;
-    }
+    needs_root();
     let at = Fixture::new("volumes-projected");
     at.server.put("configmaps", "kube-root-ca.crt", json!({"ca.crt": "CA"}));
     at.server.put("secrets", "s", json!({"p": "cHc="}));
@@ -159,10 +156,8 @@ async fn projected_volumes_hold_tokens_maps_and_fields() {
     ]));
     let mounted = at.volumes.mount(&pod).await.unwrap();
     let read = |volume: &str, name: &str| fs::read_to_string(mounted.path(volume).unwrap().join(name)).unwrap();
-    assert_eq!(
-        [read("api", "token"), read("api", "ca.crt"), read("api", "namespace"), read("sec", "p")],
-        ["token-1", "CA", "ns", "pw"]
-    );
+    let found = [read("api", "token"), read("api", "ca.crt"), read("api", "namespace"), read("sec", "p")];
+    assert_eq!(found, ["token-1", "CA", "ns", "pw"]);
     assert_eq!(fs::metadata(mounted.path("sec").unwrap().join("p")).unwrap().permissions().mode() & 0o777, 0o400);
     at.volumes.mount(&pod).await.unwrap();
     assert_eq!(read("api", "token"), "token-1");

@@ -78,7 +78,6 @@ impl Tokens {
         }
     }
 
-    /// Forgets the tokens of a pod.
     pub fn forget(&self, pod_uid: &str) {
         self.lock().retain(|key, _| key.pod_uid != pod_uid);
     }

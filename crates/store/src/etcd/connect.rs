@@ -213,10 +213,8 @@ mod tests {
             assert_eq!(read.as_ref().map(|s| (s.host.as_str(), s.port, s.tls)), expected, "{url}");
         }
         let error = Servers::new(&["https://etcd".into()], None).err().map(|e| e.to_string());
-        assert_eq!(
-            error.as_deref(),
-            Some("invalid store request: https://etcd:2379 needs the authority of its certificate")
-        );
+        let found = error.as_deref();
+        assert_eq!(found, Some("invalid store request: https://etcd:2379 needs the authority of its certificate"));
     }
 
     #[test]
