@@ -10,12 +10,7 @@ fn main() {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
     let status = Command::new(&compiler)
         .args([
-            "-Os",
-            "-static",
-            "-nostdlib",
-            "-ffreestanding",
-            "-fno-stack-protector",
-            "-fno-asynchronous-unwind-tables",
+            "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-fno-asynchronous-unwind-tables",
         ])
         .args(["-Wl,--build-id=none", "-Wl,-z,noexecstack", "-s", "-o"])
         .arg(&out)

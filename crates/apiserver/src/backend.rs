@@ -33,15 +33,8 @@ const DIAL_LIMIT: Duration = Duration::from_secs(10);
 const IDLE_MAX: usize = 16;
 /// Of one connection, not of the request (RFC 9110, 7.6.1, and what httputil takes out beside it).
 const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade",
 ];
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");

@@ -17,12 +17,9 @@ use crate::shared::Shared;
 pub const ROOTS: [&str; 3] = ["healthz", "livez", "readyz"];
 /// What the default objects and their first reading are, one by one, under upstream's names.
 const HOOKS: [&str; 7] = [
-    "poststarthook/apiservice-registration-controller",
-    "poststarthook/bootstrap-controller",
-    "poststarthook/priority-and-fairness-config-consumer",
-    "poststarthook/priority-and-fairness-config-producer",
-    "poststarthook/scheduling/bootstrap-system-priority-classes",
-    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/apiservice-registration-controller", "poststarthook/bootstrap-controller",
+    "poststarthook/priority-and-fairness-config-consumer", "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/scheduling/bootstrap-system-priority-classes", "poststarthook/start-apiextensions-controllers",
     "poststarthook/start-system-namespaces-controller",
 ];
 

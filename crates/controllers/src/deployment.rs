@@ -277,14 +277,8 @@ fn full(status: &DeploymentStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     if let Value::Object(map) = &mut value {
         for field in [
-            "replicas",
-            "updatedReplicas",
-            "readyReplicas",
-            "availableReplicas",
-            "unavailableReplicas",
-            "terminatingReplicas",
-            "collisionCount",
-            "conditions",
+            "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas",
+            "terminatingReplicas", "collisionCount", "conditions",
         ] {
             map.entry(field).or_insert(Value::Null);
         }

@@ -3,7 +3,6 @@
 //! given is never changed.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use client::{Action, Informer, Key, Recorder};
@@ -11,6 +10,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use meta::cidr::{Cidr, CidrError};
 use serde_json::json;
 
 use crate::config::Config;
@@ -19,59 +19,38 @@ use crate::context::{Ctx, During, Error, Result, Work};
 /// An IP network that ranges of one size are cut from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pool {
-    base: IpAddr,
-    mask: u8,
+    network: Cidr,
     node_mask: u8,
 }
 
 impl Pool {
     /// Parses `10.244.0.0/16`; the error says what is wrong with it.
-    pub fn parse(cidr: &str, config: &Config) -> std::result::Result<Self, String> {
-        let (address, mask) = cidr.split_once('/').ok_or("it has no mask")?;
-        let address: IpAddr = address.parse().map_err(|_| format!("{address} is no IP address"))?;
-        let mask: u8 = mask.parse().map_err(|_| format!("{mask} is no mask"))?;
-        let (bits, node_mask) = match address {
-            IpAddr::V4(_) => (32, config.node_cidr_mask_ipv4),
-            IpAddr::V6(_) => (128, config.node_cidr_mask_ipv6),
-        };
-        if mask > bits || node_mask > bits {
+    pub fn parse(text: &str, config: &Config) -> std::result::Result<Self, String> {
+        let network: Cidr = text.parse().map_err(|error: CidrError| error.to_string())?;
+        let (bits, mask) = (if network.is_v6() { 128 } else { 32 }, network.bits);
+        let node_mask = if network.is_v6() { config.node_cidr_mask_ipv6 } else { config.node_cidr_mask_ipv4 };
+        if node_mask > bits {
             return Err(format!("a mask is longer than {bits}"));
         }
         if node_mask < mask {
             return Err(format!("the nodes' mask /{node_mask} is shorter than its own /{mask}"));
         }
-        Ok(Pool { base: masked(address, mask), mask, node_mask })
+        Ok(Pool { network, node_mask })
     }
 
     /// How many ranges there are, held at 65536 as upstream does for IPv6.
     fn len(&self) -> u32 {
-        1 << u32::from(self.node_mask - self.mask).min(16)
+        1 << u32::from(self.node_mask - self.network.bits).min(16)
     }
 
     fn range(&self, index: u32) -> String {
-        let shifted = |bits: u8| u128::from(index) << u32::from(bits - self.node_mask);
-        let base = match self.base {
-            IpAddr::V4(base) => IpAddr::V4(Ipv4Addr::from(u32::from(base) | shifted(32) as u32)),
-            IpAddr::V6(base) => IpAddr::V6(Ipv6Addr::from(u128::from(base) | shifted(128))),
-        };
-        format!("{base}/{}", self.node_mask)
+        let bits = if self.network.is_v6() { 128 } else { 32 };
+        let offset = u128::from(index).checked_shl(bits - u32::from(self.node_mask)).unwrap_or(0);
+        format!("{}/{}", self.network.nth(offset), self.node_mask)
     }
 
     fn first_free(&self, used: &HashSet<String>) -> Option<String> {
         (0..self.len()).map(|index| self.range(index)).find(|range| !used.contains(range))
-    }
-}
-
-pub fn masked(address: IpAddr, mask: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let keep = u32::MAX.checked_shl(32 - u32::from(mask)).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from(u32::from(address) & keep))
-        }
-        IpAddr::V6(address) => {
-            let keep = u128::MAX.checked_shl(128 - u32::from(mask)).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from(u128::from(address) & keep))
-        }
     }
 }
 
@@ -178,9 +157,9 @@ mod tests {
             .map(|cidr| Pool::parse(cidr, &config).unwrap_err())
             .collect();
         expect_test::expect![[r#"
-            it has no mask
-            x is no IP address
-            a mask is longer than 32
+            "10.0.0.0" is not an address range; write one such as 10.42.0.0/16
+            "x/8" is not an address range; write one such as 10.42.0.0/16
+            "10.0.0.0/40" is not an address range; write one such as 10.42.0.0/16
             the nodes' mask /24 is shorter than its own /25"#]]
         .assert_eq(&errors.join("\n"));
     }

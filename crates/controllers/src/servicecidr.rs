@@ -11,10 +11,10 @@ use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use meta::cidr::Cidr;
 use serde_json::json;
 
 use crate::context::{Ctx, During, Result, Work};
-use crate::node_ipam::masked;
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 const READY: &str = "Kubernetes Service CIDR is ready";
@@ -67,10 +67,8 @@ fn plan(range: &ServiceCIDR, in_use: bool, now: Timestamp) -> Step {
 }
 
 fn contains(range: &ServiceCIDR, ip: IpAddr) -> bool {
-    range.spec.iter().flat_map(|s| s.cidrs.iter().flatten()).any(|cidr| {
-        let network = cidr.split_once('/').and_then(|(a, bits)| Some((a.parse::<IpAddr>().ok()?, bits.parse().ok()?)));
-        network.is_some_and(|(a, bits)| a.is_ipv4() == ip.is_ipv4() && masked(a, bits) == masked(ip, bits))
-    })
+    let mut cidrs = range.spec.iter().flat_map(|spec| spec.cidrs.iter().flatten());
+    cidrs.any(|cidr| Cidr::parse(cidr).is_some_and(|network| network.contains(ip)))
 }
 
 impl Controller {

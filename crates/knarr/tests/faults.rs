@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use cluster::{Cluster, LATER, SOON, Turn, both, eventually, processes, take_steps, until};
+use cluster::{Cluster, LATER, SOON, Step, Turn, both, eventually, processes, take_steps, until};
 use registry::Registry;
 
 #[test]
@@ -22,7 +22,7 @@ fn faults() {
     let cluster = Cluster::beside("faults");
     let registry = Registry::start();
     let walk = Walk { image: format!("{}/guestbook-web:1", registry.address), cluster, registry, disk };
-    let steps: &[(&str, fn(&Walk))] = &[
+    let steps: &[Step<Walk>] = &[
         ("pods that fail, all at once", Walk::apply_failing),
         ("a missing image", Walk::missing_image),
         ("a command that exits at once", Walk::crash_loop),
@@ -133,11 +133,8 @@ impl Walk {
             pod("exits", &self.image, "echo so it ends; exit 3", "", ""),
             pod("no-command", &self.image, "true", "", "").replace("[sh, -c, 'true']", "[/bin/none]"),
             pod(
-                "greedy",
-                &self.image,
-                "exec python3 -c \"b = bytearray(400 << 20)\"",
-                "    resources: {limits: {memory: 64Mi}}\n",
-                "  restartPolicy: Never\n",
+                "greedy", &self.image, "exec python3 -c \"b = bytearray(400 << 20)\"",
+                "    resources: {limits: {memory: 64Mi}}\n", "  restartPolicy: Never\n",
             ),
             pod("not-alive", &self.image, "exec sleep 1000", &probe("livenessProbe", "echo dead; exit 1"), ""),
             pod("not-ready", &self.image, "exec sleep 1000", &probe("readinessProbe", "echo busy; exit 1"), ""),

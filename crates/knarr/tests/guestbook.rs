@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use cluster::{Cluster, LATER, SOON, Talk, both, eventually, http_get, take_steps, until};
+use cluster::{Cluster, LATER, SOON, Step, Talk, both, eventually, http_get, take_steps, until};
 use registry::Registry;
 
 #[test]
@@ -21,7 +21,7 @@ fn guestbook() {
     let registry = Registry::start();
     let manifests = registry.manifests(&cluster.dir);
     let walk = Walk { cluster, registry, manifests };
-    let steps: &[(&str, fn(&Walk))] = &[
+    let steps: &[Step<Walk>] = &[
         ("apply", Walk::apply),
         ("reach by DNS name and by NodePort", Walk::reach),
         ("look", Walk::look),

@@ -171,10 +171,9 @@ pub fn ip(s: &str) -> Vec<String> {
 }
 
 pub fn cidr(s: &str) -> Vec<String> {
-    let parsed = s.split_once('/').and_then(|(ip, bits)| Some((ip.parse().ok()?, bits.parse::<u8>().ok()?)));
-    match parsed {
-        Some((std::net::IpAddr::V4(_), 0..=32)) | Some((std::net::IpAddr::V6(_), 0..=128)) => Vec::new(),
-        _ => vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()],
+    match crate::cidr::Cidr::parse(s) {
+        Some(_) => Vec::new(),
+        None => vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()],
     }
 }
 

@@ -148,12 +148,7 @@ fn boot(dir: &Path, payload: &Path, kvm: bool) -> Result<()> {
     guest.args(machine.split(' '));
     guest.args(["-smp", "1", "-m", &MEMORY_MIB.to_string(), "-nodefaults", "-no-reboot", "-display", "none"]);
     guest.args([
-        "-serial",
-        "stdio",
-        "-netdev",
-        "user,id=net,restrict=on",
-        "-device",
-        "virtio-net-pci,netdev=net,romfile=",
+        "-serial", "stdio", "-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
     ]);
     guest.arg("-kernel").arg(dir.join("vmlinuz")).arg("-initrd").arg(dir.join("initrd.img"));
     guest.args(["-append", "console=ttyS0 root=/dev/vda rw quiet mitigations=off systemd.show_status=0 net.ifnames=0"]);

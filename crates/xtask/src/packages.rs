@@ -10,15 +10,7 @@ pub const RUN: &[&str] =
 
 /// What the tests need beside that: images, a registry, clients.
 pub const TEST: &[&str] = &[
-    "umoci",
-    "skopeo",
-    "docker-registry",
-    "busybox-static",
-    "curl",
-    "socat",
-    "python3-minimal",
-    "procps",
-    "mount",
+    "umoci", "skopeo", "docker-registry", "busybox-static", "curl", "socat", "python3-minimal", "procps", "mount",
     "etcd-server",
 ];
 

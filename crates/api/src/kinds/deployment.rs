@@ -93,13 +93,8 @@ fn validate_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
 
 fn validate_status_update(new: &Value, old: &Value) -> Errors {
     const COUNTS: [&str; 7] = [
-        "status.observedGeneration",
-        "status.replicas",
-        "status.updatedReplicas",
-        "status.readyReplicas",
-        "status.availableReplicas",
-        "status.unavailableReplicas",
-        "status.collisionCount",
+        "status.observedGeneration", "status.replicas", "status.updatedReplicas", "status.readyReplicas",
+        "status.availableReplicas", "status.unavailableReplicas", "status.collisionCount",
     ];
     let mut errors = Errors::new();
     check(new, &COUNTS.map(|path| (path, NonNegative)), &mut errors);

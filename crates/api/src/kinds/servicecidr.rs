@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::prelude::*;
+use meta::cidr::Cidr;
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -36,24 +37,12 @@ fn validate(c: &Value) -> Errors {
 
 /// What is wrong with a range.
 fn fault(text: &str) -> Option<String> {
-    let no_cidr = || Some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_string());
-    let Some((address, bits)) = text.split_once('/') else { return no_cidr() };
-    let (Ok(address), Ok(bits)) = (address.parse::<IpAddr>(), bits.parse::<u32>()) else { return no_cidr() };
-    let (width, number) = match address {
-        IpAddr::V4(a) => (32, u128::from(u32::from(a))),
-        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
-            return Some("must not have an IPv4-mapped IPv6 address".into());
-        }
-        IpAddr::V6(a) => (128, u128::from(a)),
-    };
-    if bits > width {
-        return no_cidr();
+    let Some(network) = Cidr::parse(text) else { return names::cidr(text).pop() };
+    match text.split('/').next()?.parse().ok()? {
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => Some("must not have an IPv4-mapped IPv6 address".into()),
+        address if address != network.address => Some("must not have bits set beyond the prefix length".into()),
+        _ => (network.to_string() != text).then(|| format!("must be in canonical form ({:?})", network.to_string())),
     }
-    if number & 1u128.checked_shl(width - bits).unwrap_or(0).wrapping_sub(1) != 0 {
-        return Some("must not have bits set beyond the prefix length".into());
-    }
-    let canonical = format!("{address}/{bits}");
-    (canonical != text).then(|| format!("must be in canonical form ({canonical:?})"))
 }
 
 /// Only a range of the other family may be added. Source: KEP-1880.

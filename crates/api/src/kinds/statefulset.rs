@@ -64,14 +64,8 @@ fn validate(sts: &Value, errors: &mut Errors) {
 
 /// The members of the spec that may change.
 const MUTABLE: [&str; 8] = [
-    "replicas",
-    "ordinals",
-    "template",
-    "updateStrategy",
-    "revisionHistoryLimit",
-    "persistentVolumeClaimRetentionPolicy",
-    "minReadySeconds",
-    "revision",
+    "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy", "minReadySeconds", "revision",
 ];
 
 fn validate_update(new: &Value, old: &Value) -> Errors {

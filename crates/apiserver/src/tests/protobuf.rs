@@ -56,14 +56,8 @@ async fn objects_lists_and_errors() {
     let created = ask(&cluster, Method::POST, pods, MEDIA_TYPE, body.clone()).await;
     assert_eq!(created.code, 201);
     for path in [
-        "/api/v1/namespaces/default/pods/p",
-        "/api/v1/namespaces/default",
-        "/api/v1",
-        "/apis",
-        "/apis/apps",
-        "/api/v1/namespaces/default/pods?limit=1",
-        "/api/v1/namespaces",
-        "/apis/events.k8s.io/v1/events",
+        "/api/v1/namespaces/default/pods/p", "/api/v1/namespaces/default", "/api/v1", "/apis", "/apis/apps",
+        "/api/v1/namespaces/default/pods?limit=1", "/api/v1/namespaces", "/apis/events.k8s.io/v1/events",
     ] {
         let mut json = cluster.get(path).await;
         json.set_default(&["apiVersion"], "v1");

@@ -25,17 +25,8 @@ const MAX_ATTEMPTS: usize = 16;
 
 /// Resources whose deletion answers with the object instead of a Status.
 const ANSWER_OBJECT: [&str; 11] = [
-    "pods",
-    "services",
-    "serviceaccounts",
-    "persistentvolumes",
-    "persistentvolumeclaims",
-    "podtemplates",
-    "resourcequotas",
-    "storageclasses",
-    "csidrivers",
-    "csinodes",
-    "volumeattachments",
+    "pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims", "podtemplates",
+    "resourcequotas", "storageclasses", "csidrivers", "csinodes", "volumeattachments",
 ];
 
 pub async fn delete(call: &Call, body: &[u8]) -> Result<Response, Status> {

@@ -13,9 +13,7 @@ use crate::write::{self, Endpoint};
 use crate::{decode, managed, metadata, reply};
 
 const MEDIA_TYPES: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
 /// Custom resources have no strategic merge.

@@ -19,11 +19,7 @@ pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
 pub const HASH_LABEL: &str = "pod-template-hash";
 /// Annotations of a Deployment that its sets do not inherit.
 const NOT_COPIED: [&str; 6] = [
-    "kubectl.kubernetes.io/last-applied-configuration",
-    REVISION,
-    REVISION_HISTORY,
-    DESIRED,
-    MAX,
+    "kubectl.kubernetes.io/last-applied-configuration", REVISION, REVISION_HISTORY, DESIRED, MAX,
     "deprecated.deployment.rollback.to",
 ];
 /// Characters the revision history of a set may have.

@@ -239,8 +239,11 @@ impl Drop for Talk {
     }
 }
 
+/// What a step is called, and the step.
+pub type Step<W> = (&'static str, fn(&W));
+
 /// Takes the steps of a walk, and says how long each took.
-pub fn take_steps<W>(walk: &W, steps: &[(&str, fn(&W))]) {
+pub fn take_steps<W>(walk: &W, steps: &[Step<W>]) {
     for (name, step) in steps {
         let began = Instant::now();
         println!("=== {name}");

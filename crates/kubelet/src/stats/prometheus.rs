@@ -206,35 +206,7 @@ mod tests {
 
     #[test]
     fn resource_text() {
-        expect![[r#"
-            # HELP container_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the container in core-seconds
-            # TYPE container_cpu_usage_seconds_total counter
-            container_cpu_usage_seconds_total{container="c",namespace="n\"s",pod="p"} 1.5 1700000005000
-            container_cpu_usage_seconds_total{container="d",namespace="n\"s",pod="p"} 1.5 1700000005000
-            # HELP container_memory_working_set_bytes [STABLE] Current working set of the container in bytes
-            # TYPE container_memory_working_set_bytes gauge
-            container_memory_working_set_bytes{container="c",namespace="n\"s",pod="p"} 4096 1700000005000
-            container_memory_working_set_bytes{container="d",namespace="n\"s",pod="p"} 4096 1700000005000
-            # HELP container_start_time_seconds [STABLE] Start time of the container since unix epoch in seconds
-            # TYPE container_start_time_seconds gauge
-            container_start_time_seconds{container="c",namespace="n\"s",pod="p"} 1700000000.5 1700000005000
-            container_start_time_seconds{container="d",namespace="n\"s",pod="p"} 1700000000.5 1700000005000
-            # HELP node_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the node in core-seconds
-            # TYPE node_cpu_usage_seconds_total counter
-            node_cpu_usage_seconds_total 0.000000009 1700000005000
-            # HELP node_memory_working_set_bytes [STABLE] Current working set of the node in bytes
-            # TYPE node_memory_working_set_bytes gauge
-            # HELP pod_cpu_usage_seconds_total [STABLE] Cumulative cpu time consumed by the pod in core-seconds
-            # TYPE pod_cpu_usage_seconds_total counter
-            pod_cpu_usage_seconds_total{namespace="n\"s",pod="p"} 3 1700000005000
-            # HELP pod_memory_working_set_bytes [STABLE] Current working set of the pod in bytes
-            # TYPE pod_memory_working_set_bytes gauge
-            pod_memory_working_set_bytes{namespace="n\"s",pod="p"} 8192 1700000005000
-            # HELP resource_scrape_error [STABLE] 1 if there was an error while getting container metrics, 0 otherwise
-            # TYPE resource_scrape_error gauge
-            resource_scrape_error 0
-        "#]]
-        .assert_eq(&resource(&usage()));
+        expect_test::expect_file!["prometheus.txt"].assert_eq(&resource(&usage()));
     }
 
     #[test]

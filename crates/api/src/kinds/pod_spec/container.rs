@@ -202,15 +202,8 @@ fn validate_env(container: &Value, path: &Path, errors: &mut Errors) {
 
 /// Fields of its pod that a container can see in its environment.
 const FIELDS: &[&str] = &[
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
+    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
+    "status.hostIPs", "status.podIP", "status.podIPs",
 ];
 
 fn validate_reference(kind: &str, reference: &Value, at: &Path, errors: &mut Errors) {
