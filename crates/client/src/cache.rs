@@ -192,7 +192,7 @@ fn same_version<K: Resource>(left: &K, right: &K) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
+    use expect_test::expect_file;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::ResourceExt;
 
@@ -241,21 +241,12 @@ mod tests {
             object("c", "5", "8"),
         ]);
         let third = cache.replace(vec![object("a", "1", "1")]);
-        expect![[r#"
-            added a/1@1
-            added b/2@2
-            added c/3@3
-            --
-            modified b/2@2 -> b/2@9
-            added d/4@7
-            deleted c/3@3
-            added c/5@8
-            --
-            deleted b/2@9
-            deleted c/5@8
-            deleted d/4@7
-        "#]]
-        .assert_eq(&format!("{}--\n{}--\n{}", show(&first), show(&second), show(&third)));
+        expect_file!["cache/replace_computes_the_difference.txt"].assert_eq(&format!(
+            "{}--\n{}--\n{}",
+            show(&first),
+            show(&second),
+            show(&third)
+        ));
         assert_eq!(cache.len(), 1);
     }
 
@@ -273,17 +264,7 @@ mod tests {
             out.push_str(&show(&events));
             out.push_str("--\n");
         }
-        expect![[r#"
-            added a/1@1
-            --
-            --
-            modified a/1@1 -> a/1@2
-            --
-            deleted a/1@3
-            --
-            --
-        "#]]
-        .assert_eq(&out);
+        expect_file!["cache/single_changes.txt"].assert_eq(&out);
     }
 
     #[test]

@@ -194,36 +194,21 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_decides() {
-        let policy = Policy::parse(
-            "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [
-              {level: None, users: [\"system:kube-proxy\"], verbs: [watch]},
-              {level: Request, resources: [{group: \"\", resources: [\"pods/*\", configmaps], resourceNames: [a]}], omitManagedFields: true},
-              {level: RequestResponse, namespaces: [kube-system], verbs: [get], omitStages: [Panic]},
-              {level: None, nonResourceURLs: [\"/healthz*\", /version]},
-              {level: Metadata, userGroups: [\"system:authenticated\"]}]}",
-        )
-        .expect("a policy");
-        golden::check!("levels.txt", |case| {
+        let policy = Policy::parse(include_str!("policy/example.yaml")).expect("a policy");
+        golden::check!("policy/levels.txt", |case| {
             let [user, verb, path] = case.split(' ').collect::<Vec<_>>()[..] else { panic!("{case}") };
             let target = parse_path(path).expect("a path");
             let resource = match &target {
                 Target::Resource(path) => Some(path),
                 Target::NonResource => None,
             };
-            let user = User::new(user, [""; 0]);
-            format!("{:?}", policy.decide(&Asked { user: &user, verb, path, resource }).level)
+            let user = if user == "anonymous" { User::anonymous() } else { User::new(user, [""; 0]) };
+            format!("{:?}", policy.decide(&Asked { user: &user, verb, path, resource }))
         });
-        let user = User::anonymous();
-        let asked = Asked { user: &user, verb: "get", path: "/x", resource: None };
-        assert_eq!(policy.decide(&asked), Decision::default(), "no rule is for the anonymous");
     }
 
     #[test]
     fn what_is_wrong_with_a_policy_is_said() {
-        golden::check!("policies.txt", |members| {
-            Policy::parse(&format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, {members}}}")).expect_err("refused")
-        });
-        let other = Policy::parse("{kind: Pod, apiVersion: v1}").expect_err("refused");
-        assert_eq!(other, "not a Policy of audit.k8s.io/v1, but \"Pod\" of \"v1\"");
+        golden::check!("policy/faults.txt", |case| Policy::parse(case).expect_err("refused"));
     }
 }
