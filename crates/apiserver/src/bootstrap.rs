@@ -207,15 +207,15 @@ pub async fn reconcile(
     wanted.set(&["kind"], call.served.kind.as_str());
     call.served.strip(&mut wanted).map_err(|e| e.status(&call.served.info.version, &call.served.kind))?;
     call.served.defaults(&mut wanted);
-    let mut existing = call.served.cache.get(&call.served.key(&namespace, &name));
-    if existing.is_none() {
-        match write::create(&call, wanted.clone(), &WriteOptions::own(MANAGER)).await {
+    let existing = match call.served.cache.get(&call.served.key(&namespace, &name)) {
+        Some(existing) => existing,
+        None => match write::create(&call, wanted.clone(), &WriteOptions::own(MANAGER)).await {
             Ok(_) => return Ok(()),
             // Another server may have been faster; of a service it has the address too, which is what the error is about then.
-            Err(status) => existing = Some(shared.find(group, resource, &namespace, &name).await?.ok_or(status)?),
-        }
-    }
-    let Some(existing) = existing.map(|existing| existing.document()) else { return Ok(()) };
+            Err(status) => shared.find(group, resource, &namespace, &name).await?.ok_or(status)?,
+        },
+    };
+    let existing = existing.document();
     let kept = fixed || existing["metadata"]["annotations"][defaults::AUTO_UPDATE].as_str() == Some("true");
     if !kept || members.iter().all(|m| existing[*m] == wanted[*m]) {
         return Ok(());

@@ -12,7 +12,7 @@ use std::time::Instant;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::ACCEPT;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use meta::Status;
 
 use crate::accept::{Accept, Offer};
@@ -117,22 +117,12 @@ fn note(entry: &Entry, user: &User, target: &Target, query: &Query, request: &Re
         Target::NonResource => (plain.as_str(), None),
         Target::Resource(path) => match path.verb(method, query) {
             // Compat: a connection is as its method says (apiserver RequestInfo).
-            Some(Verb::Connect) => (by_method(method), Some(path)),
+            Some(Verb::Connect) => (meta::verb_of_method(method.as_str()), Some(path)),
             Some(verb) => (verb.as_str(), Some(path)),
             None => (plain.as_str(), Some(path)),
         },
     };
     entry.asked(&Asked { user, verb, path: request.uri().path(), resource });
-}
-
-fn by_method(method: &Method) -> &'static str {
-    match *method {
-        Method::POST => "create",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        _ => "get",
-    }
 }
 
 async fn who(shared: &Shared, connection: &Connection, headers: &HeaderMap, path: &str) -> Result<Arc<User>, Status> {

@@ -141,7 +141,7 @@ async fn store_allocated(
     let stored = custom::to_stored(&call.shared, served, &document, &value).await?;
     for _ in 0..MAX_ATTEMPTS {
         let charge = resource_quota::charge(&asked, &document, None).await?;
-        let allocation = allocation.clone().with(charge.beside.clone());
+        let allocation = allocation.clone().with(charge.beside);
         match allocation.write(&call.shared, served, &key, 0, Some((stored.clone(), lease))).await? {
             Written::At(revision) => return stored_object(&key, value, revision).map(Some),
             Written::Changed(_) => return Err(taken()),
@@ -304,7 +304,7 @@ async fn attempt(
     let lease = call.shared.leases.for_new(call, served).await?;
     Ok(
         match allocation
-            .with(charge.beside.clone())
+            .with(charge.beside)
             .write(&call.shared, served, key, existing.rv, Some((stored, lease)))
             .await?
         {

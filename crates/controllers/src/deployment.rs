@@ -86,7 +86,7 @@ impl Controller {
             return Ok(Action::RequeueAfter(std::time::Duration::from_secs(2)));
         }
         let all = self.sets.list_in(&key.namespace);
-        let sets = owner::claim(deployment.as_ref(), &self.api(key), &spec.selector, &self.api(key), all).await?;
+        let sets = owner::claim(deployment.as_ref(), &self.api(key), &spec.selector, &self.api(key), all, None).await?;
         let plan = rollout::plan(&deployment, &sets, |old| self.any_running(old), clock::now());
         let look_again = plan.look_again;
         self.act(key, &deployment, plan).await?;

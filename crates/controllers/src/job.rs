@@ -91,7 +91,7 @@ impl Controller {
         let claimed = match plan::finished(&job) {
             // what is over adopts nothing
             Some(_) => all.into_iter().filter(|pod| owner::is_controlled_by(&pod.metadata, &uid)).collect(),
-            None => owner::claim_with(Some(FINALIZER), job.as_ref(), &jobs, &selector, &pods, all).await?,
+            None => owner::claim(job.as_ref(), &jobs, &selector, &pods, all, Some(FINALIZER)).await?,
         };
         let now = clock::now();
         let plan = plan::plan(&job, &claimed, now);

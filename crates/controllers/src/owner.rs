@@ -61,26 +61,15 @@ fn plan(owner_uid: &str, owner_deleting: bool, selector: &LabelSelector, meta: &
     }
 }
 
-/// Of all objects in the namespace, those that are the owner's: adopts and releases on the way. `owners` and `objects` are the APIs of the
-/// owner's and the objects' kinds in the namespace.
+/// Of all objects in the namespace, those that are the owner's: adopts and releases on the way. What is adopted gets the
+/// finalizer too, in the same write. `owners` and `objects` are the APIs of the owner's and the objects' kinds in the namespace.
 pub async fn claim<O: Object, K: Object>(
     owner: &O,
     owners: &Api<O>,
     selector: &LabelSelector,
     objects: &Api<K>,
     all: Vec<Arc<K>>,
-) -> Result<Vec<Arc<K>>> {
-    claim_with(None, owner, owners, selector, objects, all).await
-}
-
-/// As `claim`; what is adopted gets the finalizer too, in the same write.
-pub async fn claim_with<O: Object, K: Object>(
     finalizer: Option<&str>,
-    owner: &O,
-    owners: &Api<O>,
-    selector: &LabelSelector,
-    objects: &Api<K>,
-    all: Vec<Arc<K>>,
 ) -> Result<Vec<Arc<K>>> {
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
     let deleting = owner.meta().deletion_timestamp.is_some();

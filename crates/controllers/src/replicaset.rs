@@ -126,7 +126,7 @@ impl<K: Replicas> Controller<K> {
         let fresh = self.written.shown(key, revision, alive);
         let sets: Api<K> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let pods: Api<Pod> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let claimed = owner::claim(object.as_ref(), &sets, &set.spec.selector, &pods, all).await?;
+        let claimed = owner::claim(object.as_ref(), &sets, &set.spec.selector, &pods, all, None).await?;
         let now = clock::now();
         let plan = plan(&set, &claimed, &self.neighbours(&set, &claimed), now);
         let failure = match fresh && set.metadata.deletion_timestamp.is_none() {

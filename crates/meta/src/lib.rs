@@ -23,6 +23,17 @@ pub mod value;
 /// The Kubernetes release whose API and behaviour this is.
 pub const KUBERNETES_VERSION: &str = "v1.37.2";
 
+/// The RBAC verb of an HTTP method where nothing but the method tells it. Source: the page "Authorization".
+pub fn verb_of_method(method: &str) -> &'static str {
+    match method {
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        _ => "get",
+    }
+}
+
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use json::{ParseError, parse, parse_noting_duplicates};
 pub use serde_json;

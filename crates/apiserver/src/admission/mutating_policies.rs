@@ -39,7 +39,8 @@ struct Mutation {
     patches: bool,
 }
 
-fn read_noting(policy: &Value, errors: &mut Errors) -> Policy {
+/// Reads a policy; what is wrong with its expressions goes to `errors`, which are empty before.
+pub fn read(policy: &Value, errors: &mut Errors) -> Policy {
     let (rules, env) = Rules::read(policy, errors);
     let env = env.mutation(&JSON_PATCH);
     let (spec, at) = (&policy["spec"], Path::new("spec"));
@@ -62,19 +63,7 @@ fn read_noting(policy: &Value, errors: &mut Errors) -> Policy {
         }
     }
     let again_if_needed = spec.str_at(&["reinvocationPolicy"]) == Some("IfNeeded");
-    Policy { rules, mutations, again_if_needed, fault: None }
-}
-
-pub fn read(policy: &Value) -> Policy {
-    let mut errors = Errors::new();
-    let read = read_noting(policy, &mut errors);
-    Policy { fault: errors.first().map(|e| e.to_string()), ..read }
-}
-
-pub fn check(policy: &Value) -> Errors {
-    let mut errors = Errors::new();
-    read_noting(policy, &mut errors);
-    errors
+    Policy { rules, mutations, again_if_needed, fault: errors.first().map(ToString::to_string) }
 }
 
 /// Applies all policies; on the second time around only those that have to see the document again.

@@ -3,6 +3,7 @@
 //! Reads: the configurations, compiled. Invariants: where nothing is configured, nothing is allocated; the objects that
 //! configure admission are never subject to it, so that a mistake can be mended.
 
+use meta::field::Errors;
 use meta::{Status, Value};
 
 use super::configured::{Configured, GROUP};
@@ -29,9 +30,13 @@ impl Default for Outside {
         Outside {
             mutating: Configured::new("mutatingwebhookconfigurations", webhooks::read),
             validating: Configured::new("validatingwebhookconfigurations", webhooks::read),
-            mutating_policies: Configured::new("mutatingadmissionpolicies", mutating_policies::read),
+            mutating_policies: Configured::new("mutatingadmissionpolicies", |policy| {
+                mutating_policies::read(policy, &mut Errors::new())
+            }),
             mutating_bindings: Configured::new("mutatingadmissionpolicybindings", Binding::read),
-            policies: Configured::new("validatingadmissionpolicies", policies::read),
+            policies: Configured::new("validatingadmissionpolicies", |policy| {
+                policies::read(policy, &mut Errors::new())
+            }),
             bindings: Configured::new("validatingadmissionpolicybindings", Binding::read),
         }
     }
@@ -56,12 +61,13 @@ pub fn check(review: &Review, new: Option<&Value>, old: Option<&Value>) -> Resul
     if old.is_some_and(|old| ["spec", "webhooks"].iter().all(|part| old.get(part) == new.get(part))) {
         return Ok(());
     }
-    let errors = match review.served.kind.as_str() {
-        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => webhooks::check(new),
-        "ValidatingAdmissionPolicy" => policies::check(new),
-        "MutatingAdmissionPolicy" => mutating_policies::check(new),
+    let mut errors = Errors::new();
+    match review.served.kind.as_str() {
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => webhooks::check(new, &mut errors),
+        "ValidatingAdmissionPolicy" => drop(policies::read(new, &mut errors)),
+        "MutatingAdmissionPolicy" => drop(mutating_policies::read(new, &mut errors)),
         _ => return Ok(()),
-    };
+    }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&review.served.gk, &review.name, &errors)) }
 }
 

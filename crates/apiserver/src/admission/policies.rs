@@ -115,8 +115,8 @@ impl Rules {
     }
 }
 
-/// Reads a policy; what is wrong with its expressions goes to `errors`.
-fn read_noting(policy: &Value, errors: &mut Errors) -> Policy {
+/// Reads a policy; what is wrong with its expressions goes to `errors`, which are empty before.
+pub fn read(policy: &Value, errors: &mut Errors) -> Policy {
     let (rules, env) = Rules::read(policy, errors);
     // Compat: messages may not ask the authorizer (API documentation of messageExpression).
     let plain = expressions::environment(rules.params.is_some(), false);
@@ -156,19 +156,7 @@ fn read_noting(policy: &Value, errors: &mut Errors) -> Policy {
         }
         annotations.push(Annotation { key, text: expression.to_string(), program });
     }
-    Policy { rules, validations, annotations, fault: None }
-}
-
-pub fn read(policy: &Value) -> Policy {
-    let mut errors = Errors::new();
-    let read = read_noting(policy, &mut errors);
-    Policy { fault: errors.first().map(|e| e.to_string()), ..read }
-}
-
-pub fn check(policy: &Value) -> Errors {
-    let mut errors = Errors::new();
-    read_noting(policy, &mut errors);
-    errors
+    Policy { rules, validations, annotations, fault: errors.first().map(ToString::to_string) }
 }
 
 impl Binding {

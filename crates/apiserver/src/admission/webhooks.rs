@@ -52,13 +52,11 @@ pub fn read(configuration: &Value) -> Vec<Hook> {
 }
 
 /// What is wrong with a configuration's expressions.
-pub fn check(configuration: &Value) -> Errors {
-    let mut errors = Errors::new();
+pub fn check(configuration: &Value, errors: &mut Errors) {
     let env = expressions::environment(false, true);
     for (i, hook) in configuration.array_at(&["webhooks"]).iter().enumerate() {
-        expressions::conditions(hook, &env, &Path::new("webhooks").index(i), &mut errors);
+        expressions::conditions(hook, &env, &Path::new("webhooks").index(i), errors);
     }
-    errors
 }
 
 /// What a webhook answered.

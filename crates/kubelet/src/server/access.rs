@@ -58,7 +58,7 @@ impl Access {
 
     /// None when allowed, else the words of the refusal.
     pub async fn refusal(&self, identity: &Identity, method: &Method, path: &str) -> Option<String> {
-        let (verb, subresource) = (verb(method), subresource(path));
+        let (verb, subresource) = (meta::verb_of_method(method.as_str()), subresource(path));
         if identity.name == API_SERVER || identity.groups.iter().any(|group| group == ADMINS) {
             return None;
         }
@@ -113,16 +113,6 @@ impl Access {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Question, (Instant, bool)>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn verb(method: &Method) -> &'static str {
-    match *method {
-        Method::POST => "create",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        _ => "get",
     }
 }
 
