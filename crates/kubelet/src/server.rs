@@ -267,17 +267,16 @@ impl Context {
         let pods = self.pods.clone();
         let running = move || pods.containers(&uid).iter().any(|other| other.id == instance.id && other.running);
         let (sender, receiver) = mpsc::channel(LOG_CHUNKS);
-        tokio::spawn(async move {
-            let shown = path.display().to_string();
-            if let Err(error) =
-                container_logs::stream(LogRequest { path, options, running: Box::new(running) }, sender).await
-            {
-                tracing::warn!(path = shown, %error, "reading a container log");
+        let request = LogRequest { path, options, running: Box::new(running) };
+        let reading = tokio::spawn(container_logs::stream(request, sender));
+        let chunks = futures::stream::unfold((receiver, Some(reading)), |(mut receiver, mut reading)| async move {
+            if let Some(chunk) = receiver.recv().await {
+                return Some((Ok(Frame::data(chunk)), (receiver, reading)));
             }
-        });
-        let chunks = futures::stream::unfold(receiver, |mut receiver| async move {
-            let chunk = receiver.recv().await?;
-            Some((Ok(Frame::data(chunk)), receiver))
+            // A log that could not be read to its end breaks the answer off: the client must not take it for whole.
+            let error = reading.take()?.await.map_err(std::io::Error::other).flatten().err()?;
+            tracing::warn!(%error, "reading a container log");
+            Some((Err(error), (receiver, None)))
         });
         let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(chunks)));
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));

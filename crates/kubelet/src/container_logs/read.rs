@@ -67,27 +67,32 @@ fn read_history(
             start
         }
     };
-    for older in plan_rotated(path, file, options, missing_lines)? {
-        let mut reader = older.open()?;
-        skip_lines(&mut reader, older.skip_lines, renderer, sender)?;
+    for mut older in plan_rotated(path, file, options, missing_lines)? {
+        let lines = older.skip_lines;
+        skip_lines(&mut older.reader()?, lines, renderer, sender)?;
     }
     file.seek(SeekFrom::Start(start))?;
     pump(file, renderer, sender)?;
     Ok(())
 }
 
-/// A file that rotation left.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file that rotation left. It is held open: rotation may compress or remove it at any time.
 struct Rotated {
-    path: PathBuf,
+    file: File,
+    zipped: bool,
     skip_lines: u64,
 }
 
 impl Rotated {
-    fn open(&self) -> io::Result<Box<dyn Read>> {
-        let file = File::open(&self.path)?;
-        let zipped = self.path.extension().is_some_and(|extension| extension == "gz");
-        Ok(if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+    fn open(path: &Path) -> io::Result<Self> {
+        let zipped = path.extension().is_some_and(|extension| extension == "gz");
+        Ok(Self { file: File::open(path)?, zipped, skip_lines: 0 })
+    }
+
+    /// From the file's start.
+    fn reader(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        self.file.rewind()?;
+        Ok(if self.zipped { Box::new(MultiGzDecoder::new(&self.file)) } else { Box::new(&self.file) })
     }
 }
 
@@ -98,32 +103,52 @@ fn plan_rotated(
     options: &Options,
     missing_lines: Option<u64>,
 ) -> io::Result<Vec<Rotated>> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Ok(Vec::new());
-    };
-    let own = current.metadata()?.ino();
-    let prefix = format!("{name}.");
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        let old = options.since.is_some_and(|since| metadata.mtime() < since.as_second());
-        let named = entry.file_name().to_str().is_some_and(|file| file.starts_with(&prefix) && !file.ends_with(".tmp"));
-        if named && !old && metadata.ino() != own {
-            files.push(Rotated { path: entry.path(), skip_lines: 0 });
+    let mut files = loop {
+        match open_rotated(path, current, options) {
+            // Something was compressed or removed between listing and opening; it is listed under its new name.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {}
+            other => break other?,
         }
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
+    };
     let Some(mut missing) = missing_lines else { return Ok(files) };
     let mut kept = Vec::new();
     while let (true, Some(mut file)) = (missing > 0, files.pop()) {
-        let lines = count_lines(&mut file.open()?)?;
+        let lines = count_lines(&mut file.reader()?)?;
         file.skip_lines = lines.saturating_sub(missing);
         missing = missing.saturating_sub(lines);
         kept.push(file);
     }
     kept.reverse();
     Ok(kept)
+}
+
+fn open_rotated(path: &Path, current: &File, options: &Options) -> io::Result<Vec<Rotated>> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(Vec::new());
+    };
+    let prefix = format!("{name}.");
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|file| file.starts_with(&prefix) && !file.ends_with(".tmp")) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    // Compression leaves both for a moment: `0.log.TIME` and `0.log.TIME.gz`, which follows it here.
+    paths.dedup_by(|zipped, plain| {
+        zipped.with_extension("") == *plain && zipped.extension().is_some_and(|end| end == "gz")
+    });
+    let own = current.metadata()?.ino();
+    let mut files = Vec::new();
+    for path in paths {
+        let rotated = Rotated::open(&path)?;
+        let metadata = rotated.file.metadata()?;
+        if metadata.ino() != own && options.since.is_none_or(|since| metadata.mtime() >= since.as_second()) {
+            files.push(rotated);
+        }
+    }
+    Ok(files)
 }
 
 fn count_lines(reader: &mut dyn Read) -> io::Result<u64> {
@@ -309,6 +334,35 @@ mod tests {
             let found = all(&path, Options { tail_lines: Some(lines), ..Options::default() }).await;
             assert_eq!(found, expected, "tail {lines}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_log_is_whole_while_rotation_compresses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let (plain, zipped) = (dir.path().join("0.log.20261121-09"), dir.path().join("0.log.20261121-09.gz"));
+        std::fs::write(&path, line("b")).unwrap();
+        std::fs::write(&plain, line("a")).unwrap();
+        let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        zip.write_all(line("a").as_bytes()).unwrap();
+        let (bytes, tmp, done) =
+            (zip.finish().unwrap(), dir.path().join("0.log.x.tmp"), Arc::new(AtomicBool::new(false)));
+        let ended = done.clone();
+        let rotation = std::thread::spawn(move || {
+            while !ended.load(Ordering::SeqCst) {
+                std::fs::write(&tmp, &bytes).unwrap();
+                std::fs::rename(&tmp, &zipped).unwrap();
+                std::fs::remove_file(&plain).unwrap();
+                std::fs::write(&tmp, line("a")).unwrap();
+                std::fs::rename(&tmp, &plain).unwrap();
+                std::fs::remove_file(&zipped).unwrap();
+            }
+        });
+        for round in 0..300 {
+            assert_eq!(all(&path, Options::default()).await, "a\nb\n", "round {round}");
+        }
+        done.store(true, Ordering::SeqCst);
+        rotation.join().unwrap();
     }
 
     #[tokio::test]
