@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use compact_str::CompactString;
 use tokio::sync::watch;
 
+use crate::bell::Bell;
 use crate::event::Event;
 use crate::object::Object;
 
@@ -18,10 +19,10 @@ const RING_EVENTS: usize = 8192;
 /// Bytes of objects that the changes may keep alive per resource.
 const RING_BYTES: usize = 32 << 20;
 
+#[derive(Default)]
 pub struct Cache {
     state: RwLock<State>,
-    /// Counts changes; watchers sleep on it.
-    tick: watch::Sender<u64>,
+    bell: Arc<Bell>,
 }
 
 #[derive(Default)]
@@ -58,12 +59,6 @@ pub struct Snapshot {
 
 /// A key, the revision of its change and its new state; `None` deletes.
 pub type Change = (CompactString, u64, Option<Arc<Object>>);
-
-impl Default for Cache {
-    fn default() -> Self {
-        Cache { state: RwLock::default(), tick: watch::channel(0).0 }
-    }
-}
 
 impl Cache {
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -106,7 +101,7 @@ impl Cache {
             state.trim();
             state.first + state.ring.len() as u64
         };
-        self.tick.send_replace(next);
+        self.bell.ring(next);
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<Object>> {
@@ -186,11 +181,11 @@ impl Cache {
         (state.first + state.ring.len() as u64, state.rv)
     }
 
-    /// Reads at most `max` events from `cursor` on and moves it.
-    pub fn read_from(&self, cursor: &mut u64, max: usize, out: &mut Vec<Arc<Event>>) -> Result<(), Lagged> {
+    /// Reads at most `max` events from `cursor` on and before `until`, and moves the cursor.
+    pub fn read_from(&self, cursor: &mut u64, until: u64, max: usize, out: &mut Vec<Arc<Event>>) -> Result<(), Lagged> {
         let state = self.read();
         let at = cursor.checked_sub(state.first).ok_or(Lagged)? as usize;
-        let end = state.ring.len().min(at + max);
+        let end = state.ring.len().min(at + max).min(until.saturating_sub(state.first) as usize);
         if at < end {
             out.extend(state.ring.range(at..end).cloned());
             *cursor += (end - at) as u64;
@@ -198,14 +193,14 @@ impl Cache {
         Ok(())
     }
 
-    /// Wakes whoever has read up to the end.
+    /// Wakes whoever has read up to the end, and tells the new one.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.tick.subscribe()
+        self.bell.end.subscribe()
     }
 
     /// How many watchers there are.
     pub fn watchers(&self) -> usize {
-        self.tick.receiver_count()
+        self.bell.end.receiver_count()
     }
 }
 
@@ -256,13 +251,13 @@ mod tests {
         put(&cache, "a", 6);
         cache.apply([("b".into(), 7, None)]);
         let mut seen = Vec::new();
-        cache.read_from(&mut cursor, 2, &mut seen).expect("in time");
-        cache.read_from(&mut cursor, 2, &mut seen).expect("in time");
+        cache.read_from(&mut cursor, u64::MAX, 2, &mut seen).expect("in time");
+        cache.read_from(&mut cursor, u64::MAX, 2, &mut seen).expect("in time");
         assert_eq!(seen.iter().map(|e| e.rv).collect::<Vec<_>>(), [5, 6, 7]);
         for rv in 8..8 + RING_EVENTS as u64 + 1 {
             put(&cache, "a", rv);
         }
-        assert_eq!(cache.read_from(&mut cursor, 1, &mut seen), Err(Lagged));
+        assert_eq!(cache.read_from(&mut cursor, u64::MAX, 1, &mut seen), Err(Lagged));
         assert_eq!(cache.cursor_after(7).0, None);
         assert!(cache.cursor_after(8).0.is_some());
     }

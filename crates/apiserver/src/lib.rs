@@ -12,6 +12,7 @@ pub mod audit;
 mod authn;
 pub mod authz;
 mod backend;
+mod bell;
 pub mod body;
 mod bootstrap;
 mod cache;

@@ -85,6 +85,11 @@ pub fn config_map(name: Option<&str>) -> Template {
     }))
 }
 
+/// The smallest object that can change.
+pub fn small_config_map(name: &str) -> Template {
+    Template::new(&json!({"metadata": {"name": name}, "data": {"turn": NUMBER}}))
+}
+
 /// A Pod as a Deployment of a web application would make it, about 2.5 KB; no node takes it.
 pub fn pod() -> Template {
     let probe = |path: &str| {

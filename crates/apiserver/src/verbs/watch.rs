@@ -210,10 +210,10 @@ impl Watcher {
         }
         loop {
             // Seen before the ring is read, so that a change in between wakes us again.
-            self.changes.mark_unchanged();
+            let until = *self.changes.borrow_and_update();
             let applied = self.feed.applied();
             self.batch.clear();
-            if self.target.cache.read_from(&mut self.cursor, BATCH, &mut self.batch).is_err() {
+            if self.target.cache.read_from(&mut self.cursor, until, BATCH, &mut self.batch).is_err() {
                 tracing::debug!("a watch of {} was too slow and is ended", self.target.gr);
                 self.finished = true;
                 return None;
@@ -349,8 +349,12 @@ impl Watcher {
             kind.map(|kind| self.shared(event, kind))
         } else {
             let mut out = Vec::new();
-            for event in &batch {
-                self.event(event, &mut out);
+            if self.view.is_whole() {
+                let seen = batch.iter().filter_map(|e| Some((e, e.seen_by(|o| self.filter.matches(o))?)));
+                let seen: Vec<_> = seen.collect();
+                out = seen.into_iter().map(|(event, kind)| self.shared(event, kind)).collect::<Vec<_>>().concat();
+            } else {
+                batch.iter().for_each(|event| self.event(event, &mut out));
             }
             (!out.is_empty()).then(|| out.into())
         };

@@ -1,6 +1,8 @@
-//! Deliveries per second to 100 watchers (`--watchers`): as many watches of one namespace's ConfigMaps, and as many updates as 32 writers
-//! get through. Done when every watcher has every event; a watch that ends before is a failure.
+//! Deliveries per second to 100 watchers (`--watchers`): as many watches of one namespace's objects, and as many updates
+//! as 100 writers get through, once of ConfigMaps of 1.5 KB, once of ones with a single number. Done when every watcher
+//! has every event; a watch that ends before is a failure.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -8,21 +10,41 @@ use http::Method;
 use tokio::task::JoinSet;
 
 use crate::Settings;
-use crate::http::Watch;
+use crate::http::{Api, Watch};
 use crate::load::{self, Call, NAMESPACE, Template, Until, ms};
 use crate::process::{Cpu, Knarr};
 use crate::report::Report;
 
-const WRITERS: u64 = 32;
+const WRITERS: u64 = 100;
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
-    let watchers_wanted = settings.watchers;
-    let updates: u64 = settings.pick(1_000_000, 50_000) / watchers_wanted.max(1);
     let (server, api) = Knarr::server(settings).await?;
     load::namespace(&api).await?;
+    let names = (0..WRITERS).map(|number| format!("bench-{number:08}"));
+    let large = names.clone().map(|name| load::config_map(Some(&name))).collect();
+    deliver(settings, report, (&server, &api), "1.5 KB", large).await?;
+    let (server, api) = Knarr::server(settings).await?;
+    load::namespace(&api).await?;
+    let small = names.map(|name| load::small_config_map(&name)).collect();
+    deliver(settings, report, (&server, &api), "small", small).await
+}
+
+async fn deliver(
+    settings: &Settings,
+    report: &mut Report,
+    (server, api): (&Knarr, &Api),
+    size: &str,
+    templates: Vec<Template>,
+) -> Result<()> {
+    let watchers_wanted = settings.watchers;
+    let updates: u64 = settings.pick(3_000_000, 50_000) / watchers_wanted.max(1);
     let collection = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
-    load::run(&api, 1, 0, Until::Count(WRITERS), load::creates("configmaps", load::config_map(None))).await?;
+    let templates = Arc::new(templates);
+    let (path, bodies) = (collection.clone(), templates.clone());
+    let create =
+        move |number: u64| Call { method: Method::POST, path: path.clone(), body: bodies[number as usize].fill(0) };
+    load::run(api, 1, 0, Until::Count(WRITERS), create).await?;
     let list = api.get(&collection).await?;
     let version = list["metadata"]["resourceVersion"].as_str().context("the list has no resourceVersion")?;
 
@@ -32,15 +54,15 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
         let watch = api.watch(&path).await?;
         watchers.spawn(count(watch, updates));
     }
-    let templates: Vec<Template> = (0..WRITERS).map(|i| load::config_map(Some(&format!("bench-{i:08}")))).collect();
+    let path = collection.clone();
     let update = move |number: u64| {
         let which = number % WRITERS;
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/configmaps/bench-{which:08}");
+        let path = format!("{path}/bench-{which:08}");
         // From 1 on: one that changes nothing makes no event.
         Call { method: Method::PUT, path, body: templates[which as usize].fill(number) }
     };
-    let (cpu, began) = (Cpu::of(&server)?, Instant::now());
-    let written = load::run(&api, WRITERS as usize, WRITERS, Until::Count(updates), update).await?;
+    let (cpu, began) = (Cpu::of(server)?, Instant::now());
+    let written = load::run(api, WRITERS as usize, WRITERS, Until::Count(updates), update).await?;
     let all_written = Instant::now();
     let (mut last, mut bytes) = (all_written, 0);
     let all = async {
@@ -55,7 +77,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let seconds = (last - began).as_secs_f64();
     let rate = (updates * watchers_wanted) as f64 / seconds;
     let volume = format!("{:.0} MB/s; {}", bytes as f64 / 1e6 / seconds, cpu.note());
-    report.add_noting(format!("deliveries to {watchers_wanted} watchers"), rate, "/s", volume);
+    report.add_noting(format!("deliveries of {size} objects to {watchers_wanted} watchers"), rate, "/s", volume);
     report.add_noting(
         format!("updates by {WRITERS} writers meanwhile"),
         written.per_second(),
@@ -74,7 +96,7 @@ async fn count(mut watch: Watch, events: u64) -> Result<(Instant, u64)> {
             bail!("the server ended a watch after {seen} of {events} events");
         };
         bytes += data.len() as u64;
-        seen += data.iter().filter(|byte| **byte == b'\n').count() as u64;
+        seen += memchr::memchr_iter(b'\n', &data).count() as u64;
     }
     if seen > events {
         bail!("a watcher got {seen} events of {events} updates");
