@@ -286,7 +286,7 @@ pub async fn present(shared: &Shared, served: &Served, object: Arc<Object>) -> R
     match served.custom.as_deref() {
         Some(custom) if !object.is_clean_for(custom.id) => {
             let key = object.key.clone();
-            let mut all = present_all(shared, served, vec![object]).await?;
+            let mut all = Box::pin(present_all(shared, served, vec![object])).await?;
             all.pop().ok_or_else(|| Status::internal(format!("{key} was lost while it was read")))
         }
         _ => Ok(object),

@@ -82,9 +82,10 @@ impl Feed {
 
     /// Waits until all caches have reached `revision`.
     pub async fn reach(&self, revision: u64) -> Result<(), Status> {
-        if self.applied() >= revision {
-            return Ok(());
-        }
+        if self.applied() >= revision { Ok(()) } else { Box::pin(self.wait_for(revision)).await }
+    }
+
+    async fn wait_for(&self, revision: u64) -> Result<(), Status> {
         let mut progress = self.applied.subscribe();
         for within in [ASK_AFTER, self.fresh_within] {
             let reached = progress.wait_for(|applied| *applied >= revision);

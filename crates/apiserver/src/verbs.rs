@@ -17,10 +17,11 @@ use crate::call::Call;
 use crate::request::Verb;
 use crate::{reviews, sub};
 
-/// Does what the request asks. Streams (connect) do not come here.
+/// Does what the request asks. Streams (connect) do not come here. What takes more than a look into the cache is boxed: the
+/// futures around this one are moved several times for each request, and would be as large as the largest of these.
 pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     if !call.path.subresource.is_empty() {
-        return sub::dispatch(call, body).await;
+        return Box::pin(sub::dispatch(call, body)).await;
     }
     // While a definition is being deleted discovery shows less; what is there may still be changed, so that its
     // finalizers can be taken away.
@@ -39,17 +40,17 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
         return Err(Status::unknown_resource());
     }
     if !call.served.is_stored() {
-        return reviews::dispatch(call, body).await;
+        return Box::pin(reviews::dispatch(call, body)).await;
     }
     match call.verb {
         Verb::Get => get::get(call).await,
-        Verb::List => list::list(call).await,
-        Verb::Watch => watch::watch(call).await,
-        Verb::Create => create::create(call, &body).await,
-        Verb::Update => update::update(call, &body).await,
-        Verb::Patch => patch::patch(call, &body).await,
-        Verb::Delete => delete::delete(call, &body).await,
-        Verb::DeleteCollection => delete_collection::delete_collection(call, &body).await,
+        Verb::List => Box::pin(list::list(call)).await,
+        Verb::Watch => Box::pin(watch::watch(call)).await,
+        Verb::Create => Box::pin(create::create(call, &body)).await,
+        Verb::Update => Box::pin(update::update(call, &body)).await,
+        Verb::Patch => Box::pin(patch::patch(call, &body)).await,
+        Verb::Delete => Box::pin(delete::delete(call, &body)).await,
+        Verb::DeleteCollection => Box::pin(delete_collection::delete_collection(call, &body)).await,
         Verb::Connect => Err(Status::method_not_allowed()),
     }
 }

@@ -5,19 +5,25 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{CipherSuite, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 
 use crate::{Error, Issued};
 
 /// The process-wide crypto provider, set on first use.
 pub fn provider() -> Arc<CryptoProvider> {
-    let provider = CryptoProvider::get_default();
-    if provider.is_none() {
-        // Somebody else may have set it since: then theirs stands, and is the same one.
-        let _ = aws_lc_rs::default_provider().install_default();
+    if CryptoProvider::get_default().is_none() {
+        // Somebody else may have set it since: then theirs stands.
+        let _ = preferred().install_default();
     }
-    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()))
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(preferred()))
+}
+
+/// AES-128 first, as Go's TLS has it: a third less work than AES-256 for each byte.
+fn preferred() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 /// A server that speaks HTTP/2 and HTTP/1.1. With `client_ca_pem`, a client may show a certificate of that authority;
