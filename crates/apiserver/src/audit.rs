@@ -237,7 +237,7 @@ fn reference(path: &ResourcePath) -> Value {
 fn shown(answer: &mut Response) -> Option<Value> {
     let bytes: Bytes = match std::mem::take(answer.body_mut()) {
         Body::Full(bytes) => bytes,
-        Body::Pieces(mut pieces) => std::iter::from_fn(|| pieces.next()).collect::<Vec<_>>().concat().into(),
+        Body::Pieces(mut body) => std::iter::from_fn(|| body.pieces.next()).collect::<Vec<_>>().concat().into(),
         other => {
             *answer.body_mut() = other;
             return None;

@@ -4,6 +4,7 @@
 //! in memory as one buffer; it is written from shared bytes in chunks of about [`CHUNK_BYTES`].
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -35,11 +36,60 @@ pub enum Body {
     #[default]
     Empty,
     Full(Bytes),
-    Pieces(Box<dyn Pieces>),
+    Pieces(Pieced),
     Stream(Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>),
 }
 
+/// Bodies that are being made, and how many of them are many.
+static BEING_WRITTEN: AtomicUsize = AtomicUsize::new(0);
+const CROWD: usize = 4;
+
+/// A body that is made while it is sent.
+pub struct Pieced {
+    pub pieces: Box<dyn Pieces>,
+    /// What the request holds until its answer is written, such as its seats.
+    held: Option<Box<dyn Send>>,
+    /// Others had their turn since the last piece.
+    rested: bool,
+}
+
+impl Pieced {
+    /// When there are many lists, whatever else waits for the thread goes first between two pieces of one: they must
+    /// not make requests for one object wait. A few are written in one go, which is faster.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let crowded = BEING_WRITTEN.load(Ordering::Relaxed) > CROWD;
+        if crowded && !std::mem::replace(&mut self.rested, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.rested = false;
+        let piece = self.pieces.next();
+        if piece.is_none() {
+            self.held = None;
+        }
+        Poll::Ready(piece)
+    }
+}
+
+impl Drop for Pieced {
+    fn drop(&mut self) {
+        BEING_WRITTEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Body {
+    pub fn pieces(pieces: impl Pieces + 'static) -> Self {
+        BEING_WRITTEN.fetch_add(1, Ordering::Relaxed);
+        Body::Pieces(Pieced { pieces: Box::new(pieces), held: None, rested: true })
+    }
+
+    /// Keeps `held` until the body is written or given up, if writing it is work.
+    pub fn hold(&mut self, held: impl Send + 'static) {
+        if let Body::Pieces(body) = self {
+            body.held = Some(Box::new(held));
+        }
+    }
+
     pub fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
         Body::Stream(Box::pin(stream))
     }
@@ -75,7 +125,7 @@ impl http_body::Body for Body {
                 Body::Full(b) if !b.is_empty() => Poll::Ready(Some(Ok(Frame::data(b)))),
                 _ => Poll::Ready(None),
             },
-            Body::Pieces(p) => Poll::Ready(p.next().map(|b| Ok(Frame::data(b)))),
+            Body::Pieces(p) => p.poll(cx).map(|piece| piece.map(|b| Ok(Frame::data(b)))),
             Body::Stream(s) => s.as_mut().poll_next(cx).map(|o| o.map(|r| r.map(Frame::data))),
         }
     }
@@ -92,7 +142,7 @@ impl http_body::Body for Body {
         match self {
             Body::Empty => SizeHint::with_exact(0),
             Body::Full(b) => SizeHint::with_exact(b.len() as u64),
-            Body::Pieces(p) => p.len_bytes().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Body::Pieces(p) => p.pieces.len_bytes().map_or_else(SizeHint::default, SizeHint::with_exact),
             Body::Stream(_) => SizeHint::default(),
         }
     }

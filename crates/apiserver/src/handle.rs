@@ -272,8 +272,10 @@ async fn resource(
     }
     let working = call.clone();
     let work = async move {
-        let answer = timed(&working, body).await;
-        drop(seats);
+        let mut answer = timed(&working, body).await;
+        if let Ok(response) = &mut answer {
+            response.body_mut().hold(seats);
+        }
         answer
     };
     // A write is not to stop half-way because its client went away.

@@ -161,7 +161,7 @@ fn streamed(call: &Call, content_type: &'static str, pieces: impl Pieces + 'stat
     if large && call.accept.gzip && !call.is_near {
         return gzipped(200, content_type, pieces);
     }
-    response(200, content_type, Body::Pieces(Box::new(pieces)))
+    response(200, content_type, Body::pieces(pieces))
 }
 
 /// Bytes that are there already.
@@ -179,7 +179,7 @@ impl Pieces for Whole {
 
 fn gzipped(code: u16, content_type: &'static str, pieces: impl Pieces + 'static) -> Response {
     let gzip = Gzip { pieces, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) };
-    let mut response = response(code, content_type, Body::Pieces(Box::new(gzip)));
+    let mut response = response(code, content_type, Body::pieces(gzip));
     response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     response
