@@ -57,6 +57,22 @@ fn no_file_is_too_long() {
     assert_none("on the list of long files for nothing", gone.map(|p| p.to_string()).collect());
 }
 
+/// What becomes the binary: tests and the crates that only build, measure or check are no part of it.
+#[test]
+fn the_product_stays_small() {
+    const MOST: usize = 100_000;
+    let is_part = |path: &str| {
+        let tools = ["crates/bench/", "crates/golden/", "crates/xtask/"];
+        path.starts_with("crates/") && !tools.iter().any(|t| path.starts_with(t)) && !path.contains("tests")
+    };
+    let product = files(".rs").into_iter().filter(|p| p.to_str().is_some_and(is_part));
+    // Test modules stand at the end of their file.
+    let lines = product.map(|p| read(&p).split("\n#[cfg(test)]\nmod ").next().unwrap_or_default().lines().count());
+    let lines: usize = lines.sum();
+    println!("{lines} lines of Rust without tests");
+    assert!(lines < MOST, "{lines} lines of Rust without tests, {MOST} are the most");
+}
+
 #[test]
 fn names_say_something() {
     let vague = ["util", "utils", "common", "helper", "helpers", "manager", "misc", "mod"];

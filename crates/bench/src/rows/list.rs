@@ -29,8 +29,9 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let (cold, bytes) = timed(&mut connection, &all, JSON).await?;
     add(report, "JSON, cold", cold, bytes, "first after the restart");
     let rounds = settings.pick(11, 3);
+    let aim = format!("aim {} ms", if pods > 10_000 { pods * 3 / 1000 } else { 100 });
     let requests = [
-        ("JSON, warm", &all, JSON, pods, "aim 100 ms"),
+        ("JSON, warm", &all, JSON, pods, aim.as_str()),
         ("JSON, by label, 1 in 10", &labelled, JSON, pods / 10, ""),
         ("protobuf", &all, PROTOBUF, pods, ""),
         ("Table", &all, TABLE, pods, ""),
