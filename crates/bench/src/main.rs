@@ -29,7 +29,8 @@ use crate::report::Report;
   cargo xtask bench --quick              everything, short runs
   cargo xtask bench create list watch    only these rows
   cargo xtask bench list memory --pods 100000
-  cargo xtask bench create custom --etcd on etcd instead of the embedded store"
+  cargo xtask bench create custom --etcd on etcd instead of the embedded store
+  cargo xtask bench create list --upstream target/upstream/kube-apiserver"
 )]
 pub struct Settings {
     /// What to measure
@@ -47,6 +48,10 @@ pub struct Settings {
     /// Give each API server an etcd of its own (Debian's etcd-server) instead of the embedded store
     #[arg(long)]
     pub etcd: bool,
+    /// Measure this kube-apiserver, on an etcd of its own, in the place of `knarr apiserver`: `cargo xtask upstream` builds
+    /// target/upstream/kube-apiserver
+    #[arg(long, value_name = "FILE")]
+    pub upstream: Option<PathBuf>,
     /// The binary to measure
     #[arg(long, default_value = "target/release/knarr", value_name = "FILE")]
     pub knarr: PathBuf,
@@ -87,6 +92,10 @@ async fn run() -> Result<()> {
     settings.knarr = binary
         .canonicalize()
         .with_context(|| format!("no {}: `cargo xtask bench` builds it, --knarr names another", binary.display()))?;
+    if let Some(file) = &mut settings.upstream {
+        let found = file.canonicalize();
+        *file = found.with_context(|| format!("no {}: `cargo xtask upstream` builds one", file.display()))?;
+    }
     settings.dir = settings.dir.canonicalize().with_context(|| format!("no directory {}", settings.dir.display()))?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut report = Report::begin(&settings.knarr, settings.quick);

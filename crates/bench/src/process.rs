@@ -4,6 +4,7 @@
 //! benchmark ends; only a cluster that cannot be stopped keeps its directory, and is told.
 
 use std::fs::{self, File};
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,13 +24,47 @@ const DOWN_LIMIT: Duration = Duration::from_secs(120);
 const UP: &[&str] = &["up", "--detach", "--api-port", "0", "--kubelet-port", "0"];
 const SERVER: &[&str] = &["apiserver", "--port", "0", "--bind-address", "127.0.0.1"];
 
-/// Runs in a process group of its own, so that a Ctrl-C at the terminal leaves ending it to us.
 fn spawn(binary: &Path, arguments: &[impl AsRef<std::ffi::OsStr>], dir: &Path) -> Result<Child> {
+    run(Command::new(binary).args(arguments).arg("--data-dir").arg(dir.join("data")), dir)
+}
+
+/// Runs in a process group of its own, so that a Ctrl-C at the terminal leaves ending it to us.
+fn run(command: &mut Command, dir: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
-    let mut command = Command::new(binary);
-    command.args(arguments).arg("--data-dir").arg(dir.join("data")).env_remove("KUBECONFIG").process_group(0);
+    command.env_remove("KUBECONFIG").process_group(0);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    command.spawn().with_context(|| format!("cannot run {}", binary.display()))
+    command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))
+}
+
+/// Upstream's API server on this etcd, with certificates that it finds, and the admin's kubeconfig, in the directory.
+fn upstream(binary: &Path, etcd: &EtcdServers, dir: &Path) -> Result<Child> {
+    let (host, data) = (IpAddr::from([127, 0, 0, 1]), dir.join("data"));
+    let port = TcpListener::bind((host, 0))?.local_addr()?.port();
+    let authority = pki::Authority::generate("bench")?;
+    let server = authority.issue(&pki::CertificateRequest::server("kube-apiserver", &[], &[host]))?;
+    let admin = authority.issue(&pki::CertificateRequest::client("admin", Some("system:masters")))?;
+    let (ca, address) = (authority.certificate_pem(), format!("https://127.0.0.1:{port}"));
+    let key = authority.key_pem();
+    let kubeconfig = pki::kubeconfig::render("upstream", &address, ca, "admin", &admin);
+    for (name, text) in [
+        ("ca.crt", ca),
+        ("ca.key", &key),
+        ("server.crt", &server.certificate_pem),
+        ("server.key", &server.key_pem),
+        ("admin.kubeconfig", &kubeconfig),
+    ] {
+        pki::files::write_private(&data.join(name), text)?;
+    }
+    let mut command = Command::new(binary);
+    command.current_dir(&data).args(etcd.flags()).args(["--bind-address", "127.0.0.1", "--authorization-mode", "RBAC"]);
+    command.args(["--secure-port", &port.to_string(), "--service-cluster-ip-range", "10.96.0.0/16"]);
+    command
+        .args(["--client-ca-file", "ca.crt", "--tls-cert-file", "server.crt", "--tls-private-key-file", "server.key"]);
+    command.args(["--service-account-key-file", "ca.crt", "--service-account-signing-key-file", "ca.key"]);
+    command.args(["--service-account-issuer", "https://bench", "--endpoint-reconciler-type", "none"]);
+    let child = run(&mut command, dir)?;
+    fs::write(data.join("knarr.lock"), child.id().to_string())?;
+    Ok(child)
 }
 
 fn arguments(whole_cluster: bool, etcd: Option<&EtcdServers>) -> Vec<String> {
@@ -72,6 +107,8 @@ fn unmount_below(dir: &Path) -> Result<()> {
 /// A cluster or an API server, with a directory of its own.
 pub struct Knarr {
     binary: PathBuf,
+    /// Measured in its place where an API server alone is.
+    upstream: Option<PathBuf>,
     dir: TempDir,
     /// Where the server keeps its objects, if not in its directory.
     etcd: Option<EtcdServers>,
@@ -107,10 +144,24 @@ impl Knarr {
         let made = tempfile::Builder::new().prefix("bench-").tempdir_in(&settings.dir);
         let dir = made.with_context(|| format!("cannot make a directory in {}", settings.dir.display()))?;
         fs::create_dir(dir.path().join("data"))?;
-        let etcd = (settings.etcd && !whole_cluster).then(|| EtcdServers::start(1));
-        let (binary, began) = (settings.knarr.clone(), Instant::now());
-        let child = spawn(&binary, &arguments(whole_cluster, etcd.as_ref()), dir.path())?;
-        Ok(Knarr { binary, dir, etcd, child, whole_cluster, running: true, began })
+        let etcd = settings.etcd || settings.upstream.is_some();
+        let etcd = (etcd && !whole_cluster).then(|| EtcdServers::start(1));
+        let (binary, upstream, began) = (settings.knarr.clone(), settings.upstream.clone(), Instant::now());
+        let child = Self::spawn(&binary, upstream.as_deref(), whole_cluster, etcd.as_ref(), dir.path())?;
+        Ok(Knarr { binary, upstream, dir, etcd, child, whole_cluster, running: true, began })
+    }
+
+    fn spawn(
+        binary: &Path,
+        other: Option<&Path>,
+        whole_cluster: bool,
+        etcd: Option<&EtcdServers>,
+        dir: &Path,
+    ) -> Result<Child> {
+        match (other, etcd) {
+            (Some(other), Some(etcd)) => upstream(other, etcd, dir),
+            _ => spawn(binary, &arguments(whole_cluster, etcd), dir),
+        }
     }
 
     /// Stops an API server and starts it again on the same state; how long it took until it answered.
@@ -119,7 +170,8 @@ impl Knarr {
         // The old one names the port of before.
         fs::remove_file(self.data().join("admin.kubeconfig"))?;
         let began = Instant::now();
-        self.child = spawn(&self.binary, &arguments(false, self.etcd.as_ref()), self.dir.path())?;
+        let (other, etcd) = (self.upstream.as_deref(), self.etcd.as_ref());
+        self.child = Self::spawn(&self.binary, other, false, etcd, self.dir.path())?;
         Ok((self.api().await?, began.elapsed()))
     }
 
