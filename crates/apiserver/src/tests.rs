@@ -11,6 +11,7 @@ mod proxies;
 mod quotas;
 mod requests;
 mod services;
+mod still;
 mod watches;
 mod webhooks;
 
@@ -21,7 +22,6 @@ use http::Method;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use meta::{Value, json};
-use store::Store;
 use tower::Service;
 
 use crate::body::Body;
@@ -60,7 +60,7 @@ impl Cluster {
     }
 
     async fn on(store: Arc<store::Embedded>, change: impl FnOnce(&mut Config)) -> Cluster {
-        let mut config = Config::new(store.clone() as Arc<dyn Store>);
+        let mut config = Config::new(Arc::new(still::Still(store.clone())));
         change(&mut config);
         let server = Server::start(config).await.expect("the server starts");
         let local = server.local(User::new("test", ["system:masters"]));

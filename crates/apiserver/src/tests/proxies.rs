@@ -132,7 +132,10 @@ async fn a_service_is_reached() {
 
 #[tokio::test]
 async fn who_is_not_reached() {
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    // Held, so that nobody else takes the port, but nobody listens.
+    let held = tokio::net::TcpSocket::new_v4().expect("a socket");
+    held.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let gone = held.local_addr().expect("an address");
     let cluster = cluster_with(gone).await;
     let pod = cluster.pod("p").await;
     let mut running = pod.clone();

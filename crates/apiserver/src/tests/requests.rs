@@ -132,6 +132,18 @@ fn name(object: &Value) -> &str {
     object.str_at(&["metadata", "name"]).expect("a name")
 }
 
+/// Field managers are sorted by when they wrote, in seconds; here as if all had in one, however slow the machine is.
+fn of_one_second(document: &Value) -> Value {
+    let mut document = document.clone();
+    if let Some(Value::Array(entries)) = document.at_mut(&["metadata", "managedFields"]) {
+        entries.sort_by_key(|entry| {
+            ["operation", "manager", "apiVersion", "subresource"]
+                .map(|field| entry.str_at(&[field]).unwrap_or_default().to_string())
+        });
+    }
+    document
+}
+
 /// An answer as it is written down: an error whole, of anything else its kind and what is asked for.
 fn told(answer: &Answer, shown: &[&str]) -> String {
     let (code, status) = (answer.code, &answer.body);
@@ -147,8 +159,9 @@ fn told(answer: &Answer, shown: &[&str]) -> String {
         }
     } else if !text("kind").is_empty() || !shown.is_empty() {
         write!(out, " {}", text("kind")).expect("written");
+        let document = of_one_second(status);
         for path in shown {
-            write!(out, "\n{path} {}", found(path, status).join(" ")).expect("written");
+            write!(out, "\n{path} {}", found(path, &document).join(" ")).expect("written");
         }
     } else {
         for line in answer.text.lines() {

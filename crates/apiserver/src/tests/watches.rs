@@ -112,7 +112,6 @@ async fn initial_events_end_with_a_bookmark() {
 async fn bookmarks_and_the_end_come_in_time() {
     let cluster = Cluster::start().await;
     cluster.config_map("a", "1").await;
-    // From here on nothing is written: the clock of writes that wait for the store's thread would run ahead.
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
     let mut lines = watch(&cluster, "allowWatchBookmarks=true&timeoutSeconds=100&resourceVersion=0").await;
