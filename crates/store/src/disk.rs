@@ -129,7 +129,14 @@ impl DiskFile for RealFile {
 /// Held while a process has the directory open; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that another thread is just starting has it open until it runs its program.
+        let _ = self.file.unlock();
+    }
 }
 
 const LOCK_NAME: &str = "LOCK";
@@ -161,7 +168,7 @@ impl DirLock {
         }
         // The pid is only for the message above, so a full disk must not keep the store from opening.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
