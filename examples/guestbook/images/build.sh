@@ -37,7 +37,7 @@ http:
 CONFIG
     setsid docker-registry serve "$state/config.yml" >"$state/log" 2>&1 </dev/null &
     echo $! >"$state/pid"
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         if answers; then
             echo "started a registry at $registry (end it with $0 --stop)"
             return

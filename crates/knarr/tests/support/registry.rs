@@ -2,11 +2,13 @@
 
 #![allow(dead_code)] // each test uses its part of this
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::cluster::{both, workspace};
+
+#[path = "../../../store/tests/support/ports.rs"]
+mod ports;
 
 pub struct Registry {
     pub address: String,
@@ -16,7 +18,7 @@ pub struct Registry {
 impl Registry {
     /// Its state lies outside any cluster's directory, so that it can be ended whichever goes first.
     pub fn start() -> Registry {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let port = ports::own();
         let state = PathBuf::from(format!("/var/tmp/knarr-e2e-registry-{}", std::process::id()));
         let registry = Registry { address: format!("localhost:{port}"), state };
         let output = registry.script(&[]);

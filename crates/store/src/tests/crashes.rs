@@ -297,7 +297,7 @@ impl Run {
                 w.watch.progress_requester().request();
                 let mut reached = 0;
                 while reached < self.model.revision {
-                    let next = async { tokio::time::timeout(Duration::from_secs(10), w.watch.next()).await };
+                    let next = async { tokio::time::timeout(Duration::from_secs(60), w.watch.next()).await };
                     let batch = run(next).unwrap().unwrap().unwrap();
                     reached = batch.revision;
                     w.got.extend(batch.events);

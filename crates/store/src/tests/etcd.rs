@@ -70,10 +70,10 @@ fn without_etcd_calls_end_with_what_to_do() {
     let said = error.to_string();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{said}");
     assert!(said.contains(&format!("127.0.0.1:{port}: Connection refused")), "{said}");
-    assert!(began.elapsed() < Duration::from_secs(15));
+    let first = began.elapsed();
     let began = Instant::now();
     assert!(matches!(run(store.revision()), Err(StoreError::Unavailable { .. })));
-    assert!(began.elapsed() < Duration::from_secs(1), "later calls do not wait as long");
+    assert!(began.elapsed() < first / 2, "later calls do not wait as long as {first:?}");
 
     let tls = pki::tls::client(&servers.ca_pem, None).unwrap();
     servers.restart(0);
@@ -128,7 +128,7 @@ fn under_load(mut servers: EtcdServers, trouble: impl FnOnce(&mut EtcdServers, &
     let more = || {
         let (from, began) = (done.load(Ordering::Acquire), Instant::now());
         while done.load(Ordering::Acquire) < from + 200 {
-            assert!(began.elapsed() < Duration::from_secs(60), "writes do not go on");
+            assert!(began.elapsed() < Duration::from_secs(180), "writes do not go on");
             run(async { tokio::time::sleep(Duration::from_millis(5)).await });
         }
     };
@@ -161,7 +161,7 @@ fn under_load(mut servers: EtcdServers, trouble: impl FnOnce(&mut EtcdServers, &
     watch.progress_requester().request();
     run(async {
         while last < found.revision {
-            let batch = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap().unwrap();
+            let batch = tokio::time::timeout(Duration::from_secs(60), watch.next()).await.unwrap().unwrap().unwrap();
             for event in batch.events {
                 assert!(event.kind == EventKind::Put && event.kv.mod_revision > last, "{event:?} after {last}");
                 last = event.kv.mod_revision;

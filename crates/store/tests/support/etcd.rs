@@ -5,12 +5,15 @@
 #![allow(dead_code)] // each test uses its part of this
 #![allow(clippy::disallowed_methods)] // it waits for a process, on a thread that has nothing else to do
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pki::{Authority, CertificateRequest, Issued};
+
+#[path = "ports.rs"]
+mod ports;
 
 pub struct EtcdServers {
     pub dir: tempfile::TempDir,
@@ -43,12 +46,7 @@ impl EtcdServers {
         ] {
             std::fs::write(dir.path().join(name), text).expect("written");
         }
-        // Held together, so that no two are the same.
-        let held: Vec<TcpListener> =
-            (0..2 * count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-        let ports: Vec<u16> = held.iter().map(|l| l.local_addr().expect("an address").port()).collect();
-        drop(held);
-        let members = ports.chunks(2).map(|p| Member { port: p[0], peer_port: p[1], child: None }).collect();
+        let members = (0..count).map(|_| Member { port: ports::own(), peer_port: ports::own(), child: None }).collect();
         let mut servers = EtcdServers { dir, ca_pem, client, members };
         (0..count).for_each(|i| servers.spawn(i));
         (0..count).for_each(|i| servers.wait(i));
@@ -117,7 +115,7 @@ impl EtcdServers {
             if log.contains("serving client traffic securely") {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(60), "etcd does not come up:\n{log}");
+            assert!(began.elapsed() < Duration::from_secs(180), "etcd does not come up:\n{log}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
