@@ -202,7 +202,7 @@ fn hyper_words(error: &hyper::Error) -> String {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
@@ -232,7 +232,7 @@ mod tests {
         Target { https: false, host: "127.0.0.1".into(), port, path: path.into() }
     }
 
-    const LIMIT: Duration = Duration::from_secs(5);
+    const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn status_codes_decide() {
@@ -280,6 +280,10 @@ mod tests {
         );
         assert_eq!(slow, Outcome::Failure(text));
         drop(listener);
+        // Nobody listens at a port that is held all the same, so that nobody else takes it meanwhile.
+        let held = TcpSocket::new_v4().unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = held.local_addr().unwrap().port();
         let refused = get(target(port, "/x"), Vec::new(), LIMIT).await;
         let text = format!("Get \"http://127.0.0.1:{port}/x\": dial tcp 127.0.0.1:{port}: connect: connection refused");
         assert_eq!(refused, Outcome::Failure(text));

@@ -14,7 +14,8 @@ use super::*;
 #[derive(Default)]
 struct Server {
     objects: Mutex<BTreeMap<String, Value>>,
-    changed: tokio::sync::Notify,
+    /// How often something changed; the version of every list is one more.
+    changes: tokio::sync::watch::Sender<u64>,
     tokens: Mutex<u64>,
 }
 
@@ -24,7 +25,7 @@ impl Server {
         let version = format!("{}", 100 + objects.len() + name.len() + data.to_string().len());
         let value = json!({"metadata": {"name": name, "namespace": "ns", "uid": name, "resourceVersion": version}, "data": data});
         objects.insert(format!("{kind}/{name}"), value);
-        self.changed.notify_waiters();
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     async fn answer(&self, path: &str, query: &str) -> (StatusCode, Value) {
@@ -40,14 +41,18 @@ impl Server {
         let kind = path.rsplit('/').next().unwrap_or_default();
         let name = query.split("metadata.name%3D").nth(1).and_then(|rest| rest.split('&').next()).unwrap_or_default();
         if query.contains("watch=true") {
-            self.changed.notified().await;
+            // What changed after the list and before this watch counts too.
+            let listed = query.split("resourceVersion=").nth(1).and_then(|rest| rest.split('&').next());
+            let listed: u64 = listed.and_then(|version| version.parse().ok()).unwrap_or_default();
+            let _ = self.changes.subscribe().wait_for(|changes| *changes + 1 > listed).await;
             return (
                 StatusCode::OK,
                 json!({"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old", "status": "Failure"}}),
             );
         }
+        let version = (*self.changes.borrow() + 1).to_string();
         let items: Vec<Value> = lock(&self.objects).get(&format!("{kind}/{name}")).cloned().into_iter().collect();
-        (StatusCode::OK, json!({"metadata": {"resourceVersion": "1"}, "items": items}))
+        (StatusCode::OK, json!({"metadata": {"resourceVersion": version}, "items": items}))
     }
 }
 
@@ -95,13 +100,12 @@ impl Fixture {
 }
 
 async fn until(check: impl Fn() -> bool) {
-    for _ in 0..500 {
-        if check() {
-            return;
+    let wait = async {
+        while !check() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("did not happen within 5 s");
+    };
+    tokio::time::timeout(Duration::from_secs(120), wait).await.expect("it happens");
 }
 
 #[tokio::test]
