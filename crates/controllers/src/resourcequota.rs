@@ -1,6 +1,7 @@
 //! Counts what is used of every resource quota, and keeps its status.
-//! Reads: ResourceQuota, discovery, everything that quotas count. Writes: ResourceQuota/status. Invariant: a count is taken at
-//! or after the version of the quota that it is written onto, and what admission charged meanwhile stays charged.
+//! Reads: ResourceQuota, discovery, everything that quotas count. Writes: ResourceQuota/status. Invariant: a quota and what
+//! it counts are read as of one revision (where there may be other servers' kinds, what it counts as of that or later), and
+//! what admission charged since then stays charged.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use client::{Action, Event, Informer, Key, WorkQueue};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota, ResourceQuotaStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, PostParams, VersionMatch};
 use kube::core::{PartialObjectMeta, Request};
 use kube::{Api, Resource, ResourceExt};
 use meta::Value;
@@ -127,9 +128,12 @@ impl Controller {
     async fn reconcile(&self, key: &Key) -> Result<Action> {
         let started = Instant::now();
         let quotas: Api<ResourceQuota> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let seen = quotas.get_opt(&key.name).await.during(|| format!("cannot read resource quota {key}"))?;
-        let Some(seen) = seen else { return Ok(Action::Done) };
-        let counted = self.count(&seen, &key.namespace).await?;
+        // A list, since it tells the revision that it is of.
+        let named = ListParams::default().fields(&format!("metadata.name={}", key.name));
+        let mut list = quotas.list(&named).await.during(|| format!("cannot read resource quota {key}"))?;
+        let Some(seen) = list.items.pop() else { return Ok(Action::Done) };
+        let revision = list.metadata.resource_version.unwrap_or_default();
+        let counted = self.count(&seen, &key.namespace, &revision).await?;
         let exact = write(&quotas, &seen, &counted).await?;
         let pause_ms = started.elapsed().as_millis() as u64 * PAUSE_FACTOR;
         let pause_ms = pause_ms.clamp(*PAUSE_MS.start(), *PAUSE_MS.end());
@@ -146,7 +150,7 @@ impl Controller {
     }
 
     /// What is used of the quota's names, but of those whose kind is not served.
-    async fn count(&self, seen: &ResourceQuota, namespace: &str) -> Result<Amounts> {
+    async fn count(&self, seen: &ResourceQuota, namespace: &str, revision: &str) -> Result<Amounts> {
         let document = serde_json::to_value(seen).map_err(|error| Error::Other(error.to_string()))?;
         let document = Value::from(document);
         let names = hard(seen);
@@ -156,14 +160,21 @@ impl Controller {
             for name in names.iter().filter(|name| quota::counts(&resource.group, &resource.plural, name)) {
                 counted.entry(name.to_string()).or_default();
             }
-            self.count_kind(&document, namespace, resource, &mut counted).await?;
+            self.count_kind(&document, namespace, revision, resource, &mut counted).await?;
         }
         Ok(counted)
     }
 
-    /// Adds what the objects of one kind use. The list is one of the newest state: what the quota was charged for until it
-    /// was read is in it.
-    async fn count_kind(&self, quota: &Value, namespace: &str, of: &ApiResource, counted: &mut Amounts) -> Result<()> {
+    /// Adds what the objects of one kind use. The list is of the revision at which the quota was read, so that nothing is in
+    /// it that was charged later; of kinds that may be another server's, with revisions of its own, it is of the newest.
+    async fn count_kind(
+        &self,
+        quota: &Value,
+        namespace: &str,
+        revision: &str,
+        of: &ApiResource,
+        counted: &mut Amounts,
+    ) -> Result<()> {
         let (group, plural) = (of.group.as_str(), of.plural.as_str());
         let measured = group.is_empty() && MEASURED.contains(&plural);
         // Of the others only the number is wanted, which comes with any page. No scope selects them.
@@ -174,8 +185,12 @@ impl Controller {
         let mut page_size = if measured { PAGE_SIZE } else { 1 };
         let mut token = String::new();
         loop {
-            let mut params = ListParams::default().limit(page_size);
-            params.continue_token = Some(token).filter(|token| !token.is_empty());
+            let params = ListParams::default().limit(page_size);
+            let params = match (token.is_empty(), group.contains('.')) {
+                (true, false) => params.at(revision).matching(VersionMatch::Exact),
+                (true, true) => params,
+                (false, _) => params.continue_token(&token),
+            };
             let request = Request::new(DynamicObject::url_path(of, Some(namespace))).list(&params);
             let page = match request.map_err(kube::Error::BuildRequest) {
                 Ok(request) => self.ctx.client.request::<Value>(request).await,

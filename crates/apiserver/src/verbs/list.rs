@@ -92,7 +92,7 @@ async fn page(call: &Call, options: &ListOptions, filter: &Filter) -> Result<Res
     match (options.version, options.version_match) {
         (Version::At(revision), Some(Match::Exact)) => {
             storage.feed.reach(revision).await?;
-            let page = from_store(call, filter, revision, "", options.limit).await;
+            let page = page_at(call, filter, revision, "", options.limit).await;
             return page.map(Ok).map_err(|e| store_error(&e));
         }
         (Version::At(revision), _) => storage.feed.reach(revision).await?,
