@@ -20,7 +20,11 @@ use proxy::fragment::plan;
 use tokio_util::sync::CancellationToken;
 
 const ROLE: &str = "KNARR_PROXY_TEST_ROLE";
-const WAIT_MAX: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(120);
+/// So many questions find every one of three pods but once in 10^10 times.
+const MANY: usize = 60;
+/// So many are asked where no answer is awaited; where one is, it may take its time on a slow machine.
+const SILENT: usize = 1;
 const POD_IPS: [&str; 3] = ["10.88.0.11", "10.88.0.12", "10.88.0.13"];
 
 fn main() {
@@ -53,12 +57,12 @@ fn serve() {
     }
 }
 
-/// Asks `tcp|udp ADDRESS COUNT` and prints an answer a line: `NAME CLIENT`, `refused`, or `silent`.
+/// Asks `tcp|udp|flow ADDRESS COUNT`, waiting for each answer for this long, and prints an answer a line: `NAME CLIENT`, `refused`, or `silent`.
 fn ask() {
     let args: Vec<String> = std::env::args().collect();
     let (address, count): (SocketAddr, usize) =
         (args[2].parse().expect("an address"), args[3].parse().expect("a number"));
-    let wait = Duration::from_millis(700);
+    let wait = if count == SILENT { Duration::from_millis(700) } else { WAIT_MAX };
     for _ in 0..count {
         let mut text = String::new();
         let outcome = if args[1] == "tcp" {
@@ -159,7 +163,7 @@ impl Net {
 
     /// Which pods answered, without their counts and the addresses they saw.
     fn who(&self, from: &str, protocol: &str, address: &str) -> String {
-        let answers = self.ask(from, protocol, address, 30);
+        let answers = self.ask(from, protocol, address, MANY);
         let mut names: Vec<_> = answers.keys().filter_map(|a| a.split(' ').next()).collect();
         names.dedup();
         names.join(" ")
@@ -235,14 +239,14 @@ fn cluster_ip_and_node_port(c: &mut Case) {
     ] {
         assert_eq!(c.net.who(from, "tcp", address), ALL, "from {from} to {address}");
     }
-    let seen = c.net.ask("p1", "tcp", "10.96.0.9:80", 30);
+    let seen = c.net.ask("p1", "tcp", "10.96.0.9:80", MANY);
     assert!(seen.keys().any(|a| a == "pod0 10.88.0.12"), "pods keep their address among each other: {seen:?}");
     assert!(seen.keys().all(|a| a != "pod1 10.88.0.12"), "a hairpin is masqueraded: {seen:?}");
     let seen = c.net.ask("o", "tcp", "192.168.77.1:30080", 30);
     assert!(seen.keys().all(|a| a.ends_with(" 10.88.0.1")), "node port traffic is masqueraded: {seen:?}");
-    let seen = c.net.ask("o", "tcp", "192.168.77.1:30081", 1);
+    let seen = c.net.ask("o", "tcp", "192.168.77.1:30081", 2);
     assert_eq!(seen.keys().next().map(String::as_str), Some("refused"), "other ports are untouched");
-    let seen = c.net.ask("p0", "tcp", "10.96.0.9:81", 1);
+    let seen = c.net.ask("p0", "tcp", "10.96.0.9:81", 2);
     assert_eq!(seen.keys().next().map(String::as_str), Some("refused"), "other ports of a cluster IP are refused");
 }
 
@@ -277,8 +281,8 @@ fn local_traffic_policy(c: &mut Case) {
     assert_eq!(seen, BTreeMap::from([("pod0 192.168.77.2".to_owned(), 10)]), "the client's address is kept");
     assert_eq!(c.net.who("n", "tcp", "127.0.0.1:30082"), ALL, "from the node itself every endpoint will do");
     c.set("near", &near, &[slice(&[1, 2], "TCP")]);
-    assert_eq!(c.net.ask("p1", "tcp", "10.96.0.12:80", 1), BTreeMap::from([("silent".to_owned(), 1)]));
-    assert_eq!(c.net.ask("o", "tcp", "192.168.77.1:30082", 1), BTreeMap::from([("silent".to_owned(), 1)]));
+    assert_eq!(c.net.ask("p1", "tcp", "10.96.0.12:80", SILENT), BTreeMap::from([("silent".to_owned(), 1)]));
+    assert_eq!(c.net.ask("o", "tcp", "192.168.77.1:30082", SILENT), BTreeMap::from([("silent".to_owned(), 1)]));
     c.remove("near");
 }
 
@@ -295,7 +299,8 @@ fn udp_and_external_ip(c: &mut Case) {
         assert_eq!(flow, pod, "a flow that goes on must not stay with the endpoint that left");
     }
     c.set("dns", &dns, &[]);
-    assert_ne!(c.net.who("p2", "flow", "10.96.0.10:53"), "pod0");
+    let seen = c.net.ask("p2", "flow", "10.96.0.10:53", SILENT);
+    assert!(seen.keys().all(|answer| !answer.starts_with("pod")), "{seen:?}");
     c.set("dns", &dns, &[slice(&[2], "UDP")]);
     assert_eq!(c.net.who("p1", "flow", "10.96.0.10:53"), "pod2");
     c.remove("dns");
@@ -418,12 +423,10 @@ fn run() {
     let mut case = Case { net, engine, runtime };
     case.runtime.block_on(case.engine.sync(Vec::new())).expect("nft takes the fixed part");
     println!("\nrunning {} tests", TESTS.len());
-    let begun = Instant::now();
     for (name, test) in TESTS {
         // A failed step panics; `case` is dropped on the way out, which removes the namespaces.
         test(&mut case);
         println!("test {name} ... ok");
     }
-    assert!(begun.elapsed() < WAIT_MAX * 12, "the tests hang somewhere");
     println!("\ntest result: ok. {} passed; 0 failed\n", TESTS.len());
 }
