@@ -94,7 +94,7 @@ conf_dir = "{dir}/cni"
         self.child = Some(child);
         let begun = Instant::now();
         while !self.ctr(&["version"]).status.success() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "containerd did not answer: {}", self.log());
+            assert!(begun.elapsed() < Duration::from_secs(120), "containerd did not answer: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
