@@ -98,7 +98,7 @@ fn programs_in_a_cluster() {
         prepare(&cluster, namespace, &format!("{}/guestbook-web:1", registry.address));
     }
     for namespace in namespaces {
-        cluster.kubectl(&["wait", "--for=condition=Ready", "pod/server", "-n", namespace, "--timeout=90s"]);
+        cluster.kubectl(&["wait", "--for=condition=Ready", "pod/server", "-n", namespace, "--timeout=240s"]);
     }
     let mut programs = PROGRAMS.map(|which| Running::start(which, &cluster));
     let (ready, is_ready) = std::sync::mpsc::channel();

@@ -47,8 +47,8 @@ fn two_clusters_side_by_side() {
         cluster.apply(&site(name, &image));
     }
     for (cluster, name) in [(&one, "one"), (&two, "two")] {
-        cluster.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=60s"]);
-        cluster.kubectl(&["rollout", "status", "deployment/site", "--timeout=90s"]);
+        cluster.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=240s"]);
+        cluster.kubectl(&["rollout", "status", "deployment/site", "--timeout=240s"]);
         let said = eventually("the site answers", LATER, || http_get(&url(cluster)));
         assert_eq!(said.trim(), name);
         // Names are the cluster's own too.
@@ -76,7 +76,7 @@ fn two_clusters_side_by_side() {
     let kept = ranges(&two);
     one.start();
     assert_eq!(ranges(&two), kept);
-    one.kubectl(&["rollout", "status", "deployment/site", "--timeout=90s"]);
+    one.kubectl(&["rollout", "status", "deployment/site", "--timeout=240s"]);
     let said = eventually("the first one's site answers again", LATER, || http_get(&url(&one)));
     assert_eq!(said.trim(), "one");
     stopped_in_haste(&one);

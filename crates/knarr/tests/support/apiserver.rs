@@ -72,7 +72,7 @@ impl ApiServer {
     /// One request by curl, with the admin's certificate unless `anonymous`: the answer's headers and body.
     pub fn curl(&self, method: &str, path: &str, headers: &[&str], anonymous: bool, body: &str) -> (String, String) {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--max-time", "20", "--path-as-is", "-D", "-", "-X", method, "--cacert"]);
+        command.args(["-sS", "--max-time", "120", "--path-as-is", "-D", "-", "-X", method, "--cacert"]);
         command.arg(self.dir.path().join("ca.crt"));
         if !anonymous {
             command.arg("--cert").arg(self.dir.path().join("client.crt"));

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-pub const SOON: Duration = Duration::from_secs(30);
-pub const LATER: Duration = Duration::from_secs(90);
+/// Safety nets, for machines that are slow; what is awaited comes much sooner.
+pub const SOON: Duration = Duration::from_secs(90);
+pub const LATER: Duration = Duration::from_secs(180);
 
 pub fn binary() -> PathBuf {
     std::env::var_os("KNARR_BIN").map_or_else(|| env!("CARGO_BIN_EXE_knarr").into(), PathBuf::from)
@@ -295,6 +296,6 @@ pub fn eventually<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Optio
 
 /// The body of an HTTP answer, where there is one with code 200.
 pub fn http_get(url: &str) -> Option<String> {
-    let output = Command::new("curl").args(["-fsS", "--max-time", "3", url]).output().expect("curl runs");
+    let output = Command::new("curl").args(["-fsS", "--max-time", "20", url]).output().expect("curl runs");
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
