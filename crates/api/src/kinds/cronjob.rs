@@ -123,7 +123,6 @@ fn validate(c: &Value) -> Errors {
     if !selector.is_null() {
         errors.push(Error::invalid(&path.child("selector"), selector, "`selector` will be auto-generated"));
     }
-    let path = path.child("template.spec");
-    pod_spec::validate(&template["spec"]["template"]["spec"], &path, &mut errors);
+    pod_spec::validate_template_at(&template["spec"]["template"], &path.child("template"), &mut errors);
     errors
 }

@@ -21,7 +21,9 @@ pub static KIND: Kind = Kind {
     defaults: |d| {
         let spec = d.slot(&["spec"]);
         spec.set_default(&["attachRequired"], true);
-        for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+        for field in
+            ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount", "preventPodSchedulingIfMissing"]
+        {
             spec.set_default(&[field], false);
         }
         fill::text(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
@@ -29,7 +31,56 @@ pub static KIND: Kind = Kind {
             spec.set(&["volumeLifecycleModes"], vec!["Persistent"]);
         }
     },
-    rules: &[("spec.attachRequired", Immutable), ("spec.volumeLifecycleModes", Immutable)],
+    prepare_create: first_generation,
+    prepare_update: |new, old| count_change(new, old, &["spec"]),
+    rules: &[
+        ("spec.fsGroupPolicy", GivenOneOf(&["File", "None", "ReadWriteOnceWithFSType"])),
+        ("spec.volumeLifecycleModes[]", GivenOneOf(&["Persistent", "Ephemeral"])),
+    ],
+    validate,
+    validate_create: |d| validate_name(text(d, &["metadata", "name"]), &Path::new("metadata.name")),
+    validate_update: |new, old| {
+        let changed = |field: &str| new["spec"][field] != old["spec"][field];
+        let fixed = [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")];
+        let fixed = fixed.into_iter().filter(|(field, _)| changed(field));
+        let at = |named: &str| Path::new("spec").child(named);
+        fixed.map(|(field, named)| Error::invalid(&at(named), &new["spec"][field], "field is immutable")).collect()
+    },
     unconditional_update: false,
     ..Kind::PLAIN
 };
+
+/// What is wrong with the name of a driver.
+pub(super) fn validate_name(name: &str, at: &Path) -> Errors {
+    if name.is_empty() {
+        return vec![Error::required(at, "")];
+    }
+    let long = (name.len() > 63).then(|| Error::too_long(at, 63).with_unit("characters"));
+    let wrong = names::caseless_subdomain(name).into_iter().map(|m| Error::invalid(at, name, m));
+    long.into_iter().chain(wrong).collect()
+}
+
+fn validate(d: &Value, errors: &mut Errors) {
+    let requests = d.array_at(&["spec", "tokenRequests"]);
+    for (i, request) in requests.iter().enumerate() {
+        let at = Path::new("spec.tokenRequests").index(i);
+        if requests[..i].iter().any(|other| other["audience"] == request["audience"]) {
+            errors.push(Error::duplicate(&at.child("audience"), text(request, &["audience"])));
+        }
+        let Some(seconds) = request.int_at(&["expirationSeconds"]) else { continue };
+        let detail = match seconds {
+            ..600 => "may not specify a duration less than 10 minutes",
+            4_294_967_297.. => "may not specify a duration larger than 2^32 seconds",
+            _ => continue,
+        };
+        errors.push(Error::invalid(&at.child("expirationSeconds"), seconds, detail));
+    }
+    if let Some(n) = d.int_at(&["spec", "nodeAllocatableUpdatePeriodSeconds"]).filter(|n| *n < 10) {
+        let at = Path::new("spec.nodeAllocatableUpdatePeriodSeconds");
+        errors.push(Error::invalid(&at, n, "must be greater than or equal to 10 seconds"));
+    }
+    if d.bool_at(&["spec", "serviceAccountTokenInSecrets"]) == Some(true) && requests.is_empty() {
+        let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        errors.push(Error::invalid(&Path::new("spec.serviceAccountTokenInSecrets"), true, detail));
+    }
+}

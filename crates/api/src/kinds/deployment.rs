@@ -87,7 +87,7 @@ fn validate_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
             }
             workload::validate_at_most_all(unavailable, &at.child("maxUnavailable"), errors);
         }
-        other => errors.push(Error::not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"])),
+        other => errors.push(Error::not_supported(path, other, &["Recreate", "RollingUpdate"])),
     }
 }
 

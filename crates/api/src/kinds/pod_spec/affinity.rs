@@ -39,7 +39,7 @@ fn validate_weight(term: &Value, path: &Path, errors: &mut Errors) {
 }
 
 /// Checks a NodeSelector (of node affinity or a volume).
-pub(super) fn validate_node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
+pub fn validate_node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
     let terms = selector.array_at(&["nodeSelectorTerms"]);
     if terms.is_empty() {
         let detail = "must have at least one node selector term";
@@ -113,7 +113,7 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Checks tolerations.
-pub(super) fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut Errors) {
+pub fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut Errors) {
     for (i, toleration) in tolerations.iter().enumerate() {
         let at = path.index(i);
         let text = |name: &str| toleration.str_at(&[name]).unwrap_or_default();

@@ -140,23 +140,29 @@ fn validate_gates(spec: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Checks a template: its labels, annotations and spec, and that the controller's selector selects it.
+/// Checks the template of a controller, and that the controller's selector selects it.
 pub fn validate_template(object: &Value, selector: Option<&LabelSelector>, errors: &mut Errors) {
     let template = &object["spec"]["template"];
     let path = Path::new("spec.template");
-    if let Some(Value::Object(labels)) = template.at(&["metadata", "labels"]) {
-        validate_labels(labels, &path.child("metadata.labels"), errors);
-    }
     if let Some(selector) = selector
         && !selector.matches_object(template)
     {
         let labels = template.at(&["metadata", "labels"]).filter(|l| !l.is_null());
-        let shown = labels.cloned().unwrap_or_default();
+        let shown = labels.cloned().unwrap_or_else(Value::object);
         let detail = "`selector` does not match template `labels`";
         errors.push(Error::invalid(&path.child("metadata.labels"), shown, detail));
     }
+    validate_template_at(template, &path, errors);
+}
+
+/// Checks a template: its labels, annotations and spec.
+pub fn validate_template_at(template: &Value, path: &Path, errors: &mut Errors) {
+    // Compat: without `metadata`, as upstream calls them.
+    if let Some(Value::Object(labels)) = template.at(&["metadata", "labels"]) {
+        validate_labels(labels, &path.child("labels"), errors);
+    }
     if let Some(Value::Object(annotations)) = template.at(&["metadata", "annotations"]) {
-        object_meta::validate_annotations(annotations, &path.child("metadata.annotations"), errors);
+        object_meta::validate_annotations(annotations, &path.child("annotations"), errors);
     }
     validate(&template["spec"], &path.child("spec"), errors);
     if !template.array_at(&["spec", "ephemeralContainers"]).is_empty() {
