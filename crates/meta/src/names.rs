@@ -200,7 +200,7 @@ fn without_zeros(s: &str) -> String {
 /// Why an address can't be an endpoint or an external address of a service.
 pub fn special_ip(s: &str) -> Option<&'static str> {
     use std::net::IpAddr;
-    let Ok(ip) = s.parse::<IpAddr>() else { return Some("must be a valid IP address") };
+    let Ok(ip) = without_zeros(s).parse::<IpAddr>() else { return Some("must be a valid IP address") };
     let (link_local, many, none) = match ip {
         IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0], "may not be unspecified (0.0.0.0)"),
         IpAddr::V6(ip) => {

@@ -26,19 +26,15 @@ pub static KIND: Kind = Kind {
         {
             spec.set_default(&[field], false);
         }
-        fill::text(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        fill::unset(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
         if spec.array_at(&["volumeLifecycleModes"]).is_empty() {
             spec.set(&["volumeLifecycleModes"], vec!["Persistent"]);
         }
     },
     prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["spec"]),
-    rules: &[
-        ("spec.fsGroupPolicy", GivenOneOf(&["File", "None", "ReadWriteOnceWithFSType"])),
-        ("spec.volumeLifecycleModes[]", GivenOneOf(&["Persistent", "Ephemeral"])),
-    ],
+    rules: &[("spec.fsGroupPolicy", GivenOneOf(&["File", "None", "ReadWriteOnceWithFSType"]))],
     validate,
-    validate_create: |d| validate_name(text(d, &["metadata", "name"]), &Path::new("metadata.name")),
     validate_update: |new, old| {
         let changed = |field: &str| new["spec"][field] != old["spec"][field];
         let fixed = [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")];
@@ -52,15 +48,28 @@ pub static KIND: Kind = Kind {
 
 /// What is wrong with the name of a driver.
 pub(super) fn validate_name(name: &str, at: &Path) -> Errors {
+    validate_name_as(name, at, "characters", names::caseless_subdomain)
+}
+
+/// The same where upstream knows lower case only.
+pub(super) fn validate_lower_name(name: &str, at: &Path) -> Errors {
+    validate_name_as(name, at, "bytes", names::dns1123_subdomain)
+}
+
+fn validate_name_as(name: &str, at: &Path, unit: &str, rule: fn(&str) -> Vec<String>) -> Errors {
     if name.is_empty() {
         return vec![Error::required(at, "")];
     }
-    let long = (name.len() > 63).then(|| Error::too_long(at, 63).with_unit("characters"));
-    let wrong = names::caseless_subdomain(name).into_iter().map(|m| Error::invalid(at, name, m));
+    let long = (name.len() > 63).then(|| Error::too_long(at, 63).with_unit(unit));
+    let wrong = rule(name).into_iter().map(|m| Error::invalid(at, name, m));
     long.into_iter().chain(wrong).collect()
 }
 
 fn validate(d: &Value, errors: &mut Errors) {
+    let modes = d.array_at(&["spec", "volumeLifecycleModes"]);
+    for mode in modes.iter().filter(|m| !MODES.contains(&m.as_str().unwrap_or_default())) {
+        errors.push(Error::not_supported(&Path::new("spec.volumeLifecycleModes"), mode, MODES));
+    }
     let requests = d.array_at(&["spec", "tokenRequests"]);
     for (i, request) in requests.iter().enumerate() {
         let at = Path::new("spec.tokenRequests").index(i);
@@ -84,3 +93,5 @@ fn validate(d: &Value, errors: &mut Errors) {
         errors.push(Error::invalid(&Path::new("spec.serviceAccountTokenInSecrets"), true, detail));
     }
 }
+
+const MODES: &[&str] = &["Persistent", "Ephemeral"];

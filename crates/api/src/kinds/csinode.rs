@@ -1,6 +1,6 @@
 //! CSINode.
 
-use super::csidriver::validate_name;
+use super::csidriver::validate_lower_name;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -27,7 +27,7 @@ fn validate(n: &Value, errors: &mut Errors) {
     let drivers = n.array_at(&["spec", "drivers"]);
     for (i, driver) in drivers.iter().enumerate() {
         let at = Path::new("spec.drivers").index(i);
-        errors.extend(validate_name(text(driver, &["name"]), &at.child("name")));
+        errors.extend(validate_lower_name(text(driver, &["name"]), &at.child("name")));
         let id = text(driver, &["nodeID"]);
         match id.len() {
             0 => errors.push(Error::required(&at.child("nodeID"), "")),

@@ -12,7 +12,6 @@ pub static KIND: Kind = Kind {
         ("nodeTopology", Selector),
         ("storageClassName", AnyName(names::dns1123_subdomain)),
         ("capacity", Amount),
-        ("maximumVolumeSize", Amount),
         ("nodeTopology", Immutable),
         ("storageClassName", Immutable),
     ],

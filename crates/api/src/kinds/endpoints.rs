@@ -47,7 +47,7 @@ pub(super) fn shorten(all: &[String]) -> String {
 
 const PORT_RULES: &[Rule] = &[
     ("name", Name(names::dns1123_label)),
-    ("port", Port),
+    ("port", AnyPort),
     ("protocol", RequiredOneOf(&["SCTP", "TCP", "UDP"])),
     ("appProtocol", GivenName(names::qualified_name)),
 ];

@@ -14,7 +14,7 @@ pub static KIND: Kind = Kind {
     defaults: |s| {
         fill::each(s, &["ports"], |port| {
             fill::unset(port, "name", "");
-            fill::text(port, "protocol", "TCP");
+            fill::unset(port, "protocol", "TCP");
         });
     },
     prepare_create: |s| {
@@ -55,11 +55,12 @@ const PORT_RULES: &[Rule] = &[
 const RULES: &[Rule] = &[
     ("nodeName", GivenName(names::dns1123_subdomain)),
     ("hostname", GivenName(names::dns1123_label)),
-    ("hints.forZones", MaxItems(8)),
+    ("hints.forZones", MaxItems(HINTS_MAX)),
     ("hints.forZones[].name", GivenName(names::label_value)),
-    ("hints.forNodes", MaxItems(8)),
+    ("hints.forNodes", MaxItems(HINTS_MAX)),
     ("hints.forNodes[].name", GivenName(names::dns1123_subdomain)),
 ];
+const HINTS_MAX: usize = 8;
 const ENDPOINTS_MAX: usize = 1000;
 const PORTS_MAX: usize = 20_000;
 
@@ -79,7 +80,10 @@ fn validate(s: &Value, errors: &mut Errors) {
             validate_addresses(endpoint, text(s, &["addressType"]), &at.child("addresses"), errors);
             check_at(endpoint, &at, RULES, errors);
             for list in ["forZones", "forNodes"] {
-                duplicates(endpoint.array_at(&["hints", list]), &at.child("hints").child(list), errors);
+                let hints = endpoint.array_at(&["hints", list]);
+                if hints.len() <= HINTS_MAX {
+                    duplicates(hints, &at.child("hints").child(list), errors);
+                }
             }
         }
     }

@@ -19,11 +19,7 @@ const OLD: Kind = Kind {
         NAME.wide(),
     ],
     row: Some(row),
-    validate_create: |e| {
-        let mut errors = Errors::new();
-        validate(e, false, &mut errors);
-        errors
-    },
+    validate: |e, errors| validate(e, false, errors),
     // What an event is called is up to who records it.
     name_rule: names::path_segment,
     selectable,
@@ -164,8 +160,11 @@ const FIXED: [&str; 13] = [
     "action", "related", "reportingComponent", "reportingInstance",
 ];
 
+const FIXED_TEXTS: [&str; 6] = ["reason", "message", "type", "action", "reportingComponent", "reportingInstance"];
+
 /// The same event as `events.k8s.io/v1` serves it.
 pub static NEW: Kind = Kind {
+    validate: |_, _| {},
     validate_create: |e| {
         let mut errors = Errors::new();
         validate(e, true, &mut errors);
@@ -173,10 +172,15 @@ pub static NEW: Kind = Kind {
     },
     validate_update: |new, old| {
         let mut errors = Errors::new();
-        validate(new, true, &mut errors);
+        // What may not change is told once.
+        let mut kept = new.clone();
+        ["type", "eventTime"].into_iter().for_each(|field| super::restore(&mut kept, old, field));
+        validate(&kept, true, &mut errors);
         for field in FIXED.into_iter().filter(|field| new[*field] != old[*field]) {
             let named = if field == "reportingComponent" { "reportingController" } else { field };
-            errors.push(Error::invalid(&Path::new(named), &new[field], "field is immutable"));
+            let shown =
+                if new[field].is_null() && FIXED_TEXTS.contains(&field) { "".into() } else { new[field].clone() };
+            errors.push(Error::invalid(&Path::new(named), shown, "field is immutable"));
         }
         errors
     },

@@ -36,7 +36,11 @@ fn validate(f: &Value, errors: &mut Errors) {
         let detail = "only the schema named 'exempt' may have matchingPrecedence 1";
         errors.push(Error::invalid(&at, precedence, detail));
     }
-    check(f, &[("spec.distinguisherMethod.type", AnyOneOf(&["ByNamespace", "ByUser"]))], errors);
+    let method = &f["spec"]["distinguisherMethod"];
+    if !method.is_null() && !["ByNamespace", "ByUser"].contains(&text(method, &["type"])) {
+        let at = spec.child("distinguisherMethod.type");
+        errors.push(Error::not_supported(&at, method, &["ByNamespace", "ByUser"]));
+    }
     if precedence <= 0 {
         errors.push(Error::invalid(&at, precedence, "must be a positive value"));
     } else if precedence > 10_000 {
@@ -84,9 +88,9 @@ fn url_fault(url: &str) -> Option<&'static str> {
     match url {
         "*" => None,
         "" => Some("must not be empty"),
-        _ if url.contains([' ', '\t', '\n']) => Some("must not contain white-space"),
         "/" => None,
         _ if !url.starts_with('/') => Some("must start with slash"),
+        _ if url.contains([' ', '\t', '\n']) => Some("must not contain white-space"),
         _ if url.contains("//") => Some("must not contain double slash"),
         _ if url[..url.len() - 1].contains('*') => Some("wildcard can only do suffix matching"),
         _ => None,

@@ -188,7 +188,6 @@ fn validate_metric(metric: &Value, path: &Path, errors: &mut Errors) {
                 errors.push(Error::required(&name_at, "must specify a metric name"));
             }
             errors.extend(names::path_segment(name).into_iter().map(|m| Error::invalid(&name_at, name, m)));
-            check_at(source, &at, &[("metric.selector", Selector)], errors);
         }
     }
     validate_target(&source["target"], ty, &at.child("target"), errors);

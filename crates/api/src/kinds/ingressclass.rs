@@ -22,7 +22,8 @@ pub static KIND: Kind = Kind {
     prepare_update: |new, old| count_change(new, old, &["spec"]),
     rules: &[
         ("spec.controller", MaxBytes(250)),
-        ("spec.controller", AnyName(names::domain_path)),
+        ("spec.controller", Name(names::domain_path)),
+        ("spec.controller", Required("")),
         ("spec.parameters.apiGroup", GivenName(names::dns1123_subdomain)),
         ("spec.parameters.kind", Required("")),
         ("spec.parameters.kind", Name(names::path_segment)),

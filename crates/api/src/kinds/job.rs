@@ -122,7 +122,7 @@ const RULES: &[Rule] = &[
     ("backoffLimitPerIndex", Check::NonNegative),
     ("maxFailedIndexes", Check::NonNegative),
     ("ttlSecondsAfterFinished", Check::NonNegative),
-    ("completionMode", Check::OneOf(&["Indexed", "NonIndexed"])),
+    ("completionMode", Check::OneOf(&["NonIndexed", "Indexed"])),
     ("podReplacementPolicy", Check::OneOf(&["Failed", "TerminatingOrFailed"])),
 ];
 
@@ -157,8 +157,9 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
     if policy.is_empty() || policy == "Always" {
         let detail = format!("valid values: {:?}, {:?}", "OnFailure", "Never");
         errors.push(Error::required(&at, detail));
-    }
-    if !spec["podFailurePolicy"].is_null() && policy != "Never" {
+    } else if !["OnFailure", "Never"].contains(&policy) {
+        errors.push(Error::not_supported(&at, policy, &["OnFailure", "Never"]));
+    } else if !spec["podFailurePolicy"].is_null() && policy != "Never" {
         let detail = "only \"Never\" is supported when podFailurePolicy is specified";
         errors.push(Error::invalid(&at, policy, detail));
     }

@@ -100,7 +100,7 @@ fn validate_amounts(limit: &Value, resource: &str, at: &Path, errors: &mut Error
     below(("default request", request), ("max", max), "defaultRequest", request);
     below(("default request", request), ("default limit", default), "defaultRequest", request);
     below(("min", min), ("default", default), "default", min);
-    below(("default", default), ("max", max), "default", default);
+    below(("default", default), ("max", max), "default", max);
     if let Some(ratio) = ratio {
         let at = at.child("maxLimitRequestRatio").key(resource);
         if ratio.as_f64() < 1.0 {

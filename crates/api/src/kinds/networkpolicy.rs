@@ -79,7 +79,7 @@ fn validate_port(port: &Value, path: &Path, errors: &mut Errors) {
             None => errors.push(Error::invalid(&at, end, "may not be specified when `port` is non-numeric")),
             _ => {}
         }
-        if matches!(port["port"].as_i64(), Some(start) if end >= start) || port["port"].is_null() {
+        if port["port"].as_str().is_none() {
             errors.extend(names::port_number(end).into_iter().map(|m| Error::invalid(&at, end, m)));
         }
     }

@@ -147,7 +147,7 @@ fn validate_amounts(n: &Value, errors: &mut Errors) {
                 && whole
                 && !quantity.is_whole()
             {
-                errors.push(Error::invalid(&at, amount, "must be an integer"));
+                errors.push(Error::invalid(&at, quantity.to_string(), "must be an integer"));
             }
         }
     }

@@ -43,6 +43,11 @@ pub static KIND: Kind = Kind {
             let at = Path::new("volumeMode");
             errors.push(Error::invalid(&at, &new["spec"]["volumeMode"], "field is immutable"));
         }
+        let (now, was) = (&new["spec"]["nodeAffinity"], &old["spec"]["nodeAffinity"]);
+        if !was.is_null() && now != was {
+            let detail = "field is immutable, except for updating from beta label to GA";
+            errors.push(Error::invalid(&Path::new("nodeAffinity"), now, detail));
+        }
         errors
     },
     ..Kind::PLAIN

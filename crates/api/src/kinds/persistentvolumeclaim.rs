@@ -86,7 +86,7 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
     }
     let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
     if !source.is_null() && !reference.is_null() && source != reference {
-        errors.push(Error::invalid(path, "", "must match dataSourceRef"));
+        errors.push(Error::invalid(path, Value::object(), "must match dataSourceRef"));
     }
     check_at(spec, path, &[("volumeAttributesClassName", Name(names::dns1123_subdomain))], errors);
 }

@@ -34,9 +34,9 @@ pub static KIND: Kind = Kind {
             let detail = "maximum allowed value of a user defined priority is 1000000000";
             errors.push(Error::forbidden(&Path::new("value"), detail));
         }
+        check(p, &[("preemptionPolicy", RequiredOneOf(&["PreemptLowerPriority", "Never"]))], &mut errors);
         errors
     },
-    rules: &[("preemptionPolicy", RequiredOneOf(&["PreemptLowerPriority", "Never"]))],
     validate_update: |new, old| {
         let mut errors = Errors::new();
         if int(new, &["value"]) != int(old, &["value"]) {

@@ -65,11 +65,9 @@ fn validate(p: &Value, errors: &mut Errors) {
             validate_shares(&spec[own], &path.child(own), kind == "Limited", errors);
         }
     }
-    if !["Exempt", "Limited"].contains(&ty) {
-        for member in ["limited"].iter().filter(|member| !spec[**member].is_null()) {
-            errors.push(Error::forbidden(&path.child(member), ""));
-        }
-        check(p, &[("spec.type", RequiredOneOf(&["Exempt", "Limited"]))], errors);
+    check(p, &[("spec.type", RequiredOneOf(&["Exempt", "Limited"]))], errors);
+    if !["Exempt", "Limited"].contains(&ty) && !spec["limited"].is_null() {
+        errors.push(Error::forbidden(&path.child("limited"), ""));
     }
 }
 
@@ -103,9 +101,6 @@ fn validate_response(response: &Value, path: &Path, errors: &mut Errors) {
     check_at(response, path, &[("type", RequiredOneOf(&["Queue", "Reject"]))], errors);
     if !queuing.is_null() && !["", "Queue", "Reject"].contains(&ty) {
         errors.push(Error::forbidden(&at, ""));
-    }
-    if response.is_null() {
-        errors.push(Error::required(&path.child("type"), ""));
     }
 }
 

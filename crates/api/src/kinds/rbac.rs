@@ -48,7 +48,7 @@ fn subjects(b: &Value, kind: &str) -> Cell {
 }
 
 fn binding_defaults(b: &mut Value) {
-    fill::at(b, &["roleRef"], |r| fill::text(r, "apiGroup", GROUP));
+    fill::text(b.slot(&["roleRef"]), "apiGroup", GROUP);
     fill::each(b, &["subjects"], |s| {
         if ["User", "Group"].contains(&text(s, &["kind"])) {
             fill::text(s, "apiGroup", GROUP);
@@ -89,7 +89,7 @@ fn validate_binding(b: &Value, errors: &mut Errors) {
     }
     // A binding of a namespace means accounts of its own where it names no other.
     let cluster = text(b, &["kind"]) == "ClusterRoleBinding";
-    let kinds: &[&str] = if cluster { &["ClusterRole"] } else { &["ClusterRole", "Role"] };
+    let kinds: &[&str] = if cluster { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
     if !kinds.contains(&text(reference, &["kind"])) {
         errors.push(Error::not_supported(&path.child("kind"), text(reference, &["kind"]), kinds));
     }
@@ -99,9 +99,6 @@ fn validate_binding(b: &Value, errors: &mut Errors) {
     check(b, &[("roleRef.name", Name(names::path_segment))], errors);
     for (i, subject) in b.array_at(&["subjects"]).iter().enumerate() {
         let at = Path::new("subjects").index(i);
-        if text(subject, &["name"]).is_empty() {
-            errors.push(Error::required(&at.child("name"), ""));
-        }
         let group = text(subject, &["apiGroup"]);
         match text(subject, &["kind"]) {
             "ServiceAccount" => {
@@ -119,6 +116,9 @@ fn validate_binding(b: &Value, errors: &mut Errors) {
                 }
             }
             other => errors.push(Error::not_supported(&at.child("kind"), other, &["ServiceAccount", "User", "Group"])),
+        }
+        if text(subject, &["name"]).is_empty() {
+            errors.push(Error::required(&at.child("name"), ""));
         }
     }
 }

@@ -81,7 +81,7 @@ fn validate_list(list: &Value, path: &Path, errors: &mut Errors) {
             && whole
             && !quantity.is_whole()
         {
-            errors.push(Error::invalid(&at, amount, "must be an integer"));
+            errors.push(Error::invalid(&at, quantity.to_string(), "must be an integer"));
         }
     }
 }
@@ -105,7 +105,7 @@ fn validate(q: &Value, errors: &mut Errors) {
                 errors.push(Error::invalid(&at, value, "unsupported scope"));
                 continue;
             }
-            for _ in hard().filter(|name| is_standard(name) && !fits(scope, name)) {
+            if hard().any(|name| is_standard(name) && !fits(scope, name)) {
                 errors.push(Error::invalid(&at, value, "unsupported scope applied to resource"));
             }
         }

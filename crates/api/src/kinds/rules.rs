@@ -37,6 +37,8 @@ pub enum Check {
     MaxItems(usize),
     /// When present, an amount that is not negative.
     Amount,
+    /// A port number, given or not.
+    AnyPort,
     /// When present, a port number.
     Port,
     /// The same as in the old object.
@@ -54,7 +56,12 @@ impl Check {
     fn minds_absence(self) -> bool {
         matches!(
             self,
-            Check::Required(_) | Check::RequiredOneOf(_) | Check::AnyName(_) | Check::AnyOneOf(_) | Check::Selector
+            Check::Required(_)
+                | Check::RequiredOneOf(_)
+                | Check::AnyName(_)
+                | Check::AnyOneOf(_)
+                | Check::AnyPort
+                | Check::Selector
         )
     }
 }
@@ -108,7 +115,9 @@ fn walk(value: &Value, at: &Path, path: &str, with_absent: bool, visit: &mut dyn
         }
     } else {
         let next = &value[step];
-        if next.is_null() && !(rest.is_empty() && with_absent) {
+        // A spec that is not there is an empty one.
+        let implied = with_absent && step == "spec" && *at == Path::default();
+        if next.is_null() && !(rest.is_empty() && with_absent) && !implied {
             return;
         }
         walk(next, &at.child(step), rest, with_absent, visit);
@@ -182,8 +191,8 @@ fn apply(value: &Value, at: &Path, check: Check, errors: &mut Errors) {
         Check::Amount => {
             super::pod_spec::validate_quantity(value, at, errors);
         }
-        Check::Port => {
-            if let Some(n) = number {
+        Check::Port | Check::AnyPort => {
+            if let Some(n) = number.or((check.minds_absence()).then_some(0)) {
                 errors.extend(names::port_number(n).into_iter().map(|m| Error::invalid(at, n, m)));
             }
         }

@@ -45,7 +45,7 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
     let (now, was) = (new.array_at(&["spec", "cidrs"]), old.array_at(&["spec", "cidrs"]));
     let path = Path::new("spec").child("cidrs");
     if now.len() != was.len() && (now.len(), was.len()) != (2, 1) {
-        return vec![Error::invalid(&path, Value::Null, "field is immutable")];
+        return vec![Error::invalid(&path, now.to_vec(), "field is immutable")];
     }
     let changed = now.iter().zip(was).enumerate().filter(|(_, (now, was))| now != was);
     let mut errors: Errors =

@@ -28,18 +28,21 @@ pub(super) fn name_and_default(class: &Value) -> Cell {
 }
 
 fn validate(c: &Value, errors: &mut Errors) {
-    let provisioner = text(c, &["provisioner"]);
-    let at = Path::new("provisioner");
-    if provisioner.is_empty() {
-        errors.push(Error::required(&at, ""));
-    } else {
-        let wrong = names::qualified_name(&provisioner.to_lowercase()).into_iter();
-        errors.extend(wrong.map(|m| Error::invalid(&at, provisioner, m)));
-    }
+    validate_provisioner(c, "provisioner", errors);
     validate_parameters(c, true, errors);
     check(c, &[("reclaimPolicy", OneOf(&["Delete", "Retain"]))], errors);
     check(c, &[("volumeBindingMode", AnyOneOf(&["Immediate", "WaitForFirstConsumer"]))], errors);
     validate_topologies(c, errors);
+}
+
+/// Checks who makes volumes: a qualified name, which may have capitals.
+pub(super) fn validate_provisioner(c: &Value, field: &str, errors: &mut Errors) {
+    let (name, at) = (text(c, &[field]).to_lowercase(), Path::new(field));
+    if name.is_empty() {
+        errors.push(Error::required(&at, ""));
+    } else {
+        errors.extend(names::qualified_name(&name).into_iter().map(|m| Error::invalid(&at, name.as_str(), m)));
+    }
 }
 
 const PARAMETERS_MAX: usize = 512;

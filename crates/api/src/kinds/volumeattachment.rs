@@ -1,5 +1,6 @@
 //! VolumeAttachment.
 
+use super::csidriver;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -14,9 +15,9 @@ pub static KIND: Kind = Kind {
     prepare_create: |a| a.set(&["status"], json!({"attached": false})),
     rules: &[("spec", Fixed)],
     validate,
-    validate_create: |a| match text(a, &["spec", "attacher"]) {
-        "" => Errors::new(),
-        attacher => super::csidriver::validate_name(attacher, &Path::new("spec.attacher")),
+    validate_create: |a| csidriver::validate_name(text(a, &["spec", "attacher"]), &Path::new("spec.attacher")),
+    validate_update: |new, _| {
+        csidriver::validate_lower_name(text(new, &["spec", "attacher"]), &Path::new("spec.attacher"))
     },
     validate_status_update: |new, _| {
         let mut errors = Errors::new();
@@ -31,7 +32,6 @@ pub static KIND: Kind = Kind {
 
 fn validate(a: &Value, errors: &mut Errors) {
     let (spec, path) = (&a["spec"], Path::new("spec"));
-    check(a, &[("spec.attacher", Required(""))], errors);
     let (source, at) = (&spec["source"], path.child("source"));
     let (name, inline) = (&source["persistentVolumeName"], &source["inlineVolumeSpec"]);
     let detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";

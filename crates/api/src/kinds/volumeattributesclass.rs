@@ -8,15 +8,13 @@ pub static KIND: Kind = Kind {
         Column::text("DriverName", "The CSI driver that knows the attributes.").at("driverName"),
         AGE,
     ],
-    rules: &[("driverName", Immutable), ("parameters", Immutable)],
+    validate_update: |new, old| {
+        let changed = ["driverName", "parameters"].into_iter().filter(|field| new[*field] != old[*field]);
+        let error = |field| Error::forbidden(&Path::new(field), format!("updates to {field} are forbidden."));
+        changed.map(error).collect()
+    },
     validate: |c, errors| {
-        let (driver, at) = (text(c, &["driverName"]), Path::new("driverName"));
-        if driver.is_empty() {
-            errors.push(Error::required(&at, ""));
-        } else {
-            let wrong = names::qualified_name(&driver.to_lowercase()).into_iter();
-            errors.extend(wrong.map(|m| Error::invalid(&at, driver, m)));
-        }
+        super::storageclass::validate_provisioner(c, "driverName", errors);
         super::storageclass::validate_parameters(c, false, errors);
     },
     ..Kind::PLAIN

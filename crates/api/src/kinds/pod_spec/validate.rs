@@ -45,7 +45,9 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     validate_dns(spec, &path.child("dnsConfig"), errors);
     validate_gates(spec, path, errors);
     validate_spread(spec, &path.child("topologySpreadConstraints"), errors);
-    validate_tolerations(spec.array_at(&["tolerations"]), &path.child("tolerations"), errors);
+    // Compat: upstream lists operators of a gate that is off.
+    let operators = &["Equal", "Exists", "Lt", "Gt"];
+    validate_tolerations(spec.array_at(&["tolerations"]), &path.child("tolerations"), operators, errors);
     for (i, alias) in spec.array_at(&["hostAliases"]).iter().enumerate() {
         let at = path.child("hostAliases").index(i);
         let ip = alias.str_at(&["ip"]).unwrap_or_default();
@@ -148,7 +150,7 @@ pub fn validate_template(object: &Value, selector: Option<&LabelSelector>, error
         && !selector.matches_object(template)
     {
         let labels = template.at(&["metadata", "labels"]).filter(|l| !l.is_null());
-        let shown = labels.cloned().unwrap_or_else(Value::object);
+        let shown = labels.cloned().unwrap_or_default();
         let detail = "`selector` does not match template `labels`";
         errors.push(Error::invalid(&path.child("metadata.labels"), shown, detail));
     }
