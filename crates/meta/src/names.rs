@@ -179,7 +179,9 @@ pub fn ip(s: &str) -> Vec<String> {
 pub fn cidr(s: &str) -> Vec<String> {
     let address = s.split('/').next().and_then(|ip| ip.parse::<std::net::IpAddr>().ok());
     let wrong = match crate::cidr::Cidr::parse(s) {
-        None if crate::cidr::Cidr::parse(&without_zeros(s)).is_some() => "must not have leading 0s in IP or prefix length",
+        None if crate::cidr::Cidr::parse(&without_zeros(s)).is_some() => {
+            "must not have leading 0s in IP or prefix length"
+        }
         None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
         Some(range) if range.is_v4_mapped() => "must not have an IPv4-mapped IPv6 address",
         Some(range) if address != Some(range.address) => "must not have bits set beyond the prefix length",

@@ -77,8 +77,8 @@ pub(super) fn validate_role(role: &Value, namespaced: bool, errors: &mut Errors)
                 errors.push(Error::required(&at.child(list), detail));
             }
         }
-        check_at(rule, &at, &[("verbs", Required(""))], errors);
     }
+    check(role, &[("rules[].verbs", Required(""))], errors);
 }
 
 fn validate_binding(b: &Value, errors: &mut Errors) {

@@ -26,7 +26,7 @@ pub static KIND: Kind = Kind {
     prepare_update,
     validate_create: validate,
     validate_update,
-    name_rule: names::dns1035_label,
+    name_rule: names::dns1123_label,
     selectable: |s| {
         vec![
             ("spec.clusterIP", text(s, &["spec", "clusterIP"]).to_string()),
@@ -206,7 +206,7 @@ fn validate(s: &Value) -> Errors {
         errors.extend(public_ip(ip).into_iter().map(|m| Error::invalid(&at, ip, m)));
     }
     for (i, range) in spec.array_at(&["loadBalancerSourceRanges"]).iter().filter_map(Value::as_str).enumerate() {
-        let at = path.child("loadBalancerSourceRanges").index(i);
+        let at = path.child("LoadBalancerSourceRanges").index(i);
         errors.extend(names::cidr(range.trim()).into_iter().map(|m| Error::invalid(&at, range, m)));
     }
     validate_addresses(spec, &path, &mut errors);

@@ -142,7 +142,7 @@ pub fn validate_tolerations(tolerations: &[Value], path: &Path, operators: &[&st
             }
             "Exists" if !text("value").is_empty() => {
                 let detail = "value must be empty when `operator` is 'Exists'";
-                errors.push(Error::invalid(&at.child("operator"), toleration, detail));
+                errors.push(Error::invalid(&at.child("operator"), text("value"), detail));
             }
             "Exists" => {}
             other => {

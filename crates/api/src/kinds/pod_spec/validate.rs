@@ -25,7 +25,6 @@ const RULES: &[Rule] = &[
     ("preemptionPolicy", Check::OneOf(&["Never", "PreemptLowerPriority"])),
     ("imagePullSecrets[].name", Check::Required("")),
     ("terminationGracePeriodSeconds", Check::NonNegative),
-    ("os.name", Check::RequiredOneOf(&["linux", "windows"])),
     ("securityContext.fsGroupChangePolicy", Check::OneOf(&["Always", "OnRootMismatch"])),
 ];
 
@@ -39,6 +38,13 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     };
     validate_containers(spec, path, &around, errors);
     check_at(spec, path, RULES, errors);
+    let os = &spec["os"];
+    match os.str_at(&["name"]).unwrap_or_default() {
+        _ if os.is_null() => {}
+        "" => errors.push(Error::required(&path.child("os.name"), "cannot be empty")),
+        "linux" | "windows" => {}
+        name => errors.push(Error::not_supported(&path.child("os"), name, &["linux", "windows"])),
+    }
     validate_security(&spec["securityContext"], &path.child("securityContext"), errors);
     validate_sysctls(spec, &path.child("securityContext.sysctls"), errors);
     validate_affinity(&spec["affinity"], &path.child("affinity"), errors);
@@ -52,9 +58,9 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
         let at = path.child("hostAliases").index(i);
         let ip = alias.str_at(&["ip"]).unwrap_or_default();
         errors.extend(names::ip(ip).into_iter().map(|m| Error::invalid(&at.child("ip"), ip, m)));
-        for name in alias.array_at(&["hostnames"]).iter().filter_map(Value::as_str) {
-            let wrong = names::dns1123_subdomain(name);
-            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("hostnames"), name, m)));
+        for (j, name) in alias.array_at(&["hostnames"]).iter().filter_map(Value::as_str).enumerate() {
+            let wrong = names::dns1123_subdomain(name).into_iter();
+            errors.extend(wrong.map(|m| Error::invalid(&at.child("hostnames").index(j), name, m)));
         }
     }
 }
