@@ -213,10 +213,8 @@ fn validate_sources(spec: &Value, path: &Path, errors: &mut Errors) {
             }
             "csi" => check_at(source, &at, CSI, errors),
             "storageos" => check_at(source, &at, STORAGEOS, errors),
-            "azureFile" => {
-                if source.str_at(&["secretNamespace"]) == Some("") {
-                    errors.push(Error::required(&at.child("secretNamespace"), ""));
-                }
+            "azureFile" if source.str_at(&["secretNamespace"]) == Some("") => {
+                errors.push(Error::required(&at.child("secretNamespace"), ""));
             }
             "glusterfs" => {
                 if let Some(namespace) = source.str_at(&["endpointsNamespace"])
