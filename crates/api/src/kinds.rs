@@ -13,7 +13,7 @@ macro_rules! kinds {
             match (group, kind) {
                 $($(($group, stringify!($kind)) => &$module::KIND,)*)*
                 // One kind, two groups.
-                ("events.k8s.io", "Event") => &event::KIND,
+                ("events.k8s.io", "Event") => &event::NEW,
                 _ => &PLAIN,
             }
         }
@@ -137,7 +137,7 @@ mod prelude {
         AGE, Cell, Column, NAME, int, joined, labels, name, selector, since, text, text_or,
     };
     pub(super) use super::rules::Check::*;
-    pub(super) use super::rules::{Rule, check, check_immutable};
+    pub(super) use super::rules::{Rule, check, check_at, check_immutable};
     pub(super) use super::{
         Kind, count_change, fill, first_generation, keep_status, keep_status_count_spec, new_object,
     };

@@ -101,8 +101,9 @@ pub fn fill_new(document: &mut Value) {
 pub fn keep(new: &mut Value, old: &Value) {
     let metadata = new.slot(&["metadata"]).make_object();
     for member in KEPT {
-        let given_uid = member == "uid" && metadata.get("uid").is_some_and(|u| !u.is_empty());
-        if given_uid {
+        // What is refused when it is another one.
+        let own = ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"].contains(&member);
+        if own && metadata.get(member).is_some_and(|given| !given.is_empty()) {
             continue;
         }
         match old.at(&["metadata", member]) {

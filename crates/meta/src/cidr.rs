@@ -53,6 +53,15 @@ impl Cidr {
         self.address.is_ipv6()
     }
 
+    pub fn is_v4_mapped(&self) -> bool {
+        matches!(self.address, IpAddr::V6(a) if a.to_ipv4_mapped().is_some())
+    }
+
+    /// The range lies in this one, and is smaller.
+    pub fn is_around(&self, other: Cidr) -> bool {
+        self.contains(other.address) && self.bits < other.bits
+    }
+
     /// The places that services may have: neither the network's own address nor, in IPv4, its last one.
     pub fn places(&self) -> RangeInclusive<u128> {
         let width = if self.is_v6() { 128 } else { 32 };

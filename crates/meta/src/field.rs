@@ -130,6 +130,11 @@ impl Error {
         Self::build(ErrorType::Invalid, path, Some(shown(&value.into())), detail)
     }
 
+    /// As `invalid`, for a value that is shown without quotes.
+    pub fn invalid_raw(path: &Path, value: &str, detail: impl Into<String>) -> Self {
+        Self::build(ErrorType::Invalid, path, Some(value.to_string()), detail)
+    }
+
     /// As `invalid`, for a value that is not worth showing.
     pub fn invalid_as_a_whole(path: &Path, detail: impl Into<String>) -> Self {
         Self::build(ErrorType::Invalid, path, None, detail)
@@ -160,6 +165,18 @@ impl Error {
 
     pub fn too_long(path: &Path, max_bytes: usize) -> Self {
         Self::build(ErrorType::TooLong, path, None, format!("may not be more than {max_bytes} bytes"))
+    }
+
+    /// With a detail behind everything else.
+    pub fn with_detail(mut self, detail: &str) -> Self {
+        self.body = format!("{}: {detail}", self.body);
+        self
+    }
+
+    /// A length in another unit than bytes.
+    pub fn with_unit(mut self, unit: &str) -> Self {
+        self.body = self.body.replace("bytes", unit);
+        self
     }
 
     pub fn too_many(path: &Path, actual: usize, max: usize) -> Self {

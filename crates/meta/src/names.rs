@@ -25,9 +25,9 @@ const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric charac
                           'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
                           '[-._a-zA-Z0-9]+')";
 
-/// What is wrong: too many bytes, and each message whose condition holds.
+/// What is wrong: too long, and each message whose condition holds.
 fn faults<const N: usize>(s: &str, max: usize, wrong: [(bool, &str); N]) -> Vec<String> {
-    let long = (s.len() > max).then(|| format!("must be no more than {max} bytes"));
+    let long = (s.len() > max).then(|| format!("must be no more than {max} characters"));
     long.into_iter().chain(wrong.iter().filter(|(is, _)| *is).map(|(_, message)| message.to_string())).collect()
 }
 
@@ -115,7 +115,8 @@ pub fn qualified_name(s: &str) -> Vec<String> {
 
 /// Values of labels: empty, or at most 63 bytes.
 pub fn label_value(s: &str) -> Vec<String> {
-    faults(s, 63, [(!s.is_empty() && !is_qualified(s), LABEL_VALUE)])
+    let long = (s.len() > 63).then(|| "must be no more than 63 bytes".to_string());
+    long.into_iter().chain(faults(s, usize::MAX, [(!s.is_empty() && !is_qualified(s), LABEL_VALUE)])).collect()
 }
 
 /// Names of ports: at most 15 bytes, with at least one letter. Source: RFC 6335, section 5.1.
@@ -162,19 +163,90 @@ pub fn c_identifier(s: &str) -> Vec<String> {
     if ok && !s.is_empty() { Vec::new() } else { vec![C_IDENTIFIER.into()] }
 }
 
+/// Why an address is not one: upstream says more where only its form is wrong.
 pub fn ip(s: &str) -> Vec<String> {
-    if s.parse::<std::net::IpAddr>().is_ok() {
-        Vec::new()
-    } else {
-        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()]
-    }
+    let parse = |s: &str| s.parse::<std::net::IpAddr>().ok();
+    let wrong = match parse(s) {
+        None if parse(&without_zeros(s)).is_some() => "must not have leading 0s",
+        None => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        Some(std::net::IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+        Some(_) => return Vec::new(),
+    };
+    vec![wrong.into()]
 }
 
+/// As `ip`, for a range.
 pub fn cidr(s: &str) -> Vec<String> {
-    match crate::cidr::Cidr::parse(s) {
-        Some(_) => Vec::new(),
-        None => vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()],
+    let address = s.split('/').next().and_then(|ip| ip.parse::<std::net::IpAddr>().ok());
+    let wrong = match crate::cidr::Cidr::parse(s) {
+        None if crate::cidr::Cidr::parse(&without_zeros(s)).is_some() => {
+            "must not have leading 0s in IP or prefix length"
+        }
+        None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+        Some(range) if range.is_v4_mapped() => "must not have an IPv4-mapped IPv6 address",
+        Some(range) if address != Some(range.address) => "must not have bits set beyond the prefix length",
+        Some(_) => return Vec::new(),
+    };
+    vec![wrong.into()]
+}
+
+/// Dotted numbers without their leading zeros.
+fn without_zeros(s: &str) -> String {
+    let part = |part: &str| match part.trim_start_matches('0') {
+        rest if rest.is_empty() && !part.is_empty() || rest.starts_with('/') => format!("0{rest}"),
+        rest => rest.to_string(),
+    };
+    s.split('.').map(part).collect::<Vec<_>>().join(".")
+}
+
+/// Why an address can't be an endpoint or an external address of a service.
+pub fn special_ip(s: &str) -> Option<&'static str> {
+    use std::net::IpAddr;
+    let Ok(ip) = without_zeros(s).parse::<IpAddr>() else { return Some("must be a valid IP address") };
+    let (link_local, many, none) = match ip {
+        IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0], "may not be unspecified (0.0.0.0)"),
+        IpAddr::V6(ip) => {
+            (ip.is_unicast_link_local(), ip.segments()[0] & 0xff0f == 0xff02, "may not be unspecified (::)")
+        }
+    };
+    let what = [
+        (ip.is_unspecified(), none),
+        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (many, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ];
+    what.iter().find(|(is, _)| *is).map(|(_, what)| *what)
+}
+
+/// A name of at least two segments.
+pub fn fully_qualified(s: &str) -> Vec<String> {
+    let mut wrong = dns1123_subdomain(s);
+    if wrong.is_empty() && !s.contains('.') {
+        wrong.push("should be a domain with at least two segments separated by dots".into());
     }
+    wrong
+}
+
+/// A domain, a slash, and a path of URL characters.
+pub fn domain_path(s: &str) -> Vec<String> {
+    let Some((domain, path)) = s.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty()) else {
+        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_string()];
+    };
+    let mut wrong = dns1123_subdomain(domain);
+    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
+        wrong.push("Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')".to_string());
+    }
+    wrong
+}
+
+const CASELESS: &str = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end \
+    with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+    '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+
+/// A subdomain that may have capitals, such as a driver's name.
+pub fn caseless_subdomain(s: &str) -> Vec<String> {
+    let long = (s.len() > 253).then(|| "must be no more than 253 bytes".to_string());
+    long.into_iter().chain(faults(s, usize::MAX, [(!is_subdomain(&s.to_lowercase()), CASELESS)])).collect()
 }
 
 const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must \

@@ -29,42 +29,30 @@ pub(super) const BINDING: Kind = Kind {
     defaults: |b| fill::at(b, &["spec", "matchResources"], constraints_defaults),
     prepare_create: first_generation,
     prepare_update: keep_status_count_spec,
-    rules: &[
-        ("spec.policyName", Required("")),
-        ("spec.paramRef.parameterNotFoundAction", RequiredOneOf(&["Allow", "Deny"])),
-        ("spec.paramRef.selector", Selector),
-        ("spec.matchResources.namespaceSelector", Selector),
-        ("spec.matchResources.objectSelector", Selector),
-    ],
     validate: |b, errors| {
-        let reference = &b["spec"]["paramRef"];
-        let at = Path::new("spec.paramRef");
-        match (reference["name"].is_empty(), reference["selector"].is_null()) {
-            _ if reference.is_null() => {}
-            (true, true) => errors.push(Error::required(&at, "one of name or selector must be specified")),
-            (false, false) => {
-                errors.push(Error::forbidden(&at.child("name"), "name and selector are mutually exclusive"));
+        let own: &[Rule] = &[("spec.policyName", Required("")), ("spec.policyName", Name(names::dns1123_subdomain))];
+        check(b, own, errors);
+        let (reference, at) = (&b["spec"]["paramRef"], Path::new("spec.paramRef"));
+        let wrong: Option<(bool, bool)> =
+            (!reference.is_null()).then(|| (reference["name"].is_empty(), reference["selector"].is_null()));
+        check(b, &[("spec.paramRef.name", Name(names::path_segment)), ("spec.paramRef.selector", Selector)], errors);
+        match wrong {
+            Some((true, true)) => errors.push(Error::required(&at, "one of name or selector must be specified")),
+            Some((false, false)) => {
+                for member in ["name", "selector"] {
+                    errors.push(Error::forbidden(&at.child(member), "name and selector are mutually exclusive"));
+                }
             }
             _ => {}
         }
+        check(b, &[("spec.paramRef.parameterNotFoundAction", RequiredOneOf(&["Deny", "Allow"]))], errors);
     },
     ..Kind::PLAIN
 };
 
-const POLICY_RULES: &[Rule] = &[
-    ("spec.matchConstraints", Required("")),
-    ("spec.matchConstraints.resourceRules", Required("")),
-    ("spec.matchConstraints.namespaceSelector", Selector),
-    ("spec.matchConstraints.objectSelector", Selector),
-    ("spec.paramKind.apiVersion", Required("")),
-    ("spec.paramKind.kind", Required("")),
-    ("spec.failurePolicy", OneOf(&["Fail", "Ignore"])),
-];
-
 pub(super) const POLICY: Kind = Kind {
-    rules: POLICY_RULES,
     defaults: |policy| {
-        fill::text(policy.slot(&["spec"]), "failurePolicy", "Fail");
+        fill::unset(policy.slot(&["spec"]), "failurePolicy", "Fail");
         fill::at(policy, &["spec", "matchConstraints"], constraints_defaults);
     },
     ..Kind::PLAIN
@@ -73,6 +61,61 @@ pub(super) const POLICY: Kind = Kind {
 fn constraints_defaults(constraints: &mut Value) {
     webhook::match_defaults(constraints);
     for list in ["resourceRules", "excludeResourceRules"] {
-        fill::each(constraints, &[list], |rule| fill::text(rule, "scope", "*"));
+        fill::each(constraints, &[list], |rule| fill::unset(rule, "scope", "*"));
+    }
+}
+
+/// Checks what both kinds of policies have: the kind of their parameters, and what they are asked about.
+pub(super) fn validate_policy(policy: &Value, errors: &mut Errors) {
+    check(policy, &[("spec.failurePolicy", GivenOneOf(&["Fail", "Ignore"]))], errors);
+    let (kind, at) = (&policy["spec"]["paramKind"], Path::new("spec.paramKind"));
+    if !kind.is_null() {
+        let (version, at) = (text(kind, &["apiVersion"]), at.child("apiVersion"));
+        match version.matches('/').count() {
+            _ if version.is_empty() => errors.push(Error::required(&at, "")),
+            2.. => errors.push(Error::invalid(&at, version, format!("unexpected GroupVersion string: {version}"))),
+            _ => {
+                let version = version.rsplit('/').next().unwrap_or_default();
+                errors.extend(names::dns1035_label(version).into_iter().map(|m| Error::invalid(&at, version, m)));
+            }
+        }
+        let (kind, at) = (text(kind, &["kind"]), Path::new("spec.paramKind.kind"));
+        if kind.is_empty() {
+            errors.push(Error::required(&at, ""));
+        } else {
+            let wrong = names::dns1035_label(&kind.to_lowercase()).into_iter();
+            let wrong = wrong.map(|m| format!("may have mixed case, but should otherwise match: {m}"));
+            errors.extend(wrong.map(|m| Error::invalid(&at, kind, m)));
+        }
+    }
+    let at = Path::new("spec.matchConstraints");
+    let constraints = &policy["spec"]["matchConstraints"];
+    if constraints.is_null() {
+        return errors.push(Error::required(&at, ""));
+    }
+    validate_constraints(constraints, &at, errors);
+    check_at(constraints, &at, &[("resourceRules", Required(""))], errors);
+}
+
+/// Checks what is matched.
+pub(super) fn validate_constraints(constraints: &Value, path: &Path, errors: &mut Errors) {
+    if constraints.is_null() {
+        return;
+    }
+    check_at(constraints, path, &[("matchPolicy", GivenOneOf(&["Equivalent", "Exact"]))], errors);
+    check_at(constraints, path, &[("namespaceSelector", Selector), ("objectSelector", Selector)], errors);
+    for list in ["resourceRules", "excludeResourceRules"] {
+        for (i, rule) in constraints.array_at(&[list]).iter().enumerate() {
+            let at = path.child(list).index(i);
+            webhook::validate_rule(rule, &at, errors);
+            let named = rule.array_at(&["resourceNames"]);
+            for (j, name) in named.iter().filter_map(Value::as_str).enumerate() {
+                let at = at.child("resourceNames").index(j);
+                errors.extend(names::path_segment(name).into_iter().map(|m| Error::invalid(&at, name, m)));
+                if named[..j].iter().any(|other| other.as_str() == Some(name)) {
+                    errors.push(Error::duplicate(&at, name));
+                }
+            }
+        }
     }
 }

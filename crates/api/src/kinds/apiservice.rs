@@ -37,11 +37,40 @@ fn validate(a: &Value, errors: &mut Errors) {
         let detail = format!("must be `spec.version+\".\"+spec.group`: {want:?}");
         errors.push(Error::invalid(&Path::new("metadata.name"), named, detail));
     }
+    let (spec, path) = (&a["spec"], Path::new("spec"));
+    let group = text(spec, &["group"]);
+    if group.is_empty() {
+        if text(spec, &["version"]) != "v1" {
+            let detail = "only v1 may have an empty group and it better be legacy kube";
+            errors.push(Error::required(&path.child("group"), detail));
+        }
+    } else {
+        check(a, &[("spec.group", Name(names::dns1123_subdomain))], errors);
+    }
+    let version = text(spec, &["version"]);
+    let wrong = names::dns1035_label(version).into_iter();
+    errors.extend(wrong.map(|m| Error::invalid(&path.child("version"), version, m)));
     for (field, max) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
-        let n = int(a, &["spec", field]);
+        let n = int(spec, &[field]);
         if !(1..=max).contains(&n) {
             let detail = format!("must be positive and less than {max}");
-            errors.push(Error::invalid(&Path::new("spec").child(field), n, detail));
+            errors.push(Error::invalid(&path.child(field), n, detail));
         }
     }
+    let insecure = spec["insecureSkipTLSVerify"] == Value::Bool(true);
+    let mut untrusted = |detail: &str| errors.push(Error::invalid(&path.child("insecureSkipTLSVerify"), true, detail));
+    if spec["service"].is_null() {
+        if !spec["caBundle"].is_empty() {
+            let detail = "local APIServices may not have a caBundle";
+            errors.push(Error::invalid(&path.child("caBundle"), &spec["caBundle"], detail));
+        } else if insecure {
+            untrusted("local APIServices may not have insecureSkipTLSVerify");
+        }
+        return;
+    }
+    if insecure && !spec["caBundle"].is_empty() {
+        untrusted("may not be true if caBundle is present");
+    }
+    check(a, &[("spec.service.namespace", Required("")), ("spec.service.name", Required(""))], errors);
+    super::webhook::validate_port(&spec["service"], &path.child("service"), errors);
 }

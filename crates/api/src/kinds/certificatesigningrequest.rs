@@ -18,11 +18,11 @@ pub static KIND: Kind = Kind {
         restore(new, old, "status");
         restore(new, old, "spec");
     },
-    rules: &[
-        ("spec.request", Required("")),
-        ("spec.usages", Required("usages is required")),
-        ("spec.signerName", Required("")),
-    ],
+    validate_create: |c| {
+        let mut errors = Errors::new();
+        validate(&c["spec"], &mut errors);
+        errors
+    },
     selectable: |c| vec![("spec.signerName", text(c, &["spec", "signerName"]).to_string())],
     selectable_names: &["spec.signerName"],
     ..Kind::PLAIN
@@ -42,4 +42,69 @@ fn condition(c: &Value) -> Cell {
         shown.push("Issued");
     }
     shown.join(",").into()
+}
+
+const USAGES: &[&str] = &[
+    "any", "cert sign", "client auth", "code signing", "content commitment", "crl sign", "data encipherment",
+    "decipher only", "digital signature", "email protection", "encipher only", "ipsec end system", "ipsec tunnel",
+    "ipsec user", "key agreement", "key encipherment", "microsoft sgc", "netscape sgc", "ocsp signing", "s/mime",
+    "server auth", "signing", "timestamping",
+];
+
+fn validate(spec: &Value, errors: &mut Errors) {
+    use base64::Engine;
+    let path = Path::new("spec");
+    let request = base64::engine::general_purpose::STANDARD.decode(text(spec, &["request"])).unwrap_or_default();
+    if !String::from_utf8_lossy(&request).contains("-----BEGIN CERTIFICATE REQUEST-----") {
+        let detail = "PEM block type must be CERTIFICATE REQUEST";
+        errors.push(Error::invalid(&path.child("request"), &spec["request"], detail));
+    }
+    let usages = spec.array_at(&["usages"]);
+    check_at(spec, &path, &[("usages", Required(""))], errors);
+    for (i, usage) in usages.iter().enumerate() {
+        let at = path.child("usages").index(i);
+        if !USAGES.contains(&usage.as_str().unwrap_or_default()) {
+            errors.push(Error::not_supported(&at, usage, USAGES));
+        }
+        if usages[..i].contains(usage) {
+            errors.push(Error::duplicate(&at, usage));
+        }
+    }
+    let signer = text(spec, &["signerName"]);
+    let at = path.child("signerName");
+    if signer == "kubernetes.io/legacy-unknown" {
+        errors.push(Error::invalid(&at, signer, "the legacy signerName is not allowed via this API version"));
+    } else {
+        validate_signer(signer, &at, errors);
+    }
+    if let Some(n) = spec.int_at(&["expirationSeconds"]).filter(|n| *n < 600) {
+        let detail = "may not specify a duration less than 600 seconds (10 minutes)";
+        errors.push(Error::invalid(&path.child("expirationSeconds"), n, detail));
+    }
+}
+
+const SIGNER_MAX_BYTES: usize = 571;
+
+/// Checks a signer: a domain of at least two segments, a slash, and what it signs.
+pub(super) fn validate_signer(signer: &str, at: &Path, errors: &mut Errors) {
+    if signer.is_empty() {
+        return errors.push(Error::required(at, ""));
+    }
+    let Some((domain, path)) = signer.split_once('/').filter(|(_, path)| !path.contains('/')) else {
+        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
+        return errors.push(Error::invalid(at, signer, detail));
+    };
+    let mut label = |label: &str, shown: &str, wrong: Vec<String>| {
+        let wrong = wrong.into_iter().map(|m| format!("validating label {label:?}: {m}"));
+        errors.extend(wrong.map(|m| Error::invalid(at, shown, m)));
+    };
+    domain.split('.').for_each(|part| label(part, domain, names::dns1123_label(part)));
+    path.split('.').for_each(|part| label(part, path, names::dns1123_subdomain(part)));
+    if !domain.contains('.') {
+        let detail = "should be a domain with at least two segments separated by dots";
+        errors.push(Error::invalid(at, domain, detail));
+    }
+    if signer.len() > SIGNER_MAX_BYTES {
+        errors.push(Error::too_long(at, SIGNER_MAX_BYTES));
+    }
 }

@@ -9,7 +9,18 @@ pub static KIND: Kind = Kind {
         Column::number("Revision", "Revision indicates the revision of the state represented by Data.").at("revision"),
         AGE,
     ],
-    rules: &[("data", Required("data is mandatory")), ("data", Immutable), ("revision", NonNegative)],
+    validate: |r, errors| {
+        if r["data"].as_object().is_none() && !r["data"].is_null() {
+            errors.push(Error::required(&Path::new("data"), "data must be a valid JSON object"));
+        }
+        check(r, &[("revision", NonNegative)], errors);
+    },
+    validate_create: |r| {
+        let mut errors = Errors::new();
+        check(r, &[("data", Required("data is mandatory"))], &mut errors);
+        errors
+    },
+    rules: &[("data", Immutable)],
     ..Kind::PLAIN
 };
 

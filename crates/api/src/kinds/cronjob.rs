@@ -92,10 +92,7 @@ fn validate(c: &Value) -> Errors {
     let at = Path::new("spec.schedule");
     let zone = c.str_at(&["spec", "timeZone"]);
     if schedule.contains("TZ") {
-        let detail = match zone {
-            Some(_) => "cannot use both timeZone field and TZ or CRON_TZ in schedule",
-            None => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-        };
+        let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
         errors.push(Error::invalid(&at, schedule, detail));
     } else if let Err(detail) = Schedule::parse(schedule)
         && !schedule.is_empty()
@@ -123,7 +120,6 @@ fn validate(c: &Value) -> Errors {
     if !selector.is_null() {
         errors.push(Error::invalid(&path.child("selector"), selector, "`selector` will be auto-generated"));
     }
-    let path = path.child("template.spec");
-    pod_spec::validate(&template["spec"]["template"]["spec"], &path, &mut errors);
+    pod_spec::validate_template_at(&template["spec"]["template"], &path.child("template"), &mut errors);
     errors
 }

@@ -31,6 +31,15 @@ pub static KIND: Kind = Kind {
     prepare_update,
     rules: &[("spec.selector", Immutable)],
     validate,
+    validate_status_update: |new, _| {
+        const COUNTS: [&str; 8] = [
+            "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady",
+            "observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable",
+        ];
+        let mut errors = Errors::new();
+        check_at(&new["status"], &Path::new("status"), &COUNTS.map(|count| (count, NonNegative)), &mut errors);
+        errors
+    },
     ..Kind::PLAIN
 };
 
@@ -75,7 +84,7 @@ fn validate(ds: &Value, errors: &mut Errors) {
             match (workload::is_zero(unavailable), workload::is_zero(surge)) {
                 (true, true) => {
                     let detail = "cannot be 0 when maxSurge is 0";
-                    errors.push(Error::invalid(&at.child("maxUnavailable"), unavailable, detail));
+                    errors.push(Error::required(&at.child("maxUnavailable"), detail));
                 }
                 (false, false) => {
                     let detail = "may not be set when maxUnavailable is non-zero";
@@ -84,6 +93,6 @@ fn validate(ds: &Value, errors: &mut Errors) {
                 _ => {}
             }
         }
-        other => errors.push(Error::not_supported(&path.child("type"), other, &["OnDelete", "RollingUpdate"])),
+        _ => errors.push(Error::not_supported(&path, strategy, &["RollingUpdate", "OnDelete"])),
     }
 }

@@ -87,14 +87,15 @@ fn validate_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
             }
             workload::validate_at_most_all(unavailable, &at.child("maxUnavailable"), errors);
         }
-        other => errors.push(Error::not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"])),
+        _ => errors.push(Error::not_supported(path, strategy, &["Recreate", "RollingUpdate"])),
     }
 }
 
 fn validate_status_update(new: &Value, old: &Value) -> Errors {
-    const COUNTS: [&str; 7] = [
+    const COUNTS: [&str; 8] = [
         "status.observedGeneration", "status.replicas", "status.updatedReplicas", "status.readyReplicas",
-        "status.availableReplicas", "status.unavailableReplicas", "status.collisionCount",
+        "status.availableReplicas", "status.unavailableReplicas", "status.terminatingReplicas",
+        "status.collisionCount",
     ];
     let mut errors = Errors::new();
     check(new, &COUNTS.map(|path| (path, NonNegative)), &mut errors);
@@ -106,10 +107,14 @@ fn validate_status_update(new: &Value, old: &Value) -> Errors {
             errors.push(Error::invalid(&at, n, "cannot be greater than status.replicas"));
         }
     }
-    let count = |d: &Value| int(d, &["status", "collisionCount"]);
-    if count(new) < count(old) {
+    if int(new, &["status", "availableReplicas"]) > int(new, &["status", "readyReplicas"]) {
+        let (n, at) = (int(new, &["status", "availableReplicas"]), Path::new("status.availableReplicas"));
+        errors.push(Error::invalid(&at, n, "cannot be greater than readyReplicas"));
+    }
+    let count = |d: &Value| d.int_at(&["status", "collisionCount"]);
+    if count(old).is_some() && count(new).unwrap_or(0) < count(old).unwrap_or(0) {
         let at = Path::new("status.collisionCount");
-        errors.push(Error::invalid(&at, count(new), "cannot be decremented"));
+        errors.push(Error::invalid(&at, count(new).unwrap_or(0), "cannot be decremented"));
     }
     errors
 }

@@ -2,7 +2,10 @@
 
 use super::prelude::*;
 
-pub static KIND: Kind = Kind {
+/// The event of `v1`.
+pub static KIND: Kind = OLD;
+
+const OLD: Kind = Kind {
     columns: &[
         Column::text("Last Seen", "The time at which the most recent occurrence of this event was recorded."),
         Column::text("Type", "Type of this event (Normal, Warning), new types could be added in the future"),
@@ -16,7 +19,7 @@ pub static KIND: Kind = Kind {
         NAME.wide(),
     ],
     row: Some(row),
-    validate_create: validate,
+    validate: |e, errors| validate(e, false, errors),
     // What an event is called is up to who records it.
     name_rule: names::path_segment,
     selectable,
@@ -95,17 +98,94 @@ fn selectable(e: &Value) -> Vec<(&'static str, String)> {
     FIELDS.iter().map(|field| (*field, value(field).to_string())).collect()
 }
 
-fn validate(e: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let namespace = text(e, &["metadata", "namespace"]);
-    let object = text(about(e), &["namespace"]);
-    // Events about cluster-wide objects live in `default`, or where their reporter lives.
-    if !object.is_empty() && object != namespace {
-        let at = Path::new("involvedObject.namespace");
-        errors.push(Error::invalid(&at, object, "does not match event.namespace"));
+/// What is wrong with an event; `events.k8s.io/v1` asks for more, and is stored as `v1` is.
+fn validate(e: &Value, modern: bool, errors: &mut Errors) {
+    let (namespace, object) = (text(e, &["metadata", "namespace"]), text(e, &["involvedObject", "namespace"]));
+    let blank = |field: &str, detail: String| Error::invalid(&Path::new(field), "", detail);
+    match (e["eventTime"].is_null(), modern) {
+        // Events about cluster-wide objects live in `default`, or where their reporter lives.
+        (true, false) => {
+            if !object.is_empty() && object != namespace {
+                let at = Path::new("involvedObject.namespace");
+                errors.push(Error::invalid(&at, object, "does not match event.namespace"));
+            }
+            return;
+        }
+        (true, true) => errors.push(Error::required(&Path::new("eventTime"), "")),
+        (false, _) => validate_reporter(e, modern, errors),
     }
-    errors
+    let ty = text(e, &["type"]);
+    if modern && !["Normal", "Warning"].contains(&ty) {
+        errors.push(blank("type", format!("has invalid value: {ty}")));
+    }
+    if text(e, &["message"]).len() > 1024 {
+        errors.push(blank("message", "can have at most 1024 characters".into()));
+    }
+    if !modern {
+        return;
+    }
+    if !e["series"].is_null() {
+        if int(e, &["series", "count"]) < 2 {
+            errors.push(blank("series.count", "should be at least 2".into()));
+        }
+        check(e, &[("series.lastObservedTime", Required(""))], errors);
+    }
+    for field in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+        if !e[field].is_empty() && e[field].as_i64() != Some(0) {
+            errors.push(blank(field, "needs to be unset".into()));
+        }
+    }
 }
+
+/// What an event with a time of its own says about who saw it.
+fn validate_reporter(e: &Value, modern: bool, errors: &mut Errors) {
+    let at = Path::new(if modern { "reportingController" } else { "reportingComponent" });
+    let reporter = text(e, &["reportingComponent"]);
+    if reporter.is_empty() {
+        errors.push(Error::required(&at, ""));
+    }
+    errors.extend(names::qualified_name(reporter).into_iter().map(|m| Error::invalid(&at, reporter, m)));
+    for field in ["reportingInstance", "action", "reason"] {
+        match text(e, &[field]).len() {
+            0 => errors.push(Error::required(&Path::new(field), "")),
+            129.. => errors.push(Error::invalid(&Path::new(field), "", "can have at most 128 characters")),
+            _ => {}
+        }
+    }
+}
+
+/// What does not change in an event of `events.k8s.io/v1`.
+const FIXED: [&str; 13] = [
+    "involvedObject", "reason", "message", "source", "firstTimestamp", "lastTimestamp", "count", "type", "eventTime",
+    "action", "related", "reportingComponent", "reportingInstance",
+];
+
+const FIXED_TEXTS: [&str; 6] = ["reason", "message", "type", "action", "reportingComponent", "reportingInstance"];
+
+/// The same event as `events.k8s.io/v1` serves it.
+pub static NEW: Kind = Kind {
+    validate: |_, _| {},
+    validate_create: |e| {
+        let mut errors = Errors::new();
+        validate(e, true, &mut errors);
+        errors
+    },
+    validate_update: |new, old| {
+        let mut errors = Errors::new();
+        // What may not change is told once.
+        let mut kept = new.clone();
+        ["type", "eventTime"].into_iter().for_each(|field| super::restore(&mut kept, old, field));
+        validate(&kept, true, &mut errors);
+        for field in FIXED.into_iter().filter(|field| new[*field] != old[*field]) {
+            let named = if field == "reportingComponent" { "reportingController" } else { field };
+            let shown =
+                if new[field].is_null() && FIXED_TEXTS.contains(&field) { "".into() } else { new[field].clone() };
+            errors.push(Error::invalid(&Path::new(named), shown, "field is immutable"));
+        }
+        errors
+    },
+    ..OLD
+};
 
 #[cfg(test)]
 mod tests {

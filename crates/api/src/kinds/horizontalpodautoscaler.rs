@@ -1,6 +1,8 @@
 //! HorizontalPodAutoscaler.
 
+use super::pod_spec;
 use super::prelude::*;
+use meta::quantity::Quantity;
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -16,12 +18,8 @@ pub static KIND: Kind = Kind {
         AGE,
     ],
     defaults,
-    prepare_create: |h| h.set(&["status"], json!({"currentReplicas": 0, "desiredReplicas": 0})),
-    rules: &[
-        ("spec.maxReplicas", Positive),
-        ("spec.scaleTargetRef.kind", Required("")),
-        ("spec.scaleTargetRef.name", Required("")),
-    ],
+    prepare_create: |h| new_object(h, json!({"currentMetrics": null, "desiredReplicas": 0})),
+    prepare_update: keep_status_count_spec,
     validate,
     ..Kind::PLAIN
 };
@@ -77,16 +75,200 @@ fn defaults(h: &mut Value) {
         let target = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}});
         spec.set(&["metrics"], vec![target]);
     }
+    if !spec["behavior"].is_null() {
+        for (direction, up) in [("scaleUp", true), ("scaleDown", false)] {
+            rule_defaults(spec.slot(&["behavior", direction]), up);
+        }
+    }
 }
 
+/// What scaling does when nothing is said: up by four pods or to twice as many at once, down as far as it may.
+fn rule_defaults(rules: &mut Value, up: bool) {
+    let policy = |ty: &str, value: i64| json!({"type": (ty), "value": value, "periodSeconds": 15});
+    fill::unset(rules, "selectPolicy", "Max");
+    if up {
+        fill::unset(rules, "stabilizationWindowSeconds", 0);
+    }
+    if rules["policies"].is_null() {
+        let mut policies = vec![policy("Percent", 100)];
+        if up {
+            policies.insert(0, policy("Pods", 4));
+        }
+        rules.set(&["policies"], policies);
+    }
+}
+
+const TARGET: &[Rule] = &[
+    ("kind", Required("")),
+    ("kind", Name(names::path_segment)),
+    ("name", Required("")),
+    ("name", Name(names::path_segment)),
+];
+
 fn validate(h: &Value, errors: &mut Errors) {
+    let (spec, path) = (&h["spec"], Path::new("spec"));
     let (min, max) = (h.int_at(&["spec", "minReplicas"]).unwrap_or(1), int(h, &["spec", "maxReplicas"]));
-    if min < 1 {
-        let detail = "must be greater than or equal to 1";
-        errors.push(Error::invalid(&Path::new("spec.minReplicas"), min, detail));
+    if min < 0 {
+        errors.push(Error::invalid(&path.child("minReplicas"), min, "must be greater than or equal to 0"));
     }
     if max < min {
         let detail = "must be greater than or equal to `minReplicas`";
-        errors.push(Error::invalid(&Path::new("spec.maxReplicas"), max, detail));
+        errors.push(Error::invalid(&path.child("maxReplicas"), max, detail));
     }
+    let (target, at) = (&spec["scaleTargetRef"], path.child("scaleTargetRef"));
+    check_at(target, &at, TARGET, errors);
+    let (version, at) = (text(target, &["apiVersion"]), at.child("apiVersion"));
+    let detail = match version.matches('/').count() {
+        0 if text(target, &["kind"]) != "ReplicationController" => {
+            Some("apiVersion must specify API group".to_string())
+        }
+        2.. => Some(format!("unexpected GroupVersion string: {version}")),
+        _ => None,
+    };
+    errors.extend(detail.map(|detail| Error::invalid(&at, version, detail)));
+    let metrics = spec.array_at(&["metrics"]);
+    for (i, metric) in metrics.iter().enumerate() {
+        validate_metric(metric, &path.child("metrics").index(i), errors);
+    }
+    for direction in ["scaleUp", "scaleDown"].into_iter().filter(|d| !spec["behavior"][*d].is_null()) {
+        validate_scaling(&spec["behavior"][direction], &path.child("behavior").child(direction), errors);
+    }
+    if min == 0 && !metrics.iter().any(|m| ["Object", "External"].contains(&text(m, &["type"]))) {
+        let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.push(Error::forbidden(&path.child("metrics"), detail));
+    }
+    match max {
+        0 => errors.push(Error::required(&path.child("maxReplicas"), "")),
+        ..0 => errors.push(Error::invalid(&path.child("maxReplicas"), max, "must be greater than or equal to 1")),
+        _ => {}
+    }
+}
+
+const TYPES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
+
+fn validate_metric(metric: &Value, path: &Path, errors: &mut Errors) {
+    let ty = text(metric, &["type"]);
+    if ty.is_empty() {
+        errors.push(Error::required(&path.child("type"), "must specify a metric source type"));
+    }
+    if !TYPES.contains(&ty) {
+        return errors.push(Error::not_supported(&path.child("type"), ty, TYPES));
+    }
+    let member = ty[..1].to_lowercase() + &ty[1..];
+    let (source, at) = (&metric[member.as_str()], path.child(&member));
+    if source.is_null() {
+        return errors.push(Error::required(&at, "must populate information for the given metric source"));
+    }
+    if ty == "Object" {
+        for field in ["kind", "name"] {
+            let (value, at) = (text(source, &["describedObject", field]), at.child("describedObject").child(field));
+            match value {
+                "" => errors.push(Error::required(&at, "")),
+                value => errors.extend(names::path_segment(value).into_iter().map(|m| Error::invalid(&at, value, m))),
+            }
+        }
+    }
+    match ty {
+        "Resource" | "ContainerResource" => {
+            let name = text(source, &["name"]);
+            if name.is_empty() {
+                errors.push(Error::required(&at.child("name"), "must specify a resource name"));
+            } else if ty == "ContainerResource" {
+                pod_spec::validate_container_resource_name(name, &at.child("name"), errors);
+            }
+            if ty == "ContainerResource" {
+                let rules =
+                    [("container", Required("must specify a container")), ("container", Name(names::dns1123_label))];
+                check_at(source, &at, &rules, errors);
+            }
+        }
+        _ => {
+            let (name, name_at) = (text(source, &["metric", "name"]), at.child("metric.name"));
+            if name.is_empty() {
+                errors.push(Error::required(&name_at, "must specify a metric name"));
+            }
+            errors.extend(names::path_segment(name).into_iter().map(|m| Error::invalid(&name_at, name, m)));
+        }
+    }
+    validate_target(&source["target"], ty, &at.child("target"), errors);
+}
+
+fn validate_target(target: &Value, of: &str, path: &Path, errors: &mut Errors) {
+    let ty = text(target, &["type"]);
+    if ty.is_empty() {
+        errors.push(Error::required(&path.child("type"), "must specify a metric target type"));
+    }
+    if !["Utilization", "Value", "AverageValue"].contains(&ty) {
+        let detail = "must be either Utilization, Value, or AverageValue";
+        errors.push(Error::invalid(&path.child("type"), ty, detail));
+    }
+    for field in ["value", "averageValue"] {
+        if let Some(amount) = target.str_at(&[field])
+            && Quantity::parse(amount).is_ok_and(|quantity| quantity.sign() <= 0)
+        {
+            errors.push(Error::invalid(&path.child(field), amount, "must be positive"));
+        }
+    }
+    if let Some(n) = target.int_at(&["averageUtilization"]).filter(|n| *n < 1) {
+        errors.push(Error::invalid(&path.child("averageUtilization"), n, "must be greater than 0"));
+    }
+    let has = |field: &str| !target[field].is_null();
+    let mut missing = |field: &str, detail: &str| errors.push(Error::required(&path.child(field), detail));
+    match of {
+        "Resource" | "ContainerResource" => match (has("averageUtilization"), has("averageValue")) {
+            (false, false) => {
+                missing("averageUtilization", "must set either a target raw value or a target utilization");
+            }
+            (true, true) => {
+                let detail = "may not set both a target raw value and a target utilization";
+                errors.push(Error::forbidden(&path.child("averageValue"), detail));
+            }
+            _ => {}
+        },
+        "Pods" if !has("averageValue") => missing("averageValue", "must specify a positive target averageValue"),
+        "Object" if !has("value") && !has("averageValue") => {
+            missing("averageValue", "must set either a target value or averageValue");
+        }
+        "External" => match (has("value"), has("averageValue")) {
+            (false, false) => missing("averageValue", "must set either a target value for metric or a per-pod target"),
+            (true, true) => {
+                let detail = "may not set both a target value for metric and a per-pod target";
+                errors.push(Error::forbidden(&path.child("value"), detail));
+            }
+            _ => {}
+        },
+        _ => {}
+    }
+}
+
+const POLICY_PERIOD_MAX_SECONDS: i64 = 1800;
+const WINDOW_MAX_SECONDS: i64 = 3600;
+
+fn validate_scaling(rules: &Value, path: &Path, errors: &mut Errors) {
+    if let Some(n) = rules.int_at(&["stabilizationWindowSeconds"]) {
+        let at = path.child("stabilizationWindowSeconds");
+        match n {
+            ..0 => errors.push(Error::invalid(&at, n, "must be greater than or equal to zero")),
+            n if n > WINDOW_MAX_SECONDS => {
+                errors.push(Error::invalid(&at, n, format!("must be less than or equal to {WINDOW_MAX_SECONDS}")));
+            }
+            _ => {}
+        }
+    }
+    check_at(rules, path, &[("selectPolicy", GivenOneOf(&["Disabled", "Max", "Min"]))], errors);
+    check_at(rules, path, &[("policies", Required("must specify at least one Policy"))], errors);
+    for (i, policy) in rules.array_at(&["policies"]).iter().enumerate() {
+        let at = path.child("policies").index(i);
+        check_at(policy, &at, &[("type", AnyOneOf(&["Percent", "Pods"]))], errors);
+        for field in ["value", "periodSeconds"] {
+            let n = int(policy, &[field]);
+            if n <= 0 {
+                errors.push(Error::invalid(&at.child(field), n, "must be greater than zero"));
+            } else if field == "periodSeconds" && n > POLICY_PERIOD_MAX_SECONDS {
+                let detail = format!("must be less than or equal to {POLICY_PERIOD_MAX_SECONDS}");
+                errors.push(Error::invalid(&at.child(field), n, detail));
+            }
+        }
+    }
+    check_at(rules, path, &[("tolerance", Amount)], errors);
 }

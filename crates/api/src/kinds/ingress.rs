@@ -71,7 +71,7 @@ fn validate(i: &Value, errors: &mut Errors) {
         for (p, entry) in paths.iter().enumerate() {
             let at = at.index(p);
             let (ty, url) = (text(entry, &["pathType"]), text(entry, &["path"]));
-            if ty.is_empty() {
+            if entry["pathType"].is_null() {
                 errors.push(Error::required(&at.child("pathType"), "pathType must be specified"));
             } else if !PATH_TYPES.contains(&ty) {
                 errors.push(Error::not_supported(&at.child("pathType"), ty, PATH_TYPES));
@@ -89,11 +89,21 @@ fn validate(i: &Value, errors: &mut Errors) {
         }
     }
     for (t, tls) in i.array_at(&["spec", "tls"]).iter().enumerate() {
+        check_at(tls, &path.child("tls").index(t), &[("secretName", Name(names::dns1123_subdomain))], errors);
         for (h, host) in tls.array_at(&["hosts"]).iter().filter_map(Value::as_str).enumerate() {
             validate_host(host, &path.child("tls").index(t).child("hosts").index(h), errors);
         }
     }
+    check(i, &[("spec.ingressClassName", GivenName(names::dns1123_subdomain))], errors);
 }
+
+const RESOURCE: &[Rule] = &[
+    ("apiGroup", GivenName(names::dns1123_subdomain)),
+    ("kind", Required("")),
+    ("kind", Name(names::path_segment)),
+    ("name", Required("")),
+    ("name", Name(names::path_segment)),
+];
 
 /// Which parts a path that is compared must not have, and not at its end.
 const BAD_PATHS: &[&str] = &["//", "/./", "/../", "%2f", "%2F"];
@@ -110,22 +120,24 @@ fn validate_backend(backend: &Value, path: &Path, errors: &mut Errors) {
         (false, false) => {
             errors.push(Error::invalid(path, "", "cannot set both resource and service backends"));
         }
-        (true, true) => errors.push(Error::required(path, "resource or service backend is required")),
-        (true, false) => {}
+        (true, true) => errors.push(Error::invalid(path, "", "resource or service backend is required")),
+        (true, false) => check_at(resource, &path.child("resource"), RESOURCE, errors),
         (false, true) => {
             let at = path.child("service");
             let service_name = text(service, &["name"]);
             if service_name.is_empty() {
                 errors.push(Error::required(&at.child("name"), ""));
             } else {
-                let wrong = names::dns1035_label(service_name);
+                let wrong = names::dns1123_label(service_name);
                 errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("name"), service_name, m)));
             }
             let (port_name, number) =
                 (text(service, &["port", "name"]), service.int_at(&["port", "number"]).unwrap_or(0));
             match (port_name.is_empty(), number) {
-                (true, 0) => errors.push(Error::required(&at, "port name or number is required")),
-                (false, n) if n != 0 => errors.push(Error::invalid(&at, "", "cannot set both port name & port number")),
+                (true, 0) => errors.push(Error::required(path, "port name or number is required")),
+                (false, n) if n != 0 => {
+                    errors.push(Error::invalid(path, "", "cannot set both port name & port number"))
+                }
                 (true, n) => {
                     let wrong = names::port_number(n);
                     errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("port.number"), n, m)));

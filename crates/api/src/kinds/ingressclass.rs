@@ -17,9 +17,33 @@ pub static KIND: Kind = Kind {
         }),
         AGE,
     ],
-    defaults: |c| fill::at(c, &["spec", "parameters"], |p| fill::text(p, "scope", "Cluster")),
+    defaults: |c| fill::at(c, &["spec", "parameters"], |p| fill::unset(p, "scope", "Cluster")),
     prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["spec"]),
-    rules: &[("spec.controller", Required("")), ("spec.parameters.kind", Required("")), ("spec.controller", Immutable)],
+    rules: &[
+        ("spec.controller", MaxBytes(250)),
+        ("spec.controller", Name(names::domain_path)),
+        ("spec.controller", Required("")),
+        ("spec.parameters.apiGroup", GivenName(names::dns1123_subdomain)),
+        ("spec.parameters.kind", Required("")),
+        ("spec.parameters.kind", Name(names::path_segment)),
+        ("spec.parameters.name", Required("")),
+        ("spec.parameters.name", Name(names::path_segment)),
+        ("spec.parameters.scope", GivenOneOf(&["Cluster", "Namespace"])),
+        ("spec.controller", Immutable),
+    ],
+    validate: |c, errors| {
+        let (namespace, at) = (&c["spec"]["parameters"]["namespace"], Path::new("spec.parameters.namespace"));
+        match text(c, &["spec", "parameters", "scope"]) {
+            "Cluster" if !namespace.is_null() => {
+                errors.push(Error::forbidden(&at, "`parameters.scope` is set to 'Cluster'"));
+            }
+            "Namespace" if namespace.is_null() => {
+                errors.push(Error::required(&at, "`parameters.scope` is set to 'Namespace'"));
+            }
+            "Namespace" => check(c, &[("spec.parameters.namespace", GivenName(names::dns1123_label))], errors),
+            _ => {}
+        }
+    },
     ..Kind::PLAIN
 };

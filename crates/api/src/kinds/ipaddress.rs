@@ -18,7 +18,7 @@ pub static KIND: Kind = Kind {
         ("spec.parentRef.name", Required("")),
         ("spec.parentRef.name", Name(names::path_segment)),
         ("spec.parentRef.namespace", Name(names::path_segment)),
-        ("spec.parentRef", Immutable),
+        ("spec.parentRef", Fixed),
     ],
     ..Kind::PLAIN
 };

@@ -122,7 +122,7 @@ const RULES: &[Rule] = &[
     ("backoffLimitPerIndex", Check::NonNegative),
     ("maxFailedIndexes", Check::NonNegative),
     ("ttlSecondsAfterFinished", Check::NonNegative),
-    ("completionMode", Check::OneOf(&["Indexed", "NonIndexed"])),
+    ("completionMode", Check::OneOf(&["NonIndexed", "Indexed"])),
     ("podReplacementPolicy", Check::OneOf(&["Failed", "TerminatingOrFailed"])),
 ];
 
@@ -139,7 +139,7 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
     policy::validate_success(spec, path, indexed, errors);
     if let Some(name) = spec.str_at(&["managedBy"]) {
         let at = path.child("managedBy");
-        errors.extend(managed_by(name).into_iter().map(|detail| Error::invalid(&at, name, detail)));
+        errors.extend(names::domain_path(name).into_iter().map(|detail| Error::invalid(&at, name, detail)));
         if name.len() > MANAGED_BY_MAX_BYTES {
             errors.push(Error::too_long(&at, MANAGED_BY_MAX_BYTES));
         }
@@ -157,26 +157,15 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
     if policy.is_empty() || policy == "Always" {
         let detail = format!("valid values: {:?}, {:?}", "OnFailure", "Never");
         errors.push(Error::required(&at, detail));
-    }
-    if !spec["podFailurePolicy"].is_null() && policy != "Never" {
+    } else if !["OnFailure", "Never"].contains(&policy) {
+        errors.push(Error::not_supported(&at, policy, &["OnFailure", "Never"]));
+    } else if !spec["podFailurePolicy"].is_null() && policy != "Never" {
         let detail = "only \"Never\" is supported when podFailurePolicy is specified";
         errors.push(Error::invalid(&at, policy, detail));
     }
 }
 
 const MANAGED_BY_MAX_BYTES: usize = 63;
-
-/// A domain, a slash, and a path of URL characters.
-fn managed_by(name: &str) -> Vec<String> {
-    let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.is_empty()) else {
-        return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_string()];
-    };
-    let mut wrong = names::dns1123_subdomain(domain);
-    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b)) {
-        wrong.push("Invalid path".to_string());
-    }
-    wrong
-}
 
 fn validate_create(job: &Value) -> Errors {
     let mut errors = validate(job);

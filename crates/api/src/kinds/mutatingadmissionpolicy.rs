@@ -1,6 +1,6 @@
 //! MutatingAdmissionPolicy.
 
-use super::admissionpolicy::{PARAM_KIND, POLICY};
+use super::admissionpolicy::{PARAM_KIND, POLICY, validate_policy};
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -13,9 +13,12 @@ pub static KIND: Kind = Kind {
     prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["spec"]),
     validate: |policy, errors| {
-        let own =
-            [("spec.mutations", Required("")), ("spec.reinvocationPolicy", RequiredOneOf(&["IfNeeded", "Never"]))];
-        check(policy, &own, errors);
+        validate_policy(policy, errors);
+        let own: &[Rule] = &[
+            ("spec.mutations", Required("mutations must contain at least one item")),
+            ("spec.reinvocationPolicy", RequiredOneOf(&["IfNeeded", "Never"])),
+        ];
+        check(policy, own, errors);
     },
     ..POLICY
 };

@@ -1,6 +1,7 @@
 //! NetworkPolicy.
 
 use super::prelude::*;
+use meta::cidr::Cidr;
 use meta::selector::LabelSelector;
 
 pub static KIND: Kind = Kind {
@@ -20,7 +21,9 @@ pub static KIND: Kind = Kind {
 
 fn defaults(p: &mut Value) {
     for list in ["ingress", "egress"] {
-        fill::each(p, &["spec", list], |rule| fill::each(rule, &["ports"], |port| fill::text(port, "protocol", "TCP")));
+        fill::each(p, &["spec", list], |rule| {
+            fill::each(rule, &["ports"], |port| fill::unset(port, "protocol", "TCP"))
+        });
     }
     if p.array_at(&["spec", "policyTypes"]).is_empty() {
         let mut types = vec!["Ingress"];
@@ -45,17 +48,21 @@ fn validate(p: &Value, errors: &mut Errors) {
         }
     }
     let types = p.array_at(&["spec", "policyTypes"]);
+    if types.len() > 2 {
+        let at = path.child("policyTypes");
+        return errors.push(Error::invalid(&at, types.to_vec(), "may not specify more than two policyTypes"));
+    }
     for (i, ty) in
         types.iter().filter_map(Value::as_str).enumerate().filter(|(_, t)| !["Ingress", "Egress"].contains(t))
     {
-        errors.push(Error::not_supported(&path.child("policyTypes").index(i), ty, &["Egress", "Ingress"]));
+        errors.push(Error::not_supported(&path.child("policyTypes").index(i), ty, &["Ingress", "Egress"]));
     }
 }
 
 fn validate_port(port: &Value, path: &Path, errors: &mut Errors) {
     let protocol = port.str_at(&["protocol"]).unwrap_or_default();
     if !["TCP", "UDP", "SCTP"].contains(&protocol) {
-        errors.push(Error::not_supported(&path.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]));
+        errors.push(Error::not_supported(&path.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]));
     }
     if !port["port"].is_null() {
         super::pod_spec::validate_port(&port["port"], &path.child("port"), errors);
@@ -71,6 +78,9 @@ fn validate_port(port: &Value, path: &Path, errors: &mut Errors) {
             }
             None => errors.push(Error::invalid(&at, end, "may not be specified when `port` is non-numeric")),
             _ => {}
+        }
+        if port["port"].as_str().is_none() {
+            errors.extend(names::port_number(end).into_iter().map(|m| Error::invalid(&at, end, m)));
         }
     }
 }
@@ -93,6 +103,16 @@ fn validate_peer(peer: &Value, path: &Path, errors: &mut Errors) {
             let cidr = peer.str_at(&["ipBlock", "cidr"]).unwrap_or_default();
             let wrong = meta::names::cidr(cidr).into_iter();
             errors.extend(wrong.map(|m| Error::invalid(&path.child("ipBlock.cidr"), cidr, m)));
+            let whole = Cidr::parse(cidr);
+            for (i, part) in peer.array_at(&["ipBlock", "except"]).iter().filter_map(Value::as_str).enumerate() {
+                let at = path.child("ipBlock.except").index(i);
+                errors.extend(names::cidr(part).into_iter().map(|m| Error::invalid(&at, part, m)));
+                if let (Some(whole), Some(inner)) = (whole, Cidr::parse(part))
+                    && !whole.is_around(inner)
+                {
+                    errors.push(Error::invalid(&at, part, "must be a strict subset of `cidr`"));
+                }
+            }
         }
         _ => {}
     }

@@ -27,6 +27,15 @@ pub static KIND: Kind = Kind {
         if !capacity.is_null() && n["status"]["allocatable"].is_null() {
             n.set(&["status", "allocatable"], capacity);
         }
+        // `podCIDR` is the first of `podCIDRs`, and wins over them.
+        let (one, first) =
+            (text(n, &["spec", "podCIDR"]).to_string(), n["spec"].array_at(&["podCIDRs"]).first().cloned());
+        match first {
+            Some(first) if one.is_empty() => n.set(&["spec", "podCIDR"], first),
+            Some(first) if first.as_str() == Some(&one) => {}
+            _ if !one.is_empty() => n.set(&["spec", "podCIDRs"], vec![one]),
+            _ => {}
+        }
     },
     prepare_update: keep_status,
     prepare_status_update: |new, old| {
@@ -37,16 +46,29 @@ pub static KIND: Kind = Kind {
             new.set(&["metadata", "labels"], labels);
         }
     },
-    rules: RULES,
     validate,
     validate_update: |new, old| {
-        let fields = [("podCIDRs", "podCIDR"), ("providerID", "providerID")].into_iter();
-        let changed = fields.filter(|(f, _)| !old["spec"][*f].is_empty() && new["spec"][*f] != old["spec"][*f]);
-        let error = |(field, shown)| {
-            let detail = format!("node updates may not change {shown} except from \"\" to valid");
-            Error::forbidden(&Path::new("spec").child(field), detail)
-        };
-        changed.map(error).collect()
+        let mut errors = Errors::new();
+        let was = |field: &str| !old["spec"][field].is_empty() && new["spec"][field] != old["spec"][field];
+        if was("podCIDRs") {
+            let detail = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(Error::forbidden(&Path::new("spec.podCIDRs"), detail));
+        }
+        if was("providerID") {
+            let (id, at) = (&new["spec"]["providerID"], Path::new("spec.providerID"));
+            let verb = if id.is_empty() { "cleared" } else { "modified" };
+            errors.push(Error::invalid(&at, Value::Null, format!("field cannot be {verb} once set")));
+        }
+        errors
+    },
+    validate_status_update: |new, _| {
+        let mut errors = Errors::new();
+        validate_amounts(new, &mut errors);
+        let addresses = new.array_at(&["status", "addresses"]);
+        for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
+            errors.push(Error::duplicate(&Path::new("status.addresses").index(i), address));
+        }
+        errors
     },
     selectable: |n| vec![("spec.unschedulable", n.bool_at(&["spec", "unschedulable"]).unwrap_or(false).to_string())],
     selectable_names: &["spec.unschedulable"],
@@ -88,19 +110,45 @@ fn status(n: &Value) -> Cell {
 }
 
 const RULES: &[Rule] = &[
-    ("spec.taints[].key", Required("")),
-    ("spec.taints[].key", Name(names::qualified_name)),
-    ("spec.taints[].value", Name(names::label_value)),
-    ("spec.taints[].effect", RequiredOneOf(&["NoExecute", "NoSchedule", "PreferNoSchedule"])),
+    ("key", AnyName(names::qualified_name)),
+    ("value", Name(names::label_value)),
+    ("effect", RequiredOneOf(&["NoSchedule", "PreferNoSchedule", "NoExecute"])),
 ];
 
 fn validate(n: &Value, errors: &mut Errors) {
     let taints = n.array_at(&["spec", "taints"]);
     for (i, taint) in taints.iter().enumerate() {
+        // Compat: upstream looks for them in the metadata, where they once were.
+        let at = Path::new("metadata.taints").index(i);
+        check_at(taint, &at, RULES, errors);
         let same = |t: &&Value| t["key"] == taint["key"] && t["effect"] == taint["effect"];
-        if taints[..i].iter().any(|t| same(&t)) {
-            let at = Path::new("spec.taints").index(i);
-            errors.push(Error::duplicate(&at, taint));
+        if !taint["effect"].is_empty() && taints[..i].iter().any(|t| same(&t)) {
+            errors.push(Error::duplicate(&at, taint).with_detail("taints must be unique by key and effect pair"));
+        }
+    }
+    validate_amounts(n, errors);
+    let (cidrs, at) = (n.array_at(&["spec", "podCIDRs"]), Path::new("spec.podCIDRs"));
+    for (i, cidr) in cidrs.iter().filter_map(Value::as_str).enumerate() {
+        errors.extend(names::cidr(cidr).into_iter().map(|m| Error::invalid(&at.index(i), cidr, m)));
+    }
+    let v6 = |cidr: &Value| cidr.as_str().is_some_and(|cidr| cidr.contains(':'));
+    if cidrs.len() > 2 || (cidrs.len() == 2 && v6(&cidrs[0]) == v6(&cidrs[1])) {
+        errors.push(Error::invalid(&at, cidrs.to_vec(), "may specify no more than one CIDR for each IP family"));
+    }
+}
+
+/// What a node has and gives, in amounts that are not negative.
+fn validate_amounts(n: &Value, errors: &mut Errors) {
+    for list in ["capacity", "allocatable"] {
+        for (name, amount) in n["status"][list].as_object().into_iter().flat_map(|map| map.iter()) {
+            let at = Path::new("status").child(list).child(name);
+            let whole = super::resourcequota::is_whole(name);
+            if let Some(quantity) = super::pod_spec::validate_quantity(amount, &at, errors)
+                && whole
+                && !quantity.is_whole()
+            {
+                errors.push(Error::invalid(&at, quantity.to_string(), "must be an integer"));
+            }
         }
     }
 }

@@ -21,12 +21,11 @@ pub static KIND: Kind = Kind {
     ],
     defaults: |c| {
         fill::text(c.slot(&["status"]), "phase", "Pending");
-        fill::text(c.slot(&["spec"]), "volumeMode", "Filesystem");
+        fill::unset(c.slot(&["spec"]), "volumeMode", "Filesystem");
         copy_data_source(c);
     },
     prepare_create: |c| c.set(&["status"], meta::json!({"phase": "Pending"})),
-    rules: RULES,
-    validate,
+    validate: |c, errors| validate_spec(c, &Path::new("spec"), errors),
     validate_update,
     ..Kind::PLAIN
 };
@@ -35,9 +34,18 @@ pub static KIND: Kind = Kind {
 fn copy_data_source(c: &mut Value) {
     let spec = c.slot(&["spec"]);
     let (source, reference) = (spec["dataSource"].clone(), spec["dataSourceRef"].clone());
+    let known = [["", "PersistentVolumeClaim"], ["snapshot.storage.k8s.io", "VolumeSnapshot"]];
     if reference.is_null() && !source.is_null() {
+        // Compat: what this field can't name goes without a word.
+        if !known.contains(&[text(&source, &["apiGroup"]), text(&source, &["kind"])]) {
+            spec.remove(&["dataSource"]);
+            return;
+        }
         spec.set(&["dataSourceRef"], source);
-    } else if source.is_null() && !reference.is_null() && text(&reference, &["namespace"]).is_empty() {
+    } else if !text(&reference, &["namespace"]).is_empty() {
+        // Compat: a claim can't be filled from another namespace (CrossNamespaceVolumeDataSource is off).
+        spec.remove(&["dataSourceRef"]);
+    } else if source.is_null() && !reference.is_null() {
         spec.set(&["dataSource"], reference);
     }
 }
@@ -47,16 +55,40 @@ fn bound(c: &Value) -> Option<&Value> {
     (!text(c, &["spec", "volumeName"]).is_empty()).then_some(c)
 }
 
-const RULES: &[Rule] =
-    &[("spec.accessModes", Required("at least 1 access mode is required")), ("spec.selector", Selector)];
-
 const LAST: &[Rule] =
-    &[("spec.storageClassName", Name(names::dns1123_subdomain)), ("spec.volumeMode", OneOf(&["Block", "Filesystem"]))];
+    &[("storageClassName", Name(names::dns1123_subdomain)), ("volumeMode", GivenOneOf(&["Block", "Filesystem"]))];
 
-fn validate(c: &Value, errors: &mut Errors) {
-    validate_modes(c.array_at(&["spec", "accessModes"]), &Path::new("spec.accessModes"), errors);
-    pod_spec::validate_claim_resources(&c["spec"]["resources"], &Path::new("spec.resources"), errors);
-    check(c, LAST, errors);
+/// Checks the spec of a claim at `path`, also of a claim that a pod or a set brings along.
+pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
+    let spec = &holder["spec"];
+    check_at(
+        spec,
+        path,
+        &[("selector", Selector), ("accessModes", Required("at least 1 access mode is required"))],
+        errors,
+    );
+    validate_modes(spec.array_at(&["accessModes"]), &path.child("accessModes"), errors);
+    pod_spec::validate_claim_resources(&spec["resources"], &path.child("resources"), errors);
+    check_at(spec, path, LAST, errors);
+    for member in ["dataSource", "dataSourceRef"].into_iter().filter(|member| !spec[*member].is_null()) {
+        let (source, at) = (&spec[member], path.child(member));
+        check_at(source, &at, &[("name", Required("")), ("kind", Required(""))], errors);
+        let group = text(source, &["apiGroup"]);
+        if group.is_empty() {
+            if text(source, &["kind"]) != "PersistentVolumeClaim" {
+                let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+                errors.push(Error::invalid(&at, text(source, &["kind"]), detail));
+            }
+        } else {
+            let wrong = names::dns1123_subdomain(group).into_iter();
+            errors.extend(wrong.map(|m| Error::invalid(&at.child("apiGroup"), group, m)));
+        }
+    }
+    let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    if !source.is_null() && !reference.is_null() && source != reference {
+        errors.push(Error::invalid(path, Value::object(), "must match dataSourceRef"));
+    }
+    check_at(spec, path, &[("volumeAttributesClassName", Name(names::dns1123_subdomain))], errors);
 }
 
 const FIXED: &str =

@@ -11,7 +11,11 @@ mod resources;
 mod validate;
 mod volume;
 
+pub use affinity::{validate_node_selector, validate_tolerations};
 pub use defaults::{defaults, requests_from_limits, template_defaults};
 pub use probe::validate_port;
-pub use resources::{validate_claim_resources, validate_quantity, validate_resource_list};
-pub use validate::{validate, validate_template};
+pub use resources::{
+    validate_claim_resources, validate_container_resource_name, validate_quantity, validate_resource_name,
+};
+pub use validate::{validate, validate_template, validate_template_at};
+pub use volume::validate_source_of;

@@ -37,6 +37,17 @@ pub static KIND: Kind = Kind {
     prepare_update: keep_status_count_spec,
     validate_create: validate,
     validate_update: |new, _| validate(new),
+    validate_status_update: |new, _| {
+        let mut errors = Errors::new();
+        const COUNTS: [&str; 4] = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+        super::rules::check_at(
+            &new["status"],
+            &Path::new("status"),
+            &COUNTS.map(|c| (c, Check::NonNegative)),
+            &mut errors,
+        );
+        errors
+    },
     unconditional_update: false,
     ..Kind::PLAIN
 };
@@ -54,6 +65,10 @@ fn validate(b: &Value) -> Errors {
         workload::validate_at_most_all(value, &path.child(field), &mut errors);
     }
     errors.extend(LabelSelector::validate(&b["spec"]["selector"], &path.child("selector")));
-    check(b, &[("spec.unhealthyPodEvictionPolicy", Check::OneOf(&["AlwaysAllow", "IfHealthyBudget"]))], &mut errors);
+    check(
+        b,
+        &[("spec.unhealthyPodEvictionPolicy", Check::GivenOneOf(&["AlwaysAllow", "IfHealthyBudget"]))],
+        &mut errors,
+    );
     errors
 }

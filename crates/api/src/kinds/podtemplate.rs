@@ -20,6 +20,6 @@ pub static KIND: Kind = Kind {
         keep_status(new, old);
         count_change(new, old, &["template"]);
     },
-    validate: |t, errors| pod_spec::validate(&t["template"]["spec"], &Path::new("template.spec"), errors),
+    validate: |t, errors| pod_spec::validate_template_at(&t["template"], &Path::new("template"), errors),
     ..Kind::PLAIN
 };

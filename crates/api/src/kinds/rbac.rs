@@ -31,7 +31,7 @@ pub(super) const BINDING: Kind = Kind {
     validate_update: |new, old| {
         let mut errors = Errors::new();
         if new["roleRef"] != old["roleRef"] {
-            errors.push(Error::invalid(&Path::new("roleRef"), &new["roleRef"], "cannot change roleRef"));
+            errors.push(Error::invalid(&Path::new("roleRef"), &new["roleRef"], "field is immutable"));
         }
         errors
     },
@@ -48,7 +48,7 @@ fn subjects(b: &Value, kind: &str) -> Cell {
 }
 
 fn binding_defaults(b: &mut Value) {
-    fill::at(b, &["roleRef"], |r| fill::text(r, "apiGroup", GROUP));
+    fill::text(b.slot(&["roleRef"]), "apiGroup", GROUP);
     fill::each(b, &["subjects"], |s| {
         if ["User", "Group"].contains(&text(s, &["kind"])) {
             fill::text(s, "apiGroup", GROUP);
@@ -60,27 +60,25 @@ fn binding_defaults(b: &mut Value) {
 pub(super) fn validate_role(role: &Value, namespaced: bool, errors: &mut Errors) {
     for (i, rule) in role.array_at(&["rules"]).iter().enumerate() {
         let at = Path::new("rules").index(i);
-        if rule.array_at(&["verbs"]).is_empty() {
-            errors.push(Error::required(&at.child("verbs"), "verbs must contain at least one value"));
-        }
-        if !rule.array_at(&["nonResourceURLs"]).is_empty() {
-            let detail = if namespaced {
-                "namespaced rules cannot apply to non-resource URLs"
-            } else if !rule.array_at(&["apiGroups"]).is_empty() || !rule.array_at(&["resources"]).is_empty() {
-                "rules cannot apply to both regular resources and non-resource URLs"
-            } else {
-                continue;
-            };
+        let both = !rule.array_at(&["apiGroups"]).is_empty() || !rule.array_at(&["resources"]).is_empty();
+        let urls = !rule.array_at(&["nonResourceURLs"]).is_empty();
+        let mut wrong = |detail: &str| {
             errors.push(Error::invalid(&at.child("nonResourceURLs"), &rule["nonResourceURLs"], detail));
-            continue;
+        };
+        if urls && namespaced {
+            wrong("namespaced rules cannot apply to non-resource URLs");
+        }
+        if urls && both {
+            wrong("rules cannot apply to both regular resources and non-resource URLs");
         }
         for (list, what) in [("apiGroups", "api group"), ("resources", "resource")] {
-            if rule.array_at(&[list]).is_empty() {
+            if !urls && rule.array_at(&[list]).is_empty() {
                 let detail = format!("resource rules must supply at least one {what}");
                 errors.push(Error::required(&at.child(list), detail));
             }
         }
     }
+    check(role, &[("rules[].verbs", Required(""))], errors);
 }
 
 fn validate_binding(b: &Value, errors: &mut Errors) {
@@ -89,27 +87,27 @@ fn validate_binding(b: &Value, errors: &mut Errors) {
     if text(reference, &["apiGroup"]) != GROUP {
         errors.push(Error::not_supported(&path.child("apiGroup"), text(reference, &["apiGroup"]), &[GROUP]));
     }
-    let kinds: &[&str] =
-        if text(b, &["kind"]) == "ClusterRoleBinding" { &["ClusterRole"] } else { &["ClusterRole", "Role"] };
+    // A binding of a namespace means accounts of its own where it names no other.
+    let cluster = text(b, &["kind"]) == "ClusterRoleBinding";
+    let kinds: &[&str] = if cluster { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
     if !kinds.contains(&text(reference, &["kind"])) {
         errors.push(Error::not_supported(&path.child("kind"), text(reference, &["kind"]), kinds));
     }
     if text(reference, &["name"]).is_empty() {
         errors.push(Error::required(&path.child("name"), ""));
     }
+    check(b, &[("roleRef.name", Name(names::path_segment))], errors);
     for (i, subject) in b.array_at(&["subjects"]).iter().enumerate() {
         let at = Path::new("subjects").index(i);
-        if text(subject, &["name"]).is_empty() {
-            errors.push(Error::required(&at.child("name"), ""));
-        }
         let group = text(subject, &["apiGroup"]);
         match text(subject, &["kind"]) {
             "ServiceAccount" => {
-                if text(subject, &["namespace"]).is_empty() {
-                    errors.push(Error::required(&at.child("namespace"), ""));
-                }
+                check_at(subject, &at, &[("name", Name(names::dns1123_subdomain))], errors);
                 if !group.is_empty() {
                     errors.push(Error::not_supported(&at.child("apiGroup"), group, &[""]));
+                }
+                if cluster && text(subject, &["namespace"]).is_empty() {
+                    errors.push(Error::required(&at.child("namespace"), ""));
                 }
             }
             "User" | "Group" => {
@@ -117,7 +115,10 @@ fn validate_binding(b: &Value, errors: &mut Errors) {
                     errors.push(Error::not_supported(&at.child("apiGroup"), group, &[GROUP]));
                 }
             }
-            other => errors.push(Error::not_supported(&at.child("kind"), other, &["Group", "ServiceAccount", "User"])),
+            other => errors.push(Error::not_supported(&at.child("kind"), other, &["ServiceAccount", "User", "Group"])),
+        }
+        if text(subject, &["name"]).is_empty() {
+            errors.push(Error::required(&at.child("name"), ""));
         }
     }
 }

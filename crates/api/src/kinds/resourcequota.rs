@@ -14,11 +14,11 @@ pub static KIND: Kind = Kind {
     validate,
     validate_update: |new, old| {
         let sorted = |q: &Value| {
-            let mut scopes = q.array_at(&["spec", "scopes"]).to_vec();
-            scopes.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
-            scopes
+            let scopes = q.array_at(&["spec", "scopes"]).iter();
+            scopes.filter_map(|scope| scope.as_str().map(str::to_string)).collect::<std::collections::BTreeSet<_>>()
         };
-        let error = || Error::invalid(&Path::new("spec.scopes"), &new["spec"]["scopes"], "field is immutable");
+        let scopes = new.array_at(&["spec", "scopes"]).to_vec();
+        let error = || Error::invalid(&Path::new("spec.scopes"), scopes, "field is immutable");
         if sorted(new) != sorted(old) { vec![error()] } else { Errors::new() }
     },
     validate_status_update: |new, _| {
@@ -42,9 +42,14 @@ fn among(words: &str, name: &str) -> bool {
     words.split(' ').any(|word| word == name)
 }
 
-fn is_standard(name: &str) -> bool {
+pub(super) fn is_standard(name: &str) -> bool {
     let huge = name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-");
     [OF_PODS, OF_STORAGE, WHOLE].iter().any(|words| among(words, name)) || huge
+}
+
+/// Comes in whole numbers only.
+pub(super) fn is_whole(name: &str) -> bool {
+    among(WHOLE, name) || name.contains('/') && !name.contains("kubernetes.io/")
 }
 
 fn is_scope(scope: &str) -> bool {
@@ -71,12 +76,12 @@ fn validate_list(list: &Value, path: &Path, errors: &mut Errors) {
             wrong.push("must be a standard resource for quota".into());
         }
         errors.extend(wrong.into_iter().map(|detail| Error::invalid(&at, name, detail)));
-        let whole = among(WHOLE, name) || name.contains('/') && !name.contains("kubernetes.io/");
+        let whole = is_whole(name);
         if let Some(quantity) = pod_spec::validate_quantity(amount, &at, errors)
             && whole
             && !quantity.is_whole()
         {
-            errors.push(Error::invalid(&at, amount, "must be an integer"));
+            errors.push(Error::invalid(&at, quantity.to_string(), "must be an integer"));
         }
     }
 }
@@ -89,14 +94,18 @@ fn validate(q: &Value, errors: &mut Errors) {
     let plain: Vec<&Value> = q.array_at(&["spec", "scopes"]).iter().collect();
     let named = expressions.iter().map(|expression| &expression["scopeName"]).collect();
     for (list, scopes) in [("scopes", plain), ("scopeSelector", named)] {
-        let (at, value) = (spec.child(list), &q["spec"][list]);
+        let named = if list == "scopes" { list } else { "scopeSelector.matchExpressions" };
+        let (at, value) =
+            (spec.child(named), if list == "scopes" { &q["spec"][list] } else { &q["spec"][list]["matchExpressions"] });
         for own in &scopes {
             let scope = own.as_str().unwrap_or_default();
             if !is_scope(scope) {
-                let (at, value) = if list == "scopes" { (at.clone(), value) } else { (at.child("scopeName"), *own) };
+                let (at, value) =
+                    if list == "scopes" { (at.clone(), value.clone()) } else { (at.child("scopeName"), scope.into()) };
                 errors.push(Error::invalid(&at, value, "unsupported scope"));
+                continue;
             }
-            for _ in hard().filter(|name| is_standard(name) && !fits(scope, name)) {
+            if hard().any(|name| is_standard(name) && !fits(scope, name)) {
                 errors.push(Error::invalid(&at, value, "unsupported scope applied to resource"));
             }
         }
@@ -107,7 +116,7 @@ fn validate(q: &Value, errors: &mut Errors) {
         }
     }
     for expression in expressions {
-        validate_expression(expression, &spec.child("scopeSelector"), errors);
+        validate_expression(expression, &spec.child("scopeSelector.matchExpressions"), errors);
     }
 }
 
@@ -115,7 +124,7 @@ fn validate_expression(expression: &Value, at: &Path, errors: &mut Errors) {
     let operator = expression.str_at(&["operator"]).unwrap_or_default();
     let operator_at = at.child("operator");
     if expression.str_at(&["scopeName"]).is_some_and(|scope| among(SCOPES, scope)) && operator != "Exists" {
-        let detail = "must be 'Exist' only operator when scope is any of ResourceQuotaScopeTerminating, \
+        let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, \
                       ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
                       ResourceQuotaScopeCrossNamespacePodAffinity";
         errors.push(Error::invalid(&operator_at, operator, detail));

@@ -15,6 +15,10 @@ pub enum Check {
     OneOf(&'static [&'static str]),
     /// Present, and one of these.
     RequiredOneOf(&'static [&'static str]),
+    /// One of these, where the object around it is given.
+    AnyOneOf(&'static [&'static str]),
+    /// When given, even as an empty text, one of these.
+    GivenOneOf(&'static [&'static str]),
     /// When present, at least 0.
     NonNegative,
     /// When present, at least 1; the detail is upstream's.
@@ -23,10 +27,24 @@ pub enum Check {
     Range(i64, i64),
     /// When present and not empty, what this function finds no fault with.
     Name(fn(&str) -> Vec<String>),
+    /// What this function finds no fault with, given or not.
+    AnyName(fn(&str) -> Vec<String>),
+    /// As `AnyName`, when given.
+    GivenName(fn(&str) -> Vec<String>),
+    /// No more bytes.
+    MaxBytes(usize),
+    /// No more items.
+    MaxItems(usize),
+    /// When present, an amount that is not negative.
+    Amount,
+    /// A port number, given or not.
+    AnyPort,
     /// When present, a port number.
     Port,
     /// The same as in the old object.
     Immutable,
+    /// As `Immutable`, for a field whose value upstream does not show.
+    Fixed,
     /// Labels: keys and values.
     Labels,
     /// A label selector in its object form.
@@ -36,7 +54,15 @@ pub enum Check {
 impl Check {
     /// The check can find fault with a value that is not there.
     fn minds_absence(self) -> bool {
-        matches!(self, Check::Required(_) | Check::RequiredOneOf(_) | Check::Selector)
+        matches!(
+            self,
+            Check::Required(_)
+                | Check::RequiredOneOf(_)
+                | Check::AnyName(_)
+                | Check::AnyOneOf(_)
+                | Check::AnyPort
+                | Check::Selector
+        )
     }
 }
 
@@ -50,7 +76,7 @@ pub fn check(object: &Value, rules: &[Rule], errors: &mut Errors) {
 /// Checks rules whose paths begin at `base`.
 pub fn check_at(object: &Value, base: &Path, rules: &[Rule], errors: &mut Errors) {
     for (path, check) in rules {
-        if !matches!(check, Check::Immutable) {
+        if !matches!(check, Check::Immutable | Check::Fixed) {
             walk(object, base, path, check.minds_absence(), &mut |value, at| apply(value, at, *check, errors));
         }
     }
@@ -58,9 +84,10 @@ pub fn check_at(object: &Value, base: &Path, rules: &[Rule], errors: &mut Errors
 
 /// Checks the `Immutable` rules against the old object.
 pub fn check_immutable(new: &Value, old: &Value, rules: &[Rule], errors: &mut Errors) {
-    for (path, _) in rules.iter().filter(|(_, check)| matches!(check, Check::Immutable)) {
+    for (path, check) in rules.iter().filter(|(_, check)| matches!(check, Check::Immutable | Check::Fixed)) {
         if at(new, path) != at(old, path) {
-            errors.push(Error::invalid(&Path::new(path), at(new, path), "field is immutable"));
+            let shown = if matches!(check, Check::Fixed) { &Value::Null } else { at(new, path) };
+            errors.push(Error::invalid(&Path::new(path), shown, "field is immutable"));
         }
     }
 }
@@ -88,7 +115,9 @@ fn walk(value: &Value, at: &Path, path: &str, with_absent: bool, visit: &mut dyn
         }
     } else {
         let next = &value[step];
-        if next.is_null() && !(rest.is_empty() && with_absent) {
+        // A spec that is not there is an empty one.
+        let implied = with_absent && step == "spec" && *at == Path::default();
+        if next.is_null() && !(rest.is_empty() && with_absent) && !implied {
             return;
         }
         walk(next, &at.child(step), rest, with_absent, visit);
@@ -112,6 +141,12 @@ fn apply(value: &Value, at: &Path, check: Check, errors: &mut Errors) {
         Check::OneOf(supported) => {
             if value.as_str().is_some_and(|s| !s.is_empty() && !supported.contains(&s)) {
                 errors.push(Error::not_supported(at, value, supported));
+            }
+        }
+        Check::GivenOneOf(supported) | Check::AnyOneOf(supported) => {
+            let text = value.as_str().unwrap_or_default();
+            if !supported.contains(&text) {
+                errors.push(Error::not_supported(at, text, supported));
             }
         }
         Check::RequiredOneOf(supported) => match value.as_str().unwrap_or_default() {
@@ -139,8 +174,25 @@ fn apply(value: &Value, at: &Path, check: Check, errors: &mut Errors) {
                 errors.extend(rule(name).into_iter().map(|m| Error::invalid(at, name, m)));
             }
         }
-        Check::Port => {
-            if let Some(n) = number {
+        Check::AnyName(rule) | Check::GivenName(rule) => {
+            let name = value.as_str().unwrap_or_default();
+            errors.extend(rule(name).into_iter().map(|m| Error::invalid(at, name, m)));
+        }
+        Check::MaxBytes(max) => {
+            if value.as_str().is_some_and(|s| s.len() > max) {
+                errors.push(Error::too_long(at, max));
+            }
+        }
+        Check::MaxItems(max) => {
+            if let Some(items) = value.as_array().filter(|items| items.len() > max) {
+                errors.push(Error::too_many(at, items.len(), max));
+            }
+        }
+        Check::Amount => {
+            super::pod_spec::validate_quantity(value, at, errors);
+        }
+        Check::Port | Check::AnyPort => {
+            if let Some(n) = number.or((check.minds_absence()).then_some(0)) {
                 errors.extend(names::port_number(n).into_iter().map(|m| Error::invalid(at, n, m)));
             }
         }
@@ -150,7 +202,7 @@ fn apply(value: &Value, at: &Path, check: Check, errors: &mut Errors) {
             }
         }
         Check::Selector => errors.extend(meta::selector::LabelSelector::validate(value, at)),
-        Check::Immutable => {}
+        Check::Immutable | Check::Fixed => {}
     }
 }
 

@@ -1,9 +1,27 @@
 //! RuntimeClass.
 
+use super::pod_spec;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[NAME, Column::text("Handler", "The configuration of the container runtime to use.").at("handler"), AGE],
-    rules: &[("handler", Required("")), ("handler", Name(names::dns1123_label)), ("handler", Immutable)],
+    rules: &[("handler", Required("")), ("handler", Name(names::dns1123_label)), ("handler", Fixed)],
+    validate: |c, errors| {
+        for (name, amount) in
+            c.at(&["overhead", "podFixed"]).and_then(Value::as_object).into_iter().flat_map(|m| m.iter())
+        {
+            // Compat: as upstream calls the amounts of its container rules.
+            let at = Path::new("overhead.limits").key(name);
+            pod_spec::validate_container_resource_name(name, &at, errors);
+            pod_spec::validate_quantity(amount, &at, errors);
+        }
+        check(c, &[("scheduling.nodeSelector", Labels)], errors);
+        let tolerations = c.array_at(&["scheduling", "tolerations"]);
+        let path = Path::new("scheduling.tolerations");
+        pod_spec::validate_tolerations(tolerations, &path, &["Equal", "Exists"], errors);
+        for (i, toleration) in tolerations.iter().enumerate().filter(|(i, t)| tolerations[..*i].contains(t)) {
+            errors.push(Error::duplicate(&path.index(i), toleration));
+        }
+    },
     ..Kind::PLAIN
 };

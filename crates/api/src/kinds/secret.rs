@@ -54,10 +54,27 @@ fn validate(s: &Value, errors: &mut Errors) {
         errors.push(Error::too_long(&Path::new("data"), MAX_DATA_BYTES));
     }
     let ty = text(s, &["type"]);
-    for key in required(ty).iter().filter(|k| s["data"].get(k).is_none()) {
-        errors.push(Error::required(&Path::new("data").key(key), ""));
+    for key in required(ty) {
+        let (at, value) = (Path::new("data").key(key), s["data"].get(key));
+        if value.is_none_or(|value| ty == "kubernetes.io/ssh-auth" && value.is_empty()) {
+            errors.push(Error::required(&at, ""));
+        } else if key.starts_with(".docker") {
+            use base64::Engine;
+            let encoded = value.and_then(Value::as_str).unwrap_or_default();
+            let json = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
+            let fault = match meta::parse(&json) {
+                Ok(Value::Object(_) | Value::Null) => continue,
+                Ok(other) => format!(
+                    "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                    if other.as_bool().is_some() { "bool" } else { other.type_name() }
+                ),
+                Err(_) if json.is_empty() => "unexpected end of JSON input".to_string(),
+                Err(error) => error.to_string(),
+            };
+            errors.push(Error::invalid(&at, "<secret contents redacted>", fault));
+        }
     }
-    let data = |key: &str| s["data"].get(key).is_some_and(|v| !v.is_empty());
+    let data = |key: &str| s["data"].get(key).is_some();
     if ty == "kubernetes.io/basic-auth" && !data("username") && !data("password") {
         errors.push(Error::required(&Path::new("data[username]"), ""));
         errors.push(Error::required(&Path::new("data[password]"), ""));

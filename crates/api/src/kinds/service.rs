@@ -26,7 +26,7 @@ pub static KIND: Kind = Kind {
     prepare_update,
     validate_create: validate,
     validate_update,
-    name_rule: names::dns1035_label,
+    name_rule: names::dns1123_label,
     selectable: |s| {
         vec![
             ("spec.clusterIP", text(s, &["spec", "clusterIP"]).to_string()),
@@ -203,10 +203,10 @@ fn validate(s: &Value) -> Errors {
     validate_affinity(spec, &path, &mut errors);
     for (i, ip) in spec.array_at(&["externalIPs"]).iter().filter_map(Value::as_str).enumerate() {
         let at = path.child("externalIPs").index(i);
-        errors.extend(names::ip(ip).into_iter().chain(special(ip)).map(|m| Error::invalid(&at, ip, m)));
+        errors.extend(public_ip(ip).into_iter().map(|m| Error::invalid(&at, ip, m)));
     }
     for (i, range) in spec.array_at(&["loadBalancerSourceRanges"]).iter().filter_map(Value::as_str).enumerate() {
-        let at = path.child("loadBalancerSourceRanges").index(i);
+        let at = path.child("LoadBalancerSourceRanges").index(i);
         errors.extend(names::cidr(range.trim()).into_iter().map(|m| Error::invalid(&at, range, m)));
     }
     validate_addresses(spec, &path, &mut errors);
@@ -233,25 +233,12 @@ fn validate(s: &Value) -> Errors {
     errors
 }
 
-/// Why an address cannot be one at which a service is reached from outside.
-fn special(ip: &str) -> Option<String> {
-    use std::net::IpAddr;
-    let ip: IpAddr = ip.parse().ok()?;
-    let link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    let many = match ip {
-        IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
-    };
-    let what = [
-        (ip.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
-        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        (many, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
-    ];
-    what.iter().find(|(is, _)| *is).map(|(_, what)| what.to_string())
+/// What is wrong with an address at which something is reached from outside.
+fn public_ip(ip: &str) -> Vec<String> {
+    match names::ip(ip) {
+        wrong if wrong.is_empty() => names::special_ip(ip).into_iter().map(String::from).collect(),
+        wrong => wrong,
+    }
 }
 
 /// Addresses and families, as far as they can be judged without the cluster's ranges.

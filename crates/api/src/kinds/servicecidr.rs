@@ -1,7 +1,5 @@
 //! ServiceCIDR.
 
-use std::net::IpAddr;
-
 use super::prelude::*;
 use meta::cidr::Cidr;
 
@@ -37,12 +35,9 @@ fn validate(c: &Value) -> Errors {
 
 /// What is wrong with a range.
 fn fault(text: &str) -> Option<String> {
-    let Some(network) = Cidr::parse(text) else { return names::cidr(text).pop() };
-    match text.split('/').next()?.parse().ok()? {
-        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => Some("must not have an IPv4-mapped IPv6 address".into()),
-        address if address != network.address => Some("must not have bits set beyond the prefix length".into()),
-        _ => (network.to_string() != text).then(|| format!("must be in canonical form ({:?})", network.to_string())),
-    }
+    let network = Cidr::parse(text).map(|network| network.to_string());
+    let canonical = |network: String| (network != text).then(|| format!("must be in canonical form ({network:?})"));
+    names::cidr(text).pop().or_else(|| network.and_then(canonical))
 }
 
 /// Only a range of the other family may be added. Source: KEP-1880.

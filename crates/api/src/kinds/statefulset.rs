@@ -16,7 +16,11 @@ pub static KIND: Kind = Kind {
     prepare_update: keep_status_count_spec,
     rules: RULES,
     validate,
-    validate_update,
+    validate_update: |new, old| {
+        let mut errors = Errors::new();
+        check_immutable(new, old, FIXED, &mut errors);
+        errors
+    },
     name_rule: names::dns1123_label,
     ..Kind::PLAIN
 };
@@ -37,12 +41,17 @@ fn defaults(sts: &mut Value) {
     fill::each(spec, &["volumeClaimTemplates"], workload::claim_template_defaults);
 }
 
+const FIXED: &[Rule] = &[
+    ("spec.selector", Immutable),
+    ("spec.volumeClaimTemplates", Immutable),
+    ("spec.serviceName", Immutable),
+    ("spec.podManagementPolicy", Immutable),
+];
+
 const RULES: &[Rule] = &[
-    ("spec.podManagementPolicy", RequiredOneOf(&["OrderedReady", "Parallel"])),
-    ("spec.updateStrategy.type", RequiredOneOf(&["OnDelete", "RollingUpdate"])),
     ("spec.updateStrategy.rollingUpdate.partition", NonNegative),
-    ("spec.persistentVolumeClaimRetentionPolicy.whenDeleted", RequiredOneOf(&["Delete", "Retain"])),
-    ("spec.persistentVolumeClaimRetentionPolicy.whenScaled", RequiredOneOf(&["Delete", "Retain"])),
+    ("spec.persistentVolumeClaimRetentionPolicy.whenDeleted", RequiredOneOf(&["Retain", "Delete"])),
+    ("spec.persistentVolumeClaimRetentionPolicy.whenScaled", RequiredOneOf(&["Retain", "Delete"])),
     ("spec.replicas", NonNegative),
     ("spec.minReadySeconds", NonNegative),
     ("spec.ordinals.start", NonNegative),
@@ -50,6 +59,15 @@ const RULES: &[Rule] = &[
 ];
 
 fn validate(sts: &Value, errors: &mut Errors) {
+    let (policy, strategy) = (text(sts, &["spec", "podManagementPolicy"]), &sts["spec"]["updateStrategy"]);
+    if !["OrderedReady", "Parallel"].contains(&policy) {
+        let at = Path::new("spec.podManagementPolicy");
+        errors.push(Error::invalid(&at, policy, "must be 'OrderedReady' or 'Parallel'"));
+    }
+    if !["RollingUpdate", "OnDelete"].contains(&text(strategy, &["type"])) {
+        let at = Path::new("spec.updateStrategy");
+        errors.push(Error::invalid(&at, strategy, "must be 'RollingUpdate' or 'OnDelete'"));
+    }
     let max_unavailable = &sts["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"];
     if !max_unavailable.is_null() {
         let at = Path::new("spec.updateStrategy.rollingUpdate.maxUnavailable");
@@ -60,28 +78,4 @@ fn validate(sts: &Value, errors: &mut Errors) {
         }
     }
     workload::validate(sts, "statefulset", errors);
-}
-
-/// The members of the spec that may change.
-const MUTABLE: [&str; 8] = [
-    "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
-    "persistentVolumeClaimRetentionPolicy", "minReadySeconds", "revision",
-];
-
-fn validate_update(new: &Value, old: &Value) -> Errors {
-    let mut errors = Errors::new();
-    let rest = |sts: &Value| {
-        let mut spec = sts["spec"].clone();
-        for member in MUTABLE {
-            spec.remove(&[member]);
-        }
-        spec
-    };
-    if rest(new) != rest(old) {
-        let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
-                      'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
-                      'minReadySeconds' are forbidden";
-        errors.push(Error::forbidden(&Path::new("spec"), detail));
-    }
-    errors
 }

@@ -12,19 +12,11 @@ pub static KIND: Kind = Kind {
         AGE,
     ],
     defaults: |c| {
-        fill::text(c, "reclaimPolicy", "Delete");
-        fill::text(c, "volumeBindingMode", "Immediate");
+        fill::unset(c, "reclaimPolicy", "Delete");
+        fill::unset(c, "volumeBindingMode", "Immediate");
     },
-    rules: &[
-        ("provisioner", Required("")),
-        ("reclaimPolicy", OneOf(&["Delete", "Retain"])),
-        ("volumeBindingMode", RequiredOneOf(&["Immediate", "WaitForFirstConsumer"])),
-    ],
-    validate_update: |new, old| {
-        let members = ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"].into_iter();
-        let changed = members.filter(|m| new[*m] != old[*m]);
-        changed.map(|m| Error::forbidden(&Path::new(m), "updates to this field are forbidden.")).collect()
-    },
+    validate,
+    rules: &[("parameters", Fixed), ("provisioner", Fixed), ("reclaimPolicy", Fixed), ("volumeBindingMode", Fixed)],
     ..Kind::PLAIN
 };
 
@@ -33,4 +25,74 @@ pub(super) fn name_and_default(class: &Value) -> Cell {
     let marks = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
     let default = marks.iter().any(|mark| text(class, &["metadata", "annotations", mark]) == "true");
     if default { format!("{} (default)", text(class, &["metadata", "name"])).into() } else { name(class) }
+}
+
+fn validate(c: &Value, errors: &mut Errors) {
+    validate_provisioner(c, "provisioner", errors);
+    validate_parameters(c, true, errors);
+    check(c, &[("reclaimPolicy", OneOf(&["Delete", "Retain"]))], errors);
+    check(c, &[("volumeBindingMode", AnyOneOf(&["Immediate", "WaitForFirstConsumer"]))], errors);
+    validate_topologies(c, errors);
+}
+
+/// Checks who makes volumes: a qualified name, which may have capitals.
+pub(super) fn validate_provisioner(c: &Value, field: &str, errors: &mut Errors) {
+    let (name, at) = (text(c, &[field]).to_lowercase(), Path::new(field));
+    if name.is_empty() {
+        errors.push(Error::required(&at, ""));
+    } else {
+        errors.extend(names::qualified_name(&name).into_iter().map(|m| Error::invalid(&at, name.as_str(), m)));
+    }
+}
+
+const PARAMETERS_MAX: usize = 512;
+const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
+
+/// Checks the parameters of a class of volumes or of their attributes.
+pub(super) fn validate_parameters(c: &Value, may_be_none: bool, errors: &mut Errors) {
+    let at = Path::new("parameters");
+    let Some(parameters) = c["parameters"].as_object().filter(|p| !p.is_empty()) else {
+        if !may_be_none {
+            errors.push(Error::required(&at, "must contain at least one key/value pair"));
+        }
+        return;
+    };
+    if parameters.len() > PARAMETERS_MAX {
+        return errors.push(Error::too_long(&at, PARAMETERS_MAX));
+    }
+    let mut bytes = 0;
+    for (key, value) in parameters.iter() {
+        if key.is_empty() {
+            errors.push(Error::invalid(&at, key, "field can not be empty."));
+        }
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if bytes > PARAMETERS_MAX_BYTES {
+        errors.push(Error::too_long(&at, PARAMETERS_MAX_BYTES));
+    }
+}
+
+fn validate_topologies(c: &Value, errors: &mut Errors) {
+    let topologies = c.array_at(&["allowedTopologies"]);
+    for (i, topology) in topologies.iter().enumerate() {
+        let at = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
+        let expressions = topology.array_at(&["matchLabelExpressions"]);
+        for (j, expression) in expressions.iter().enumerate() {
+            let at = at.index(j);
+            let values = expression.array_at(&["values"]);
+            if values.is_empty() {
+                errors.push(Error::required(&at.child("values"), ""));
+            }
+            for (k, value) in values.iter().enumerate().filter(|(k, value)| values[..*k].contains(value)) {
+                errors.push(Error::duplicate(&at.child("values").index(k), value));
+            }
+            check_at(expression, &at, &[("key", AnyName(names::qualified_name))], errors);
+            if expressions[..j].iter().any(|other| other["key"] == expression["key"]) {
+                errors.push(Error::duplicate(&at.child("key"), text(expression, &["key"])));
+            }
+        }
+        if topologies[..i].contains(topology) {
+            errors.push(Error::duplicate(&at, ""));
+        }
+    }
 }

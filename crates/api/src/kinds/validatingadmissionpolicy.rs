@@ -1,6 +1,6 @@
 //! ValidatingAdmissionPolicy.
 
-use super::admissionpolicy::{PARAM_KIND, POLICY};
+use super::admissionpolicy::{PARAM_KIND, POLICY, validate_policy};
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -17,11 +17,36 @@ pub static KIND: Kind = Kind {
 };
 
 fn validate(policy: &Value, errors: &mut Errors) {
-    let reasons = &["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
-    check(policy, &[("spec.validations[].reason", OneOf(reasons))], errors);
+    validate_policy(policy, errors);
     let lists = ["validations", "auditAnnotations"];
     if lists.iter().all(|list| policy.array_at(&["spec", list]).is_empty()) {
         let detail = "validations or auditAnnotations must contain at least one item";
         errors.extend(lists.map(|list| Error::required(&Path::new("spec").child(list), detail)));
     }
+    for (i, validation) in policy.array_at(&["spec", "validations"]).iter().enumerate() {
+        let at = Path::new("spec.validations").index(i);
+        let message = text(validation, &["message"]);
+        if message.trim().contains('\n') {
+            errors.push(Error::invalid(&at.child("message"), message, "must not contain line breaks"));
+        }
+        let reasons = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
+        if text(validation, &["reason"]) != "Unauthorized" {
+            check_at(validation, &at, &[("reason", GivenOneOf(reasons))], errors);
+        }
+    }
+    let annotations = policy.array_at(&["spec", "auditAnnotations"]);
+    if annotations.len() > ANNOTATIONS_MAX {
+        let detail = format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations");
+        errors.push(Error::invalid(&Path::new("spec.auditAnnotations"), annotations.to_vec(), detail));
+    }
+    for (i, annotation) in annotations.iter().enumerate() {
+        let (key, at) = (text(annotation, &["key"]), Path::new("spec.auditAnnotations").index(i).child("key"));
+        let full = format!("{}/{key}", text(policy, &["metadata", "name"]));
+        errors.extend(names::qualified_name(&full).into_iter().map(|m| Error::invalid(&at, key, m)));
+        if annotations[..i].iter().any(|other| other["key"] == annotation["key"]) {
+            errors.push(Error::duplicate(&at, key));
+        }
+    }
 }
+
+const ANNOTATIONS_MAX: usize = 20;

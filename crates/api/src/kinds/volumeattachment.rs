@@ -1,5 +1,6 @@
 //! VolumeAttachment.
 
+use super::csidriver;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -12,7 +13,46 @@ pub static KIND: Kind = Kind {
         AGE,
     ],
     prepare_create: |a| a.set(&["status"], json!({"attached": false})),
-    rules: &[("spec.attacher", Required("")), ("spec.nodeName", Required("")), ("spec", Immutable)],
+    rules: &[("spec", Fixed)],
+    validate,
+    validate_create: |a| csidriver::validate_name(text(a, &["spec", "attacher"]), &Path::new("spec.attacher")),
+    validate_update: |new, _| {
+        csidriver::validate_lower_name(text(new, &["spec", "attacher"]), &Path::new("spec.attacher"))
+    },
+    validate_status_update: |new, _| {
+        let mut errors = Errors::new();
+        for error in ["status.attachError.errorCode", "status.detachError.errorCode"] {
+            check(new, &[(error, Range(0, i32::MAX as i64))], &mut errors);
+        }
+        errors
+    },
     unconditional_update: false,
     ..Kind::PLAIN
 };
+
+fn validate(a: &Value, errors: &mut Errors) {
+    let (spec, path) = (&a["spec"], Path::new("spec"));
+    let (source, at) = (&spec["source"], path.child("source"));
+    let (name, inline) = (&source["persistentVolumeName"], &source["inlineVolumeSpec"]);
+    let detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    match (name.is_null(), inline.is_null()) {
+        (true, true) => errors.push(Error::required(&at, detail)),
+        (false, false) => errors.push(Error::forbidden(&at, detail)),
+        (false, true) => {
+            let at = at.child("persistentVolumeName");
+            if name.is_empty() {
+                errors.push(Error::required(&at, "must specify non empty persistentVolumeName"));
+            }
+            check_at(
+                source,
+                &path.child("source"),
+                &[("persistentVolumeName", AnyName(names::dns1123_subdomain))],
+                errors,
+            );
+        }
+        (true, false) => super::persistentvolume::validate_spec(inline, &at.child("inlineVolumeSpec"), true, errors),
+    }
+    let node = text(spec, &["nodeName"]);
+    let wrong = names::dns1123_subdomain(node).into_iter();
+    errors.extend(wrong.map(|m| Error::invalid(&path.child("nodeName"), node, m)));
+}

@@ -8,6 +8,14 @@ pub static KIND: Kind = Kind {
         Column::text("DriverName", "The CSI driver that knows the attributes.").at("driverName"),
         AGE,
     ],
-    rules: &[("driverName", Required("")), ("driverName", Immutable), ("parameters", Immutable)],
+    validate_update: |new, old| {
+        let changed = ["driverName", "parameters"].into_iter().filter(|field| new[*field] != old[*field]);
+        let error = |field| Error::forbidden(&Path::new(field), format!("updates to {field} are forbidden."));
+        changed.map(error).collect()
+    },
+    validate: |c, errors| {
+        super::storageclass::validate_provisioner(c, "driverName", errors);
+        super::storageclass::validate_parameters(c, false, errors);
+    },
     ..Kind::PLAIN
 };

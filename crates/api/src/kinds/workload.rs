@@ -42,14 +42,20 @@ fn validate_selector(object: &Value, kind: &str, errors: &mut Errors) -> Option<
         // Compat: upstream goes on with a selector that selects nothing, so that the template's labels are wrong too.
         return Some(LabelSelector::nothing());
     }
-    let wrong = LabelSelector::validate(selector, &path);
+    let mut wrong = LabelSelector::validate(selector, &path);
     if !wrong.is_empty() {
+        if ["deployment", "replicaset"].contains(&kind) {
+            wrong.push(Error::invalid(&path, selector, "invalid label selector"));
+        } else if kind == "statefulset" {
+            wrong.push(Error::invalid(&path, selector, ""));
+        }
         errors.extend(wrong);
         return None;
     }
     let parsed = LabelSelector::from_valid_object(selector);
     if parsed.is_everything() {
-        let detail = format!("empty selector is invalid for {kind}");
+        let detail =
+            format!("empty selector is invalid for {}", if kind == "replicaset" { "deployment" } else { kind });
         errors.push(Error::invalid(&path, selector, detail));
         return None;
     }

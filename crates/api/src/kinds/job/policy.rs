@@ -15,9 +15,10 @@ const INDEXES_MAX: i64 = 100_000;
 const BUSY_MAX: i64 = 10_000;
 const INDEXES_TEXT_MAX_BYTES: usize = 64 * 1024;
 
-const ON_EXIT_CODES: &[Rule] = &[("operator", Check::RequiredOneOf(&["In", "NotIn"]))];
+const ON_EXIT_CODES: &[Rule] =
+    &[("operator", Check::Required("valid values: [\"In\" \"NotIn\"]")), ("operator", Check::OneOf(&["In", "NotIn"]))];
 const ON_CONDITION: &[Rule] =
-    &[("type", Check::Name(names::qualified_name)), ("status", Check::RequiredOneOf(&["False", "True", "Unknown"]))];
+    &[("type", Check::AnyName(names::qualified_name)), ("status", Check::RequiredOneOf(&["False", "True", "Unknown"]))];
 
 /// What holds for numbers of indexes.
 pub(super) fn validate_indexes(spec: &Value, path: &Path, indexed: bool, errors: &mut Errors) {
@@ -81,8 +82,11 @@ pub(super) fn validate_failure(spec: &Value, path: &Path, errors: &mut Errors) {
             let detail = "requires the backoffLimitPerIndex to be set";
             errors.push(Error::invalid(&at.child("action"), action, detail));
         }
-        let actions: &[Rule] = &[("action", Check::RequiredOneOf(&["Count", "FailIndex", "FailJob", "Ignore"]))];
-        check_at(rule, &at, actions, errors);
+        if action.is_empty() {
+            let detail = "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]";
+            errors.push(Error::required(&at.child("action"), detail));
+        }
+        check_at(rule, &at, &[("action", Check::OneOf(&["Count", "FailIndex", "FailJob", "Ignore"]))], errors);
         let (codes, conditions) = (&rule["onExitCodes"], rule.array_at(&["onPodConditions"]));
         if !codes.is_null() {
             let at = at.child("onExitCodes");

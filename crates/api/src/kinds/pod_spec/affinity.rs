@@ -39,7 +39,7 @@ fn validate_weight(term: &Value, path: &Path, errors: &mut Errors) {
 }
 
 /// Checks a NodeSelector (of node affinity or a volume).
-pub(super) fn validate_node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
+pub fn validate_node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
     let terms = selector.array_at(&["nodeSelectorTerms"]);
     if terms.is_empty() {
         let detail = "must have at least one node selector term";
@@ -90,6 +90,10 @@ fn validate_requirement(requirement: &Value, path: &Path, errors: &mut Errors) {
         other => errors.push(Error::invalid(&path.child("operator"), other, "not a valid selector operator")),
     }
     let key = requirement.str_at(&["key"]).unwrap_or_default();
+    for (i, value) in values.iter().filter_map(Value::as_str).enumerate().filter(|_| operator.ends_with("In")) {
+        let at = path.child("values").index(i);
+        errors.extend(names::label_value(value).into_iter().map(|m| Error::invalid(&at, value, m)));
+    }
     errors.extend(names::qualified_name(key).into_iter().map(|m| Error::invalid(&path.child("key"), key, m)));
 }
 
@@ -113,7 +117,7 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Checks tolerations.
-pub(super) fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut Errors) {
+pub fn validate_tolerations(tolerations: &[Value], path: &Path, operators: &[&str], errors: &mut Errors) {
     for (i, toleration) in tolerations.iter().enumerate() {
         let at = path.index(i);
         let text = |name: &str| toleration.str_at(&[name]).unwrap_or_default();
@@ -138,17 +142,11 @@ pub(super) fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &
             }
             "Exists" if !text("value").is_empty() => {
                 let detail = "value must be empty when `operator` is 'Exists'";
-                errors.push(Error::invalid(&at.child("operator"), toleration, detail));
+                errors.push(Error::invalid(&at.child("operator"), text("value"), detail));
             }
             "Exists" => {}
-            "Lt" | "Gt" => {
-                if text("value").parse::<i64>().is_err() {
-                    let detail = "value must be an integer when `operator` is 'Lt' or 'Gt'";
-                    errors.push(Error::invalid(&at.child("value"), text("value"), detail));
-                }
-            }
             other => {
-                errors.push(Error::not_supported(&at.child("operator"), other, &["Equal", "Exists", "Lt", "Gt"]));
+                errors.push(Error::not_supported(&at.child("operator"), other, operators));
             }
         }
         if !effect.is_empty() && !EFFECTS.contains(&effect) {

@@ -66,7 +66,7 @@ fn validate_container(container: &Value, role: Role, path: &Path, around: &Surro
         "File" | "FallbackToLogsOnError" => {}
         other => {
             let at = path.child("terminationMessagePolicy");
-            errors.push(Error::not_supported(&at, other, &["FallbackToLogsOnError", "File"]));
+            errors.push(Error::not_supported(&at, other, &["File", "FallbackToLogsOnError"]));
         }
     }
     validate_ports(container, &path.child("ports"), around, errors);
@@ -138,8 +138,8 @@ fn validate_ports(container: &Value, path: &Path, around: &Surroundings<'_>, err
             let wrong = names::port_number(host);
             errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("hostPort"), host, m)));
             if around.host_network && host != number {
-                let detail = "must match `hostPort` when `hostNetwork` is true";
-                errors.push(Error::invalid(&at.child("containerPort"), number, detail));
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                errors.push(Error::invalid(&at.child("hostPort"), host, detail));
             }
         }
         match text(port, "protocol") {
@@ -280,7 +280,8 @@ fn validate_mounts(container: &Value, path: &Path, volumes: &Volumes, errors: &m
         }
         let sub = (text(mount, "subPath"), text(mount, "subPathExpr"));
         if !sub.0.is_empty() {
-            validate_descending(sub.0, &at.child("subPath"), errors);
+            // Compat: upstream leaves the index out.
+            validate_descending(sub.0, &path.child("volumeMounts.subPath"), errors);
         }
         if !sub.1.is_empty() {
             if !sub.0.is_empty() {

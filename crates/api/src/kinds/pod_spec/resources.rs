@@ -4,6 +4,8 @@ use meta::field::{Error, Errors, Path};
 use meta::quantity::Quantity;
 use meta::{Value, names};
 
+use crate::kinds::resourcequota::is_standard;
+
 const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 const AT_LEAST_ZERO: &str = "must be greater than or equal to 0";
 
@@ -27,15 +29,6 @@ pub fn validate_quantity(value: &Value, path: &Path, errors: &mut Errors) -> Opt
     }
 }
 
-/// Checks the amounts of a resource list whose names were checked elsewhere.
-pub fn validate_resource_list(list: &Value, path: &Path, errors: &mut Errors) {
-    if let Some(list) = list.as_object() {
-        for (name, amount) in list.iter() {
-            validate_quantity(amount, &path.key(name), errors);
-        }
-    }
-}
-
 fn is_hugepages(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
@@ -45,12 +38,26 @@ fn may_overcommit(name: &str) -> bool {
     STANDARD.contains(&name)
 }
 
-fn validate_name(name: &str, path: &Path, errors: &mut Errors) {
-    let wrong = names::qualified_name(name);
-    if !wrong.is_empty() {
-        errors.extend(wrong.into_iter().map(|m| Error::invalid(path, name, m)));
-    } else if !name.contains('/') && !STANDARD.contains(&name) && !is_hugepages(name) {
-        errors.push(Error::invalid(path, name, "must be a standard resource for containers"));
+/// Checks the name of any resource.
+pub fn validate_resource_name(name: &str, path: &Path, errors: &mut Errors) {
+    let mut wrong = names::qualified_name(name);
+    if wrong.is_empty() && !name.contains('/') && !is_standard(name) && name != "storage" {
+        wrong.push("must be a standard resource type or fully qualified".into());
+    }
+    errors.extend(wrong.into_iter().map(|m| Error::invalid(path, name, m)));
+}
+
+/// Checks the name of a resource that containers can ask for.
+pub fn validate_container_resource_name(name: &str, path: &Path, errors: &mut Errors) {
+    validate_resource_name(name, path, errors);
+    if !name.contains('/') {
+        if !STANDARD.contains(&name) && !is_hugepages(name) {
+            errors.push(Error::invalid(path, name, "must be a standard resource for containers"));
+        }
+    } else if !name.contains("kubernetes.io/")
+        && (name.starts_with("requests.") || !names::qualified_name(&format!("requests.{name}")).is_empty())
+    {
+        errors.push(Error::invalid(path, name, "doesn't follow extended resource name standard"));
     }
 }
 
@@ -61,12 +68,12 @@ pub(super) fn validate(resources: &Value, path: &Path, errors: &mut Errors) {
     let (limits_at, requests_at) = (path.child("limits"), path.child("requests"));
     for (name, amount) in limits.iter() {
         let at = limits_at.key(name);
-        validate_name(name, &at, errors);
+        validate_container_resource_name(name, &at, errors);
         check_amount(name, amount, &at, errors);
     }
     for (name, amount) in requests.iter() {
         let at = requests_at.key(name);
-        validate_name(name, &at, errors);
+        validate_container_resource_name(name, &at, errors);
         let Some(request) = check_amount(name, amount, &at, errors) else { continue };
         let limit = limits.get(name).and_then(Value::as_str).and_then(|t| Quantity::parse(t).ok());
         match limit {
@@ -100,9 +107,7 @@ pub fn validate_claim_resources(resources: &Value, path: &Path, errors: &mut Err
     let at = path.key("storage");
     if storage.is_null() {
         errors.push(Error::required(&at, ""));
-    } else if let Some(quantity) = validate_quantity(storage, &at, errors)
-        && quantity.is_zero()
-    {
+    } else if storage.as_str().and_then(|t| Quantity::parse(t).ok()).is_none_or(|quantity| quantity.sign() <= 0) {
         errors.push(Error::invalid(&at, storage, "must be greater than zero"));
     }
 }

@@ -25,7 +25,6 @@ const RULES: &[Rule] = &[
     ("preemptionPolicy", Check::OneOf(&["Never", "PreemptLowerPriority"])),
     ("imagePullSecrets[].name", Check::Required("")),
     ("terminationGracePeriodSeconds", Check::NonNegative),
-    ("os.name", Check::RequiredOneOf(&["linux", "windows"])),
     ("securityContext.fsGroupChangePolicy", Check::OneOf(&["Always", "OnRootMismatch"])),
 ];
 
@@ -39,20 +38,29 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     };
     validate_containers(spec, path, &around, errors);
     check_at(spec, path, RULES, errors);
+    let os = &spec["os"];
+    match os.str_at(&["name"]).unwrap_or_default() {
+        _ if os.is_null() => {}
+        "" => errors.push(Error::required(&path.child("os.name"), "cannot be empty")),
+        "linux" | "windows" => {}
+        name => errors.push(Error::not_supported(&path.child("os"), name, &["linux", "windows"])),
+    }
     validate_security(&spec["securityContext"], &path.child("securityContext"), errors);
     validate_sysctls(spec, &path.child("securityContext.sysctls"), errors);
     validate_affinity(&spec["affinity"], &path.child("affinity"), errors);
     validate_dns(spec, &path.child("dnsConfig"), errors);
     validate_gates(spec, path, errors);
     validate_spread(spec, &path.child("topologySpreadConstraints"), errors);
-    validate_tolerations(spec.array_at(&["tolerations"]), &path.child("tolerations"), errors);
+    // Compat: upstream lists operators of a gate that is off.
+    let operators = &["Equal", "Exists", "Lt", "Gt"];
+    validate_tolerations(spec.array_at(&["tolerations"]), &path.child("tolerations"), operators, errors);
     for (i, alias) in spec.array_at(&["hostAliases"]).iter().enumerate() {
         let at = path.child("hostAliases").index(i);
         let ip = alias.str_at(&["ip"]).unwrap_or_default();
         errors.extend(names::ip(ip).into_iter().map(|m| Error::invalid(&at.child("ip"), ip, m)));
-        for name in alias.array_at(&["hostnames"]).iter().filter_map(Value::as_str) {
-            let wrong = names::dns1123_subdomain(name);
-            errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("hostnames"), name, m)));
+        for (j, name) in alias.array_at(&["hostnames"]).iter().filter_map(Value::as_str).enumerate() {
+            let wrong = names::dns1123_subdomain(name).into_iter();
+            errors.extend(wrong.map(|m| Error::invalid(&at.child("hostnames").index(j), name, m)));
         }
     }
 }
@@ -140,13 +148,10 @@ fn validate_gates(spec: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// Checks a template: its labels, annotations and spec, and that the controller's selector selects it.
+/// Checks the template of a controller, and that the controller's selector selects it.
 pub fn validate_template(object: &Value, selector: Option<&LabelSelector>, errors: &mut Errors) {
     let template = &object["spec"]["template"];
     let path = Path::new("spec.template");
-    if let Some(Value::Object(labels)) = template.at(&["metadata", "labels"]) {
-        validate_labels(labels, &path.child("metadata.labels"), errors);
-    }
     if let Some(selector) = selector
         && !selector.matches_object(template)
     {
@@ -155,8 +160,17 @@ pub fn validate_template(object: &Value, selector: Option<&LabelSelector>, error
         let detail = "`selector` does not match template `labels`";
         errors.push(Error::invalid(&path.child("metadata.labels"), shown, detail));
     }
+    validate_template_at(template, &path, errors);
+}
+
+/// Checks a template: its labels, annotations and spec.
+pub fn validate_template_at(template: &Value, path: &Path, errors: &mut Errors) {
+    // Compat: without `metadata`, as upstream calls them.
+    if let Some(Value::Object(labels)) = template.at(&["metadata", "labels"]) {
+        validate_labels(labels, &path.child("labels"), errors);
+    }
     if let Some(Value::Object(annotations)) = template.at(&["metadata", "annotations"]) {
-        object_meta::validate_annotations(annotations, &path.child("metadata.annotations"), errors);
+        object_meta::validate_annotations(annotations, &path.child("annotations"), errors);
     }
     validate(&template["spec"], &path.child("spec"), errors);
     if !template.array_at(&["spec", "ephemeralContainers"]).is_empty() {
