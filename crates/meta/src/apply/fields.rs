@@ -103,7 +103,8 @@ fn collect_paths(set: &Map, prefix: &str, found: &mut Vec<String>) {
     }
 }
 
-fn step_text(step: &str) -> String {
+/// One step of a path, as upstream prints it.
+pub(super) fn step_text(step: &str) -> String {
     match step.split_once(':') {
         Some(("f", name)) => format!(".{name}"),
         Some(("k", keys)) => match crate::parse(keys.as_bytes()) {
