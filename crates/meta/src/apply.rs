@@ -125,9 +125,15 @@ pub fn apply(
     if entries.is_empty() && !live.is_null() {
         // Nobody tracked this object so far: what it holds was set by somebody.
         let set = compare::compare(&Value::Null, &before, ty).taken;
-        let at = entries.push(&Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..*writer }, Operation::Update);
+        let at = entries.push(&Writer { manager: BEFORE_FIRST_APPLY, ..*writer }, Operation::Update);
         *entries.fields_mut(at) = set;
         fields::strip_identity(entries.fields_mut(at));
+        // Nobody came to own by this endpoint what it does not write.
+        entries.fields_mut(at).retain(|step, _| match writer.subresource {
+            "" => step != "f:status",
+            "status" => matches!(step, "f:status" | "f:metadata"),
+            _ => true,
+        });
         entries.touch(at, writer.now);
     }
 
@@ -172,11 +178,11 @@ pub fn apply(
 
 /// Records in `new` who owns what after a write other than apply. `old` is null when the object is created.
 ///
-/// A client may send managedFields along: its list is the starting point, and a single empty entry clears it.
+/// A client may send managedFields along: its list is the starting point; an empty one, or a single empty entry, clears it.
 pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writer<'_>) {
     let sent = new.remove(&["metadata", "managedFields"]);
     if let Some(Value::Array(list)) = &sent
-        && matches!(list.as_slice(), [Value::Object(only)] if only.is_empty())
+        && (list.is_empty() || matches!(list.as_slice(), [Value::Object(only)] if only.is_empty()))
     {
         return;
     }
@@ -322,7 +328,8 @@ mod tests {
         for i in 0..15 {
             let mut next = live.clone();
             next.set(&["metadata", "labels", &format!("l{i}")], "x");
-            track_update(ty, &live, &mut next, &writer(&format!("m{i}"), i));
+            let old = if i == 0 { &Value::Null } else { &live };
+            track_update(ty, old, &mut next, &writer(&format!("m{i}"), i));
             live = next;
         }
         let entries = live.array_at(&["metadata", "managedFields"]);

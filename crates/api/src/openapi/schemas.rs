@@ -124,8 +124,7 @@ fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, 
             for field in ty.fields() {
                 let (is_required, mut text) = own.field(field.name());
                 // Compat: k8s-openapi makes metadata of every kind required; upstream's documents do not.
-                let is_required =
-                    is_required && !field.omitempty() && (kinds.is_empty() || field.name() != "metadata");
+                let is_required = is_required && !field.omitempty() && (kinds.is_empty() || field.name() != "metadata");
                 if is_required || (is_list && field.name() == "items") {
                     required.push(field.name());
                 }

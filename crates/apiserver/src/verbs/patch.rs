@@ -141,7 +141,8 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
         return Err(metadata::nameless(call));
     }
     if version != served.api_version || !kind.is_empty() && kind != served.kind {
-        let why = format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"");
+        let why =
+            format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"");
         return Err(not_of_the_kind(patch, &document, &why));
     }
     Ok(document)
@@ -183,7 +184,8 @@ async fn apply(
             Err(status) => return Err(status),
         }
         if let Some(uid) = document.str_at(&["metadata", "uid"]).filter(|uid| !uid.is_empty()) {
-            let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(Status::conflict(&served.gr, &call.path.name, why));
         }
         let mut new = managed::applied(&call.target, &Value::Null, &document, &options, subresource)?;
@@ -227,6 +229,6 @@ fn normalize(call: &Call, document: &mut Value) -> Result<(), Status> {
         Status::new(500, Reason::Unknown, message)
     })?;
     metadata::check_names(call, target, document)?;
-    target.defaults(document);
+    target.defaults_of_applied(document);
     Ok(())
 }

@@ -55,6 +55,10 @@ fn check(value: &Value, slot: Slot<'_>, path: &str, misfits: &mut Vec<String>) {
         };
         if let Some(why) = why {
             misfits.push(format!("{path}: element {at}: {why}"));
+            // Compat: of a keyed list the first such item is the last that upstream looks at.
+            if kind == ListKind::Map {
+                return;
+            }
             continue;
         }
         let mut below = format!("{path}[{at}]");

@@ -213,7 +213,7 @@ fn merge_list(
     let mut named: Vec<Value> = Vec::new(); // the patch's items, for the order
     let objects = new.iter().chain(old.iter()).any(|item| matches!(item, Value::Object(_)));
     if !objects {
-        for item in new {
+        for item in std::mem::take(old).iter().chain(new) {
             if !old.contains(item) {
                 old.push(item.clone());
             }
