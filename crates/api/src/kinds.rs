@@ -267,7 +267,20 @@ pub(crate) fn keep_status(new: &mut Value, old: &Value) {
     restore(new, old, "status");
 }
 
-/// A status update may only touch the status (and metadata other than labels and owners).
+/// The metadata that a kind's status endpoint does not write.
+pub fn metadata_beside_status(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "Deployment" => &["labels"],
+        "Pod" => &["ownerReferences"],
+        "VolumeAttachment" | "ResourceClaim" | "FlowSchema" | "PriorityLevelConfiguration" => &OWN_METADATA,
+        _ => &[],
+    }
+}
+
+/// What clients write of an object's metadata.
+pub const OWN_METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
+
+/// A status update may only touch the status, and metadata by the kind.
 pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value) {
     let Value::Object(members) = &old else { return };
     let others: Vec<&str> =
@@ -278,7 +291,7 @@ pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value) {
     if let Value::Object(m) = new {
         m.retain(|k, _| matches!(k, "status" | "metadata" | "apiVersion" | "kind") || members.contains_key(k));
     }
-    for member in ["labels", "ownerReferences"] {
+    for member in metadata_beside_status(old.str_at(&["kind"]).unwrap_or_default()) {
         restore_at(new, old, &["metadata", member]);
     }
 }

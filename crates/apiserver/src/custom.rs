@@ -81,7 +81,9 @@ pub static WITH_STATUS: Kind = Kind {
     prepare_status_update: |new, old| {
         // Compat: a status update writes the status and who owns it, nothing else (customresource's status strategy).
         let (status, owners) = (new.remove(&["status"]), new.remove(&["metadata", "managedFields"]));
+        let version = new.remove(&["metadata", "resourceVersion"]);
         *new = old.clone();
+        set_or_remove(new, &["metadata", "resourceVersion"], version);
         set_or_remove(new, &["status"], status);
         set_or_remove(new, &["metadata", "managedFields"], owners);
     },

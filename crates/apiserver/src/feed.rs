@@ -258,7 +258,7 @@ pub fn after(key: &[u8]) -> Bytes {
 
 /// The refusal of a revision from the future.
 pub fn too_large(asked: u64, current: u64) -> Status {
-    let message = format!("Too large resource version: {asked}, current: {current}");
+    let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
     let cause = meta::status::Cause {
         reason: "ResourceVersionTooLarge".into(),
         message: "Too large resource version".into(),

@@ -95,20 +95,16 @@ fn invalid(error: Error) -> Status {
 impl ListOptions {
     pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
         let text = query.get("resourceVersion");
-        let version = version(text).ok_or_else(|| {
-            let detail = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-            invalid(Error::invalid(&Path::new("resourceVersion"), text, detail))
-        })?;
-        let limit = query.int("limit")?.unwrap_or(0);
-        let limit = usize::try_from(limit)
-            .map_err(|_| invalid(Error::invalid(&Path::new("limit"), limit, "must be greater than or equal to 0")))?;
+        let version = version(text);
+        // Compat: a negative limit is none.
+        let limit = query.int("limit")?.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(0);
+        let send_initial_events = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
+        let version_match = check_match(query, version, watch, send_initial_events)?;
+        let version = version.ok_or_else(|| no_version(text, watch))?;
         let token = match query.get("continue") {
             "" => None,
-            text if !watch => Some(Token::decode(text)?),
-            _ => None,
+            text => Some(Token::decode(text)?),
         };
-        let send_initial_events = query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents"));
-        let version_match = check_match(query, version, token.is_some(), watch, send_initial_events)?;
         if token.is_some() && !matches!(version, Version::Newest | Version::Any) {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
@@ -124,14 +120,25 @@ impl ListOptions {
     }
 }
 
+/// Compat: upstream's watch takes it for its own fault.
+fn no_version(text: &str, watch: bool) -> Status {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    let why = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}");
+    match watch {
+        true => Status::new(500, meta::Reason::Unknown, why),
+        false => Status::bad_request(format!("invalid resource version: {why}")),
+    }
+}
+
 fn check_match(
     query: &Query,
-    version: Version,
-    continues: bool,
+    version: Option<Version>,
     watch: bool,
     send_initial_events: Option<bool>,
 ) -> Result<Option<Match>, Status> {
     let path = Path::new("resourceVersionMatch");
+    let continues = !query.get("continue").is_empty();
     let forbidden = |why: &str| Err(invalid(Error::forbidden(&path, why)));
     let asked = match query.get("resourceVersionMatch") {
         "" => None,
@@ -150,6 +157,7 @@ fn check_match(
         return Ok(asked);
     }
     match asked {
+        None if watch && continues => forbidden("resourceVersionMatch is forbidden when continue is provided"),
         None => Ok(None),
         Some(_) if watch => {
             forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
@@ -158,7 +166,7 @@ fn check_match(
             forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")
         }
         Some(_) if continues => forbidden("resourceVersionMatch is forbidden when continue is provided"),
-        Some(Match::Exact) if version == Version::Any => {
+        Some(Match::Exact) if version == Some(Version::Any) => {
             forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
         }
         some => Ok(some),

@@ -2,6 +2,7 @@
 //!
 //! Invariants: kinds without a type graph are not tracked; nobody owns what the endpoint that they wrote to restores.
 
+use api::kinds;
 use meta::apply::{self, Writer};
 use meta::{Status, Value, time};
 
@@ -44,7 +45,11 @@ pub fn keep_own(served: &Served, document: &mut Value, subresource: &str) {
         }
         "status" => {
             document.make_object().retain(|member, _| matches!(member, "apiVersion" | "kind" | "metadata" | "status"));
-            for member in ["labels", "ownerReferences"] {
+            let kept = match served.custom {
+                Some(_) => &kinds::OWN_METADATA,
+                None => kinds::metadata_beside_status(&served.kind),
+            };
+            for member in kept {
                 document.remove(&["metadata", member]);
             }
         }

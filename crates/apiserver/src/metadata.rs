@@ -46,27 +46,22 @@ pub fn settle_namespace(call: &Call, served: &Served, document: &mut Value) -> R
 
 /// Refuses an object whose name or namespace is not the one in the path.
 pub fn check_names(call: &Call, served: &Served, document: &mut Value) -> Result<(), Status> {
+    settle_namespace(call, served, document)?;
     let asked = call.path.name.as_str();
-    let found = name(document);
-    if found.is_empty() {
-        document.set(&["metadata", "name"], asked);
-    } else if found != asked {
-        return Err(Status::bad_request(format!(
+    match name(document) {
+        "" => Err(nameless(call)),
+        found if found != asked => Err(Status::bad_request(format!(
             "the name of the object ({found}) does not match the name on the URL ({asked})"
-        )));
+        ))),
+        _ => Ok(()),
     }
-    if served.namespaced {
-        let asked = call.path.namespace.as_str();
-        let found = namespace(document);
-        if found.is_empty() {
-            document.set(&["metadata", "namespace"], asked);
-        } else if found != asked {
-            return Err(Status::bad_request(format!(
-                "the namespace of the object ({found}) does not match the namespace on the request ({asked})"
-            )));
-        }
-    }
-    Ok(())
+}
+
+pub fn nameless(call: &Call) -> Status {
+    Status::bad_request(format!(
+        "the name of the object ({} based on URL) was undeterminable: name must be provided",
+        call.path.name
+    ))
 }
 
 /// Makes up a name from `generateName`; `false` when there is none to make.

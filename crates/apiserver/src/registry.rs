@@ -83,12 +83,27 @@ impl Served {
         }
     }
 
+    /// As `defaults`, of what server-side apply made: its nulls stay, and may not fit a schema.
+    pub fn defaults_of_applied(&self, document: &mut Value) {
+        match &self.custom {
+            Some(custom) => custom.node.fill_defaults(document),
+            None => (self.rules.defaults)(document),
+        }
+    }
+
     /// Drops what the kind does not know; answers what was dropped, or why the document is not of this kind at all.
     pub fn strip(&self, document: &mut Value) -> Result<Vec<String>, DecodeError> {
-        match &self.custom {
+        const OWNERS: [&str; 2] = ["metadata", "managedFields"];
+        let clears = document.at(&OWNERS).and_then(Value::as_array).is_some_and(Vec::is_empty);
+        let notes = match &self.custom {
             Some(custom) => custom.strip(document, &self.api_version, &self.kind),
             None => decode::strip(document, &self.api_version, &self.kind, self.ty),
+        }?;
+        if clears {
+            // No entries at all clear them as one that is empty does; without the list they stay as they were.
+            document.set(&OWNERS, meta::json!([{}]));
         }
+        Ok(notes)
     }
 
     /// All errors of a new object, or of one that is to replace `old` by way of the main or the status endpoint.

@@ -9,6 +9,7 @@ mod entries;
 mod fields;
 mod merge;
 mod shape;
+mod typed;
 
 use crate::schema::TypeRef;
 use crate::status::{Cause, Reason, Status};
@@ -63,14 +64,20 @@ impl ApplyError {
 }
 
 fn malformed(applied: &Value, why: &str) -> ApplyError {
-    let text = |path: &[&str]| applied.str_at(path).unwrap_or_default();
-    ApplyError::Malformed(format!(
-        "failed to create typed patch object ({}/{}; {}, Kind={}): {why}",
-        text(&["metadata", "namespace"]),
-        text(&["metadata", "name"]),
-        text(&["apiVersion"]),
-        text(&["kind"]),
-    ))
+    ApplyError::Malformed(format!("failed to create typed patch object ({}): {why}", described(applied)))
+}
+
+/// `namespace/name; group/version, Kind=kind`, as a document itself says.
+pub fn described(document: &Value) -> String {
+    let text = |path: &[&str]| document.str_at(path).unwrap_or_default();
+    format!("{}/{}; {}", text(&["metadata", "namespace"]), text(&["metadata", "name"]), kind_of(document))
+}
+
+/// `group/version, Kind=kind`, as a document itself says.
+pub fn kind_of(document: &Value) -> String {
+    let text = |member: &str| document.str_at(&[member]).unwrap_or_default();
+    let slash = if text("apiVersion").contains('/') { "" } else { "/" };
+    format!("{slash}{}, Kind={}", text("apiVersion"), text("kind"))
 }
 
 fn conflict_message(conflicts: &[Conflict]) -> String {
@@ -118,9 +125,15 @@ pub fn apply(
     if entries.is_empty() && !live.is_null() {
         // Nobody tracked this object so far: what it holds was set by somebody.
         let set = compare::compare(&Value::Null, &before, ty).taken;
-        let at = entries.push(&Writer { manager: BEFORE_FIRST_APPLY, subresource: "", ..*writer }, Operation::Update);
+        let at = entries.push(&Writer { manager: BEFORE_FIRST_APPLY, ..*writer }, Operation::Update);
         *entries.fields_mut(at) = set;
         fields::strip_identity(entries.fields_mut(at));
+        // Nobody came to own by this endpoint what it does not write.
+        entries.fields_mut(at).retain(|step, _| match writer.subresource {
+            "" => step != "f:status",
+            "status" => matches!(step, "f:status" | "f:metadata"),
+            _ => true,
+        });
         entries.touch(at, writer.now);
     }
 
@@ -128,7 +141,7 @@ pub fn apply(
     if writer.manager == KUBECTL && live.at(&LAST_APPLIED).is_some() {
         refresh_last_applied(&mut applied);
     }
-    let set = compare::fields_of(&applied, ty).map_err(|why| malformed(&applied, &why))?;
+    let set = typed::fields_of(&applied, ty).map_err(|why| malformed(&applied, &why))?;
     let mine = entries.find(writer, Operation::Apply);
     let last = mine.map(|at| std::mem::take(entries.fields_mut(at))).unwrap_or_default();
     let mine = mine.unwrap_or_else(|| entries.push(writer, Operation::Apply));
@@ -165,11 +178,11 @@ pub fn apply(
 
 /// Records in `new` who owns what after a write other than apply. `old` is null when the object is created.
 ///
-/// A client may send managedFields along: its list is the starting point, and a single empty entry clears it.
+/// A client may send managedFields along: its list is the starting point; an empty one, or a single empty entry, clears it.
 pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writer<'_>) {
     let sent = new.remove(&["metadata", "managedFields"]);
     if let Some(Value::Array(list)) = &sent
-        && matches!(list.as_slice(), [Value::Object(only)] if only.is_empty())
+        && (list.is_empty() || matches!(list.as_slice(), [Value::Object(only)] if only.is_empty()))
     {
         return;
     }
@@ -181,8 +194,8 @@ pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writ
     fields::strip_identity(&mut change.taken);
     fields::strip_identity(&mut change.removed);
     if entries.is_empty() {
-        // Creation, or an object that nobody tracked so far.
-        if !change.taken.is_empty() {
+        // An object that nobody tracked so far stays untracked until it is applied.
+        if old.is_null() && !change.taken.is_empty() {
             let at = entries.push(writer, Operation::Update);
             *entries.fields_mut(at) = change.taken;
             entries.touch(at, writer.now);
@@ -205,6 +218,16 @@ pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writ
     entries.drop_empty();
     entries.cap_updates();
     entries.write(new);
+}
+
+/// Whether two versions of an object differ in nothing but the times of their managed fields.
+pub fn differ_in_times(old: &Value, new: &Value) -> bool {
+    let mut same = new.clone();
+    match old.at(&["metadata", "managedFields"]) {
+        Some(entries) => same.set(&["metadata", "managedFields"], entries),
+        None => return false,
+    }
+    same == *old && Entries::read(old).same_fields(&Entries::read(new))
 }
 
 /// Who owns the fields of an object that was never tracked.
@@ -233,11 +256,11 @@ fn conflicts_are_kubectls_own(live: &Value, writer: &Writer<'_>, ty: TypeRef<'_>
     let Some(last) = live.str_at(&LAST_APPLIED).and_then(|text| crate::parse(text.as_bytes()).ok()) else {
         return false;
     };
-    let Ok(mut own) = compare::fields_of(&last, ty) else { return false };
+    let Ok(mut own) = typed::fields_of(&last, ty) else { return false };
     let since = compare::compare(live, &merge::merge(live, &last, ty), ty);
     fields::subtract(&mut own, &since.taken);
     let annotation: Map =
-        compare::fields_of(&crate::json!({"metadata": {"annotations": {LAST_APPLIED[2]: ""}}}), ty).unwrap_or_default();
+        typed::fields_of(&crate::json!({"metadata": {"annotations": {LAST_APPLIED[2]: ""}}}), ty).unwrap_or_default();
     fields::union(&mut own, &annotation);
     conflicts.iter().all(|(_, wanted)| {
         let mut rest = wanted.clone();
@@ -305,7 +328,8 @@ mod tests {
         for i in 0..15 {
             let mut next = live.clone();
             next.set(&["metadata", "labels", &format!("l{i}")], "x");
-            track_update(ty, &live, &mut next, &writer(&format!("m{i}"), i));
+            let old = if i == 0 { &Value::Null } else { &live };
+            track_update(ty, old, &mut next, &writer(&format!("m{i}"), i));
             live = next;
         }
         let entries = live.array_at(&["metadata", "managedFields"]);

@@ -21,6 +21,9 @@ pub enum PatchError {
     /// The patch itself makes no sense, whatever the object.
     #[error("{0}")]
     Malformed(String),
+    /// As malformed, but the server's fault by upstream's code.
+    #[error("{0}")]
+    Broken(String),
     /// The patch does not fit the object.
     #[error("{0}")]
     DoesNotFit(String),
@@ -33,12 +36,28 @@ impl PatchError {
     pub fn to_status(&self) -> Status {
         match self {
             PatchError::Malformed(message) => Status::bad_request(message.clone()),
+            // Compat: upstream has no reason for these.
+            PatchError::Broken(message) => Status::new(500, Reason::Unknown, message.clone()),
             // Compat: upstream answers a patch that does not fit with this text alone, and kubectl users know it.
             PatchError::DoesNotFit(_) => {
                 Status::new(422, Reason::Invalid, "the server rejected our request due to an error in our request")
             }
             PatchError::TooMany(_) => Status::too_large(self.to_string()),
         }
+    }
+}
+
+/// A value as Go's `%v` prints it.
+pub fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.to_string(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
     }
 }
 

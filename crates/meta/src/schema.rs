@@ -268,8 +268,8 @@ impl<'s> TypeRef<'s> {
     /// A field can say so for its own use of a type: see `FieldRef::is_atomic`.
     pub fn is_atomic(self) -> bool {
         match self.row().shape {
-            Shape::Scalar(_) | Shape::Any | Shape::List { kind: ListKind::Atomic, .. } => true,
-            Shape::List { .. } => false,
+            Shape::Scalar(_) | Shape::List { kind: ListKind::Atomic, .. } => true,
+            Shape::List { .. } | Shape::Any => false,
             Shape::Struct { .. } | Shape::Map { .. } => self.row().flags & type_flag::ATOMIC != 0,
         }
     }

@@ -9,10 +9,15 @@ use crate::Node;
 impl Node {
     /// Fills in defaults, below ones as well, and drops nulls where null is no value.
     pub fn apply_defaults(&self, value: &mut Value) {
+        self.fill_defaults(value);
+        self.drop_nulls(value);
+    }
+
+    /// Fills in defaults, and leaves other nulls for the validation to find.
+    pub fn fill_defaults(&self, value: &mut Value) {
         if self.defaults_below {
             self.fill(value);
         }
-        self.drop_nulls(value);
     }
 
     /// The default that stands in for a value that is missing, or null without being allowed to.

@@ -1,6 +1,5 @@
 //! Node.
 
-use super::keep_all_but_status;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -38,14 +37,7 @@ pub static KIND: Kind = Kind {
         }
     },
     prepare_update: keep_status,
-    prepare_status_update: |new, old| {
-        // Compat: a node's status update may change its labels too, which older kubelets rely on.
-        let labels = new["metadata"]["labels"].clone();
-        keep_all_but_status(new, old);
-        if !labels.is_null() {
-            new.set(&["metadata", "labels"], labels);
-        }
-    },
+    rules: RULES,
     validate,
     validate_update: |new, old| {
         let mut errors = Errors::new();

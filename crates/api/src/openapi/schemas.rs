@@ -124,7 +124,7 @@ fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, 
             for field in ty.fields() {
                 let (is_required, mut text) = own.field(field.name());
                 // Compat: k8s-openapi makes metadata of every kind required; upstream's documents do not.
-                let is_required = is_required && (kinds.is_empty() || field.name() != "metadata");
+                let is_required = is_required && !field.omitempty() && (kinds.is_empty() || field.name() != "metadata");
                 if is_required || (is_list && field.name() == "items") {
                     required.push(field.name());
                 }
@@ -234,13 +234,13 @@ fn write_content<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRe
         Kind::Map => {
             w.pair("type", "object");
             if let Some(value) = ty.element() {
-                w.within("additionalProperties", |w| write_element(w, form, used, value));
+                w.within("additionalProperties", |w| write_use(w, form, used, value, false));
             }
         }
         Kind::List(kind) => {
             w.pair("type", "array");
             if let Some(item) = ty.element() {
-                w.within("items", |w| write_element(w, form, used, item));
+                w.within("items", |w| write_use(w, form, used, item, false));
             }
             w.pair(
                 "x-kubernetes-list-type",
@@ -255,20 +255,6 @@ fn write_content<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRe
             }
         }
     }
-}
-
-/// An item or a map's value; version 3 says what a missing one is.
-fn write_element<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>) {
-    use Scalar::*;
-    let default = match ty.kind() {
-        Kind::Struct => Some(meta::Value::object()),
-        Kind::Scalar(String | Int32 | Int64 | Bool | Float64) => Some(ty.zero()),
-        _ => None,
-    };
-    if let (Form::V3, Some(default)) = (form, &default) {
-        w.member("default", |w| w.value(default));
-    }
-    write_use(w, form, used, ty, default.is_some());
 }
 
 fn write_scalar(w: &mut Writer, form: Form, scalar: Scalar) {

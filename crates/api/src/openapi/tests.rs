@@ -112,7 +112,7 @@ fn a_schema_and_an_operation() {
     expect![[r##"{"allOf":[{"$ref":"#/components/schemas/io.k8s.api.core.v1.EmptyDirVolumeSource"}],"description":"A directory."}"##]]
         .assert_eq(&part("io.k8s.api.core.v1.Volume", &["properties", "emptyDir"]));
     expect![[r#"["name"]"#]].assert_eq(&part("io.k8s.api.core.v1.Volume", &["required"]));
-    expect![[r##"{"items":{"allOf":[{"$ref":"#/components/schemas/io.k8s.api.core.v1.ContainerPort"}],"default":{}},"type":"array","x-kubernetes-list-map-keys":["containerPort","protocol"],"x-kubernetes-list-type":"map","x-kubernetes-patch-merge-key":"containerPort","x-kubernetes-patch-strategy":"merge"}"##]]
+    expect![[r##"{"items":{"$ref":"#/components/schemas/io.k8s.api.core.v1.ContainerPort"},"type":"array","x-kubernetes-list-map-keys":["containerPort","protocol"],"x-kubernetes-list-type":"map","x-kubernetes-patch-merge-key":"containerPort","x-kubernetes-patch-strategy":"merge"}"##]]
         .assert_eq(&part("io.k8s.api.core.v1.Container", &["properties", "ports"]));
     expect![[r##"{"additionalProperties":{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.api.resource.Quantity"},"type":"object"}"##]]
         .assert_eq(&part("io.k8s.api.core.v1.ResourceRequirements", &["properties", "limits"]));

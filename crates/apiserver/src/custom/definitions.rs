@@ -153,7 +153,7 @@ fn resource(definition: &Value, version: &Value, terminating: bool) -> Resource 
     let verbs: &[&'static str] = if terminating {
         &["delete", "deletecollection", "get", "list", "watch"]
     } else {
-        &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+        &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
     };
     let subresource = |name: &'static str, group: Text, version: Text, kind: Text| Subresource {
         name: name.into(),

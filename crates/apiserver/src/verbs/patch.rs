@@ -2,7 +2,6 @@
 //!
 //! Invariant: a patch is applied to the newest version, again when that changed in between.
 
-use meta::schema::TypeRef;
 use meta::schema::prune::DecodeError;
 use meta::{Reason, Status, Value, patch as patches};
 
@@ -31,31 +30,41 @@ impl Patch {
     /// Reads a patch by its media type.
     pub fn parse(call: &Call, body: &[u8]) -> Result<Patch, Status> {
         const MAP: &str = "map[string]interface {}";
-        let bad = |what: &str, error: String| Err(Status::bad_request(format!("{what}{error}")));
+        let bad = |what: &str, error: String| Status::bad_request(format!("{what}{error}"));
         let json = |what: &str, go_type: &str| match meta::parse(body) {
-            Err(error) => bad(what, error.to_string()),
+            Err(error) => Err(bad(what, error.to_string())),
             Ok(v)
                 if matches!(v, Value::Array(_)) != (go_type != MAP)
                     || !matches!(v, Value::Array(_) | Value::Object(_)) =>
             {
-                bad(what, format!("json: cannot unmarshal {} into Go value of type {go_type}", v.type_name()))
+                Err(bad(what, format!("json: cannot unmarshal {} into Go value of type {go_type}", v.type_name())))
             }
             Ok(value) => Ok(value),
         };
         match decode::media_type(&call.headers) {
-            "application/json-patch+json" => json("error decoding patch: ", "[]interface {}").map(Patch::Json),
+            "application/json-patch+json" => json("error decoding patch: ", "[]handlers.jsonPatchOp").map(Patch::Json),
             "application/merge-patch+json" => json("error decoding patch: ", MAP).map(Patch::Merge),
             "application/strategic-merge-patch+json" if call.served.custom.is_some() => {
                 Err(Status::unsupported_media_type(&CUSTOM_MEDIA_TYPES))
             }
             "application/strategic-merge-patch+json" => json("", MAP).map(Patch::Strategic),
             "application/apply-patch+yaml" => {
-                let (value, _) =
-                    decode::yaml(body).map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
-                Ok(Patch::Apply(value))
+                let (value, _) = decode::yaml(body).map_err(|error| match error.split_once("yaml: ") {
+                    Some((_, why)) if body.first() != Some(&b'{') => bad("error encoding patch: yaml: ", why.into()),
+                    _ => bad("error decoding patch: ", error),
+                })?;
+                match value {
+                    Value::Null => Ok(Patch::Apply(Value::object())),
+                    Value::Object(_) => Ok(Patch::Apply(value)),
+                    other => Err(bad(
+                        "error decoding patch: error unmarshaling JSON: while decoding JSON: ",
+                        format!("json: cannot unmarshal {} into Go value of type {MAP}", other.type_name()),
+                    )),
+                }
             }
             _ if call.served.custom.is_some() => Err(Status::unsupported_media_type(&CUSTOM_MEDIA_TYPES)),
-            _ => Err(Status::unsupported_media_type(&MEDIA_TYPES)),
+            // Compat: the framework below upstream's handlers refuses these.
+            _ => Err(Status::new(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type").with_causes(vec![])),
         }
     }
 }
@@ -126,13 +135,15 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
         },
         Patch::Apply(_) => return Err(Status::internal("an apply is no patch of this kind")),
     }
-    if document.get("apiVersion") != Some(&served.api_version.as_str().into())
-        || document.get("kind") != Some(&served.kind.as_str().into())
-    {
-        return Err(Status::bad_request(format!(
-            "the patch may not change apiVersion or kind of {} {:?}",
-            served.gr, call.path.name
-        )));
+    let said = |member: &str| document.str_at(&[member]).unwrap_or_default().to_string();
+    let (version, kind) = (said("apiVersion"), said("kind"));
+    if version.is_empty() {
+        return Err(metadata::nameless(call));
+    }
+    if version != served.api_version || !kind.is_empty() && kind != served.kind {
+        let why =
+            format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"");
+        return Err(not_of_the_kind(patch, &document, &why));
     }
     Ok(document)
 }
@@ -141,25 +152,11 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
 /// prints a map.
 fn not_of_the_kind(patch: &Patch, document: &Value, why: &str) -> Status {
     let shown = match patch {
-        Patch::Strategic(patch) => go_text(patch),
+        Patch::Strategic(patch) => patches::go_text(patch),
         _ => document.to_string(),
     };
     let error = meta::field::Error::invalid(&meta::field::Path::new("patch"), shown, why);
     Status::invalid(&meta::GroupKind::new("", ""), "", &[error])
-}
-
-/// A value as Go's `%v` prints it.
-fn go_text(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.to_string(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => {
-            let members: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
-            format!("map[{}]", members.join(" "))
-        }
-        other => other.to_string(),
-    }
 }
 
 /// Server-side apply: merges the document into the object, or creates it.
@@ -171,19 +168,14 @@ async fn apply(
 ) -> Result<Response, Status> {
     let served = &call.served;
     check_apply(call, &document)?;
-    prune_applied(call, &mut document)?;
     write::to_stored(call, &mut document);
-    if metadata::name(&document).is_empty() {
-        document.set(&["metadata", "name"], call.path.name.as_str());
-    }
-    metadata::check_names(call, &call.target, &mut document)?;
     let subresource = endpoint.subresource();
     managed::keep_own(&call.target, &mut document, subresource);
     for _ in 0..2 {
         let changed = write::update(call, endpoint, &options, |old| {
             let mut merged = managed::applied(&call.target, old, &document, &options, subresource)?;
             normalize(call, &mut merged)?;
-            Ok(merged)
+            Ok(if meta::apply::differ_in_times(old, &merged) { old.clone() } else { merged })
         })
         .await;
         match changed {
@@ -191,8 +183,10 @@ async fn apply(
             Err(status) if status.reason == Reason::NotFound && endpoint == Endpoint::Main => {}
             Err(status) => return Err(status),
         }
-        if metadata::version(&document).is_some() || !document["metadata"]["uid"].is_empty() {
-            return Err(Status::conflict(&served.gr, &call.path.name, "uid mismatch: the object does not exist"));
+        if let Some(uid) = document.str_at(&["metadata", "uid"]).filter(|uid| !uid.is_empty()) {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(Status::conflict(&served.gr, &call.path.name, why));
         }
         let mut new = managed::applied(&call.target, &Value::Null, &document, &options, subresource)?;
         normalize(call, &mut new)?;
@@ -212,107 +206,29 @@ fn check_apply(call: &Call, document: &Value) -> Result<(), Status> {
         let error = meta::field::Error::required(&path, "is required for apply patch");
         return Err(Status::invalid(&meta::GroupKind::new("meta.k8s.io", "PatchOptions"), "", &[error]));
     }
-    if !document["metadata"]["managedFields"].is_empty() {
+    if document.at(&["metadata", "managedFields"]).is_some_and(|list| !list.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let version = document.str_at(&["apiVersion"]).unwrap_or_default();
-    if version != call.served.api_version {
-        return Err(Status::bad_request(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
-            call.served.api_version
-        )));
-    }
-    let kind = document.str_at(&["kind"]).unwrap_or_default();
-    if kind != call.served.kind {
-        let expected = &call.served.kind;
-        return Err(Status::bad_request(format!("the applied object must say kind: {expected}, but says {kind:?}")));
+    let said = |member: &str| document.str_at(&[member]).unwrap_or_default();
+    if said("apiVersion") != call.served.api_version || said("kind") != call.served.kind {
+        return Err(Status::bad_request(format!("invalid object type: {}", meta::apply::kind_of(document))));
     }
     Ok(())
-}
-
-/// Refuses unknown fields of the applied document, without filling in anything.
-fn prune_applied(call: &Call, document: &mut Value) -> Result<(), Status> {
-    let mut full = document.clone();
-    let served = &call.served;
-    let version = call.path.version.as_str();
-    let notes = served.strip(&mut full).map_err(|e| e.status(version, &served.kind))?;
-    if let Some(ty) = served.tracked()
-        && !notes.is_empty()
-    {
-        return Err(untyped(call, document, ty, &notes));
-    }
-    keep_known(document, &full);
-    Ok(())
-}
-
-/// Compat: whatever field validation was asked for, upstream's apply knows no unknown fields, and says so with code 500.
-fn untyped(call: &Call, document: &Value, ty: TypeRef<'_>, notes: &[String]) -> Status {
-    let errors: Vec<String> = notes
-        .iter()
-        .map(|note| match note.split('"').nth(1).filter(|_| note.starts_with("unknown field")) {
-            Some(path) => format!("{}: field not declared in schema", apply_path(document, ty, path)),
-            None => note.clone(),
-        })
-        .collect();
-    let errors = match errors.as_slice() {
-        [one] => one.clone(),
-        many => format!("errors:\n  {}", many.join("\n  ")),
-    };
-    let group_version = format!("{}/{}", call.path.group, call.path.version);
-    let (namespace, name) = (call.path.namespace.as_str(), call.path.name.as_str());
-    let message = format!(
-        "failed to create typed patch object ({namespace}/{name}; {group_version}, Kind={}): {errors}",
-        call.served.kind
-    );
-    Status::new(500, Reason::Unknown, message)
-}
-
-/// `spec.containers[0].nope` as server-side apply writes it: `.spec.containers[name="web"].nope`.
-fn apply_path(document: &Value, ty: TypeRef<'_>, path: &str) -> String {
-    let (mut at, mut ty, mut out) = (Some(document), Some(ty), String::new());
-    for part in path.split('.') {
-        let (name, indices) = part.split_once('[').map_or((part, ""), |(name, rest)| (name, rest));
-        out.push('.');
-        out.push_str(name);
-        (at, ty) = (at.and_then(|v| v.get(name)), ty.and_then(|t| t.child(name)));
-        for index in indices.split('[').filter_map(|text| text.strip_suffix(']')) {
-            let item = index.parse::<usize>().ok().and_then(|i| at?.as_array()?.get(i));
-            let keys: Vec<String> = ty
-                .into_iter()
-                .flat_map(|list| list.list_keys())
-                .filter_map(|key| Some(format!("{key}={}", item?.get(key)?)))
-                .collect();
-            out.push_str(&format!("[{}]", if keys.is_empty() { index.to_string() } else { keys.join(",") }));
-            (at, ty) = (item, ty.and_then(|list| list.element()));
-        }
-    }
-    out
-}
-
-/// Takes out of `document` what `known` does not have at the same place, and takes over its way of writing values.
-fn keep_known(document: &mut Value, known: &Value) {
-    match (document, known) {
-        (Value::Object(map), Value::Object(known)) => {
-            map.retain(|key, value| match known.get(key) {
-                Some(known) => {
-                    keep_known(value, known);
-                    true
-                }
-                // An empty value that is not written back is known all the same.
-                None => value.is_empty(),
-            });
-        }
-        (Value::Array(items), Value::Array(known)) if items.len() == known.len() => {
-            items.iter_mut().zip(known).for_each(|(item, known)| keep_known(item, known));
-        }
-        (document, known) => *document = known.clone(),
-    }
 }
 
 /// What a decoded object of the kind looks like.
 fn normalize(call: &Call, document: &mut Value) -> Result<(), Status> {
     let target = &call.target;
-    target.strip(document).map_err(|e| e.status(&target.info.version, &target.kind))?;
-    target.defaults(document);
+    let kind = meta::apply::kind_of(document);
+    let described = meta::apply::described(document);
+    target.strip(document).map_err(|e| {
+        let why = e.0.replace("illegal base64", "error decoding from json: illegal base64");
+        let message = format!(
+            "failed to convert new object ({described}) to proper version: unable to convert unstructured object to {kind}: {why}"
+        );
+        Status::new(500, Reason::Unknown, message)
+    })?;
+    metadata::check_names(call, target, document)?;
+    target.defaults_of_applied(document);
     Ok(())
 }

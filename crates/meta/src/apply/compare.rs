@@ -48,6 +48,10 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
             } else if gone {
                 node.removed = Some(Map::new());
             }
+            if let Some(old) = old.filter(|old| changed && !matches!(slot.shape(old), Shape::Leaf)) {
+                // What stood below something that has nothing below it now.
+                node.removed = walk(Some(old), Some(&Value::Null), slot, above).removed;
+            }
             return node;
         }
         Shape::Fields => {
@@ -155,53 +159,5 @@ impl Children {
         };
         node.taken = map(self.taken);
         node.removed = map(self.removed);
-    }
-}
-
-/// The fields that an applied document sets.
-pub(super) fn fields_of(document: &Value, ty: TypeRef<'_>) -> Result<Map, String> {
-    fields_at(document, Slot::root(ty), "")
-}
-
-fn fields_at(value: &Value, slot: Slot<'_>, path: &str) -> Result<Map, String> {
-    if is_empty_container(Some(value)) {
-        return Ok(Map::new());
-    }
-    match slot.shape(value) {
-        Shape::Leaf => Ok(Map::new()),
-        Shape::Fields => members(Some(value))
-            .iter()
-            .map(|(name, v)| {
-                let below = fields_at(v, slot.field(name), &format!("{path}.{name}"))?;
-                Ok((field_step(name), Value::Object(below)))
-            })
-            .collect(),
-        Shape::Set => {
-            let mut steps: Vec<CompactString> = items(Some(value)).iter().map(|item| slot.item_step(item)).collect();
-            steps.sort_unstable();
-            if let Some(twice) = steps.windows(2).find(|w| w[0] == w[1]) {
-                return Err(format!("{path}: duplicate entries for key [={}]", &twice[0][2..]));
-            }
-            Ok(steps.into_iter().map(|step| (step, Value::object())).collect())
-        }
-        Shape::Keyed => {
-            let mut entries = Vec::new();
-            for item in items(Some(value)) {
-                let step = slot.item_step(item);
-                if step == "k:{}" {
-                    let message = "associative list with keys has an element that omits all key fields";
-                    return Err(format!("{path}: element {}: {message}", entries.len()));
-                }
-                let mut below = fields_at(item, slot.item(), &format!("{path}[{step}]"))?;
-                below.insert(HERE, Value::object());
-                entries.push((step, Value::Object(below)));
-            }
-            entries.sort_by(|a: &(CompactString, Value), b| a.0.cmp(&b.0));
-            if let Some(twice) = entries.windows(2).find(|w| w[0].0 == w[1].0) {
-                let keys = super::fields::paths(&[(twice[0].0.clone(), Value::object())].into_iter().collect());
-                return Err(format!("{path}: duplicate entries for key {}", keys.join("")));
-            }
-            Ok(entries.into_iter().collect())
-        }
     }
 }

@@ -156,7 +156,7 @@ impl Entries {
                 fields::paths(shared).into_iter().map(move |path| Conflict { manager: manager.clone(), path })
             })
             .collect();
-        all.sort_by(|a, b| (&a.manager, &a.path).cmp(&(&b.manager, &b.path)));
+        all.sort_by(|a, b| a.manager.cmp(&b.manager)); // stable
         all
     }
 

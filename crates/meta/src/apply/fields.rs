@@ -93,17 +93,18 @@ pub(super) fn paths(set: &Map) -> Vec<String> {
 }
 
 fn collect_paths(set: &Map, prefix: &str, found: &mut Vec<String>) {
-    for (step, node) in set.iter().filter(|(step, _)| *step != HERE) {
-        let path = format!("{prefix}{}", step_text(step));
-        let Some(node) = node.as_object() else { continue };
-        if is_here(node) {
-            found.push(path.clone());
-        }
-        collect_paths(node, &path, found);
+    let nodes =
+        || set.iter().filter(|(step, _)| *step != HERE).filter_map(|(step, node)| Some((step, node.as_object()?)));
+    let path = |step: &str| format!("{prefix}{}", step_text(step));
+    // Compat: what stands here goes before all that stands deeper.
+    found.extend(nodes().filter(|(_, node)| is_here(node)).map(|(step, _)| path(step)));
+    for (step, node) in nodes().filter(|(_, node)| !node.is_empty()) {
+        collect_paths(node, &path(step), found);
     }
 }
 
-fn step_text(step: &str) -> String {
+/// One step of a path, as upstream prints it.
+pub(super) fn step_text(step: &str) -> String {
     match step.split_once(':') {
         Some(("f", name)) => format!(".{name}"),
         Some(("k", keys)) => match crate::parse(keys.as_bytes()) {

@@ -7,17 +7,20 @@ use super::shape::{Shape, Slot, items, members};
 use crate::schema::TypeRef;
 use crate::{Map, Value};
 
-/// The live object with the applied one's fields set. Nulls in the applied one say nothing.
+/// The live object with the applied one's fields set. A null leaves what has fields or items of its own.
 pub(super) fn merge(live: &Value, applied: &Value, ty: TypeRef<'_>) -> Value {
     merge_at(Some(live), applied, Slot::root(ty))
 }
 
 fn merge_at(live: Option<&Value>, applied: &Value, slot: Slot<'_>) -> Value {
     match slot.shape(applied) {
-        Shape::Leaf => applied.clone(),
+        Shape::Leaf => match live {
+            Some(live) if applied.is_null() && !matches!(slot.shape(live), Shape::Leaf) => live.clone(),
+            _ => applied.clone(),
+        },
         Shape::Fields => {
             let mut merged = members(live).clone();
-            for (name, value) in members(Some(applied)).iter().filter(|(_, v)| !v.is_null()) {
+            for (name, value) in members(Some(applied)).iter() {
                 let value = merge_at(merged.get(name), value, slot.field(name));
                 merged.insert(name, value);
             }
@@ -75,7 +78,8 @@ fn prune_at(value: &mut Value, last: &Map, owned: Option<&Map>, slot: Slot<'_>) 
                     let before = below.is_empty();
                     prune_at(below, node, kept, child);
                     if !before && super::shape::is_empty_container(Some(below)) {
-                        fields.remove(name);
+                        // Compat: what lost all it had stays, as null (custom resources then may not fit their schema).
+                        *below = Value::Null;
                     }
                 }
             }

@@ -12,7 +12,7 @@ use crate::{Map, Value};
 /// The type at one place of an object.
 #[derive(Clone, Copy)]
 pub(super) struct Slot<'s> {
-    ty: Option<TypeRef<'s>>,
+    pub ty: Option<TypeRef<'s>>,
     /// The field says that it is replaced as a whole.
     atomic: bool,
     /// Go writes the field although nobody set it, so it never comes into being.
@@ -84,8 +84,8 @@ impl<'s> Slot<'s> {
                 for key in keys {
                     let default;
                     let value = match item.get(key) {
-                        Some(value) if !value.is_null() => value,
-                        _ => match ty.element().and_then(|e| e.field(key)).and_then(FieldRef::default) {
+                        Some(value) => value,
+                        None => match ty.element().and_then(|e| e.field(key)).and_then(FieldRef::default) {
                             Some(value) => {
                                 default = value;
                                 &default

@@ -17,9 +17,18 @@ pub fn json_patch(document: &mut Value, patch: &Value) -> Result<(), PatchError>
     for operation in operations {
         if !matches!(operation, Value::Object(_)) {
             return Err(PatchError::Malformed(format!(
-                "json: cannot unmarshal {} into Go value of type jsonpatch.Operation",
+                "error decoding patch: json: cannot unmarshal {} into Go value of type handlers.jsonPatchOp",
                 operation.type_name()
             )));
+        }
+        for member in ["op", "path", "from"] {
+            if let Some(wrong) = operation.get(member).filter(|v| !matches!(v, Value::String(_) | Value::Null)) {
+                return Err(PatchError::Malformed(format!(
+                    "error decoding patch: json: cannot unmarshal {} into Go struct field jsonPatchOp.{member} of type \
+                     string",
+                    wrong.type_name()
+                )));
+            }
         }
     }
     operations.iter().try_for_each(|operation| apply(document, operation))
@@ -33,8 +42,12 @@ fn apply(document: &mut Value, operation: &Value) -> Result<(), PatchError> {
         "add" => add(document, &path, value()),
         "remove" => remove(document, &path).map(|_| ()),
         "replace" => {
-            let slot = find_mut(document, &path).ok_or_else(|| missing("replace", &path, "doc is missing key"))?;
-            *slot = value();
+            let absent = || missing("replace", &path, "doc is missing key");
+            // Compat: upstream's library lets an absent member be replaced.
+            match path.split_last().and_then(|(last, above)| Some((last, find_mut(document, above)?))) {
+                Some((last, Value::Object(members))) => drop(members.insert(last.as_str(), value())),
+                _ => *find_mut(document, &path).ok_or_else(absent)? = value(),
+            }
             Ok(())
         }
         "move" => {
@@ -50,8 +63,9 @@ fn apply(document: &mut Value, operation: &Value) -> Result<(), PatchError> {
         }
         "test" => {
             let found = find(document, &path);
-            // Compat: an absent member equals null.
-            if found.unwrap_or(&Value::Null) == operation.get("value").unwrap_or(&Value::Null) {
+            // Compat: an absent member equals null, of an object that is there.
+            let above = path.split_last().is_none_or(|(_, above)| find(document, above).is_some());
+            if above && found.unwrap_or(&Value::Null) == operation.get("value").unwrap_or(&Value::Null) {
                 Ok(())
             } else {
                 Err(PatchError::DoesNotFit(format!("testing value {} failed: test failed", show(&path))))
@@ -110,10 +124,8 @@ fn index(step: &str, len: usize) -> Option<usize> {
 }
 
 fn add(document: &mut Value, path: &[String], value: Value) -> Result<(), PatchError> {
-    let Some((last, parents)) = path.split_last() else {
-        *document = value;
-        return Ok(());
-    };
+    // Compat: upstream's library adds nothing in the place of the whole document.
+    let Some((last, parents)) = path.split_last() else { return Err(missing("add", path, "doc is missing path")) };
     match find_mut(document, parents) {
         Some(Value::Object(members)) => {
             members.insert(last.as_str(), value);

@@ -3,7 +3,7 @@
 //! Source: "Update API Objects in Place Using kubectl patch" and the directive notes of sig-api-machinery. Invariant: no
 //! directive (`$patch`, `$retainKeys`, `$setElementOrder/x`, `$deleteFromPrimitiveList/x`) reaches the object.
 
-use super::PatchError;
+use super::{PatchError, go_text};
 use crate::schema::{FieldRef, Kind, TypeRef};
 use crate::{Map, Value};
 
@@ -65,13 +65,18 @@ fn merge_map(target: &mut Map, patch: &Map, ty: Option<TypeRef<'_>>) -> Result<(
             Some("replace") => *target = without_directives(patch),
             Some("delete") => *target = Map::new(),
             _ => {
-                let shown = Value::Object(patch.clone());
-                return Err(malformed(format!("unknown patch type found: {directive} in map: {shown}")));
+                let shown = go_text(&Value::Object(patch.clone()));
+                return Err(PatchError::Broken(format!("unknown patch type: {} in map: {shown}", go_text(directive))));
             }
         }
         return Ok(());
     }
     retain_keys(target, patch)?;
+    for (key, order) in patch.iter() {
+        if let Some(name) = key.strip_prefix(SET_ORDER) {
+            check_order(ty, name, order, patch.get(name))?;
+        }
+    }
     for (key, value) in patch.iter() {
         if let Some(name) = key.strip_prefix(DELETE_FROM) {
             delete_from_primitives(target, name, value)?;
@@ -108,19 +113,44 @@ fn merge_member(
             }
         }
         (Some(Value::Array(old)), Value::Array(new)) if member.merges_lists() => merge_list(old, new, order, member),
-        // An absent list merges into an empty one, so that its directives are heeded.
-        (None, Value::Array(new)) if member.merges_lists() => {
-            let mut fresh = Vec::new();
-            merge_list(&mut fresh, new, order, member)?;
-            target.insert(key, Value::Array(fresh));
-            Ok(())
-        }
         (None | Some(_), new) => {
             if let Some(new) = plain(new) {
                 target.insert(key, new);
             }
             Ok(())
         }
+    }
+}
+
+/// A list of a patch names its items in the order that goes with it.
+fn check_order(ty: Option<TypeRef<'_>>, name: &str, order: &Value, patch: Option<&Value>) -> Result<(), PatchError> {
+    let broken = |why: String| Err(PatchError::Broken(why));
+    let member = Member::of(ty, name);
+    if let Some(ty) = ty.filter(|ty| ty.kind() == Kind::Struct && member.field.is_none()) {
+        return broken(format!("unable to find api field in struct {} for the json field {name:?}", ty.name()));
+    }
+    let Value::Array(order) = order else {
+        return broken(format!("expected a []interface {{}}, but received a {}", order.type_name()));
+    };
+    let merge_key = member.merge_key();
+    if let (Some(key), Some(nameless)) =
+        (merge_key, order.iter().find(|item| merge_key.is_some_and(|key| item.get(key).is_none())))
+    {
+        return broken(format!("map: {} does not contain declared merge key: {key}", go_text(nameless)));
+    }
+    let Some(Value::Array(list)) = patch else { return Ok(()) };
+    let named: Vec<Value> = list.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect();
+    let mut rest = named.iter().peekable();
+    for item in order {
+        rest.next_if(|wanted| same(wanted, item, merge_key));
+    }
+    match rest.next() {
+        None => Ok(()),
+        Some(_) => broken(format!(
+            "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+            go_text(&Value::Array(named)),
+            go_text(&Value::Array(order.clone()))
+        )),
     }
 }
 
@@ -134,9 +164,7 @@ fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
     for key in patch.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k) {
         let name = key.strip_prefix(SET_ORDER).or_else(|| key.strip_prefix(DELETE_FROM)).unwrap_or(key);
         if !name.starts_with('$') && !listed(name) {
-            return Err(malformed(format!(
-                "{RETAIN_KEYS} must contain all keys of the patch, but not {name:?}: {list}"
-            )));
+            return Err(malformed("invalid patch format of retainKeys"));
         }
     }
     target.retain(|key, _| listed(key));
@@ -185,7 +213,7 @@ fn merge_list(
     let mut named: Vec<Value> = Vec::new(); // the patch's items, for the order
     let objects = new.iter().chain(old.iter()).any(|item| matches!(item, Value::Object(_)));
     if !objects {
-        for item in new {
+        for item in std::mem::take(old).iter().chain(new) {
             if !old.contains(item) {
                 old.push(item.clone());
             }
@@ -287,24 +315,14 @@ fn reorder(list: &mut Vec<Value>, order: &[Value], before: &[Value], merge_key: 
     list.extend(named);
 }
 
-/// A value from the patch as the object gets it: no directives, and no nulls inside new objects. `None` when a
-/// directive deletes it.
+/// A value from the patch as the object gets it where there was none: no directives, and no nulls inside new objects.
+/// `None`: nothing comes of what has a directive of its own.
 fn plain(value: &Value) -> Option<Value> {
     match value {
-        Value::Object(members) => match members.get(PATCH).and_then(Value::as_str) {
-            Some("delete") => None,
-            _ => Some(Value::Object(without_directives(members))),
-        },
-        Value::Array(items) => Some(Value::Array(items.iter().filter_map(plain_item).collect())),
+        Value::Object(members) if members.contains_key(PATCH) => None,
+        Value::Object(members) => Some(Value::Object(without_directives(members))),
+        Value::Array(items) => Some(Value::Array(items.iter().filter_map(plain).collect())),
         other => Some(other.clone()),
-    }
-}
-
-/// As `plain`, for an item of a list, where an object that holds nothing but a directive is no item.
-fn plain_item(item: &Value) -> Option<Value> {
-    match item {
-        Value::Object(members) if members.len() == 1 && members.contains_key(PATCH) => None,
-        other => plain(other),
     }
 }
 
