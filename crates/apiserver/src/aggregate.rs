@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::reply;
 use crate::shared::Shared;
 use crate::stream::connect::encode;
+use crate::trace;
 use crate::user::User;
 
 pub use availability::{follow, settle_local};
@@ -56,6 +57,8 @@ struct Known {
     resources: Option<Arc<Value>>,
     /// Where its OpenAPI document is, with the hash.
     openapi: Option<String>,
+    /// Its OpenAPI document of version 2, with the tag that it came with.
+    openapi_v2: Option<(HeaderValue, Arc<Value>)>,
 }
 
 /// Addresses, or the reason and message of a condition.
@@ -179,8 +182,16 @@ pub async fn forward(shared: &Shared, user: &User, remote: &Remote, mut request:
     }
     let (namespace, name) = remote.service();
     insert(headers, HOST, &format!("{name}.{namespace}.svc:{}", remote.port()));
+    let method = request.method().clone();
+    let mut span =
+        trace::of_client(method.as_str(), || format!("https://{name}.{namespace}.svc:{}{target}", remote.port()));
+    span.iter().for_each(|span| span.hand_on(request.headers_mut()));
     match backend.pass(&at, request, &target).await {
-        Ok(response) => response,
+        Ok(response) => {
+            let code = i64::from(response.status().as_u16());
+            span.iter_mut().for_each(|span| span.set("http.response.status_code", code));
+            response
+        }
         Err(why) => reply::text(503, format!("error trying to reach service: {why}\n")),
     }
 }

@@ -11,6 +11,7 @@ use pki::tokens::{Signer, Verifier};
 use store::Store;
 
 use crate::audit::Auditor;
+use crate::trace::Tracer;
 
 /// The audience of tokens for the API server, and their issuer, where nothing else is asked for.
 pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -39,6 +40,8 @@ pub struct Config {
     pub features: Features,
     /// `None` writes no audit log.
     pub audit: Option<Arc<Auditor>>,
+    /// `None` traces nothing.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// Service account tokens: who signs them and who reads them.
@@ -103,8 +106,6 @@ impl Default for Limits {
 /// Switches of parts that depend on other components.
 #[derive(Clone, Debug, Default)]
 pub struct Features {
-    /// Volumes and claims get a finalizer that a controller has to remove. Off until that controller runs.
-    pub storage_object_in_use_protection: bool,
     /// Services may lead to this machine's loopback and link-local addresses. Off: whoever may write EndpointSlices could
     /// otherwise reach, through us, what listens for this machine alone.
     pub loopback_endpoints: bool,
@@ -128,6 +129,7 @@ impl Config {
             limits: Limits::default(),
             features: Features::default(),
             audit: None,
+            tracer: None,
         }
     }
 }

@@ -28,8 +28,9 @@ use crate::metrics::Series;
 use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
 use crate::shared::Shared;
+use crate::trace::Kind;
 use crate::user::User;
-use crate::{aggregate, authn, connect, decode, paths, reply, verbs};
+use crate::{aggregate, authn, connect, decode, paths, reply, trace, verbs};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -49,11 +50,11 @@ pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> 
     let accepts = request.headers().get(ACCEPT).cloned();
     let id = audit_id(request.headers());
     let format = move || Accept::of_errors(&HeaderMap::from_iter(accepts.map(|value| (ACCEPT, value))));
-    // Boxed, so that who serves connections need not be compiled with all of it.
-    async move {
-        let mut class = Class::default();
+    let scope = trace::Scope::new(shared.config.tracer.as_ref(), &id);
+    let work = async move {
+        let (mut class, mut span) = (Class::default(), None);
         let entry = shared.config.audit.as_ref().map(|auditor| Entry::begin(auditor, &id, &request, &connection));
-        let work = route(shared, connection, request, &mut class, entry.as_ref());
+        let work = route(shared, connection, request, &mut class, &mut span, entry.as_ref());
         let mut response = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => reply::status(&status, format()),
@@ -72,9 +73,11 @@ pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> 
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(AUDIT_ID, id);
         }
+        trace::end(span, &mut response);
         classified(response, &class)
-    }
-    .boxed()
+    };
+    // Boxed, so that who serves connections need not be compiled with all of it.
+    trace::scoped(scope, work)
 }
 
 /// What the client calls the request, or a new name for it. Compat: at most 64 bytes (apiserver WithAuditInit).
@@ -86,12 +89,13 @@ fn audit_id(headers: &HeaderMap) -> String {
     }
 }
 
-/// `class` says afterwards how the request was classified.
+/// `class` says afterwards how the request was classified, `span` is what is traced of it.
 async fn route(
     shared: Arc<Shared>,
     connection: Connection,
     request: Request,
     class: &mut Class,
+    span: &mut Option<trace::Open>,
     entry: Option<&Arc<Entry>>,
 ) -> Result<Response, Status> {
     let Some(target) = parse_path(request.uri().path()) else {
@@ -102,6 +106,7 @@ async fn route(
     if let Some(entry) = entry {
         note(entry, user.as_deref().unwrap_or(&User::default()), &target, &query, &request);
     }
+    *span = trace::begin(&request, &connection, user.as_deref().ok(), &target);
     let user = user?;
     match target {
         Target::NonResource => Box::pin(non_resource(&shared, &user, &query, request, class)).await,
@@ -202,6 +207,7 @@ async fn enter(
         }
         _ => 1,
     };
+    let _span = trace::open("priorityandfairness", Kind::Internal, Vec::new);
     let (class, seats) = shared.flow.enter(&digest, width).await;
     (class, seats.map(Some))
 }
@@ -219,10 +225,12 @@ async fn resource(
 ) -> Result<Response, Status> {
     let verb = path.verb(request.method(), &query).ok_or_else(Status::method_not_allowed)?;
     let ask = Ask::Resource { verb, path: &path };
+    let span = trace::open("authorization", Kind::Internal, Vec::new);
     if !shared.authorizer.decide(&user, &ask).allowed {
         let gr = meta::GroupResource::new(&path.group, &path.resource);
         return Err(Status::forbidden(&gr, &path.name, authz::refusal(&user, &ask)));
     }
+    drop(span);
     let find = || shared.registry.find(&path.group, &path.version, &path.resource);
     let mut served = find();
     let remote = shared.aggregator.find(&path.group, &path.version);
@@ -280,7 +288,7 @@ async fn resource(
     };
     // A write is not to stop half-way because its client went away.
     let answer = if verb.is_mutating() {
-        tokio::spawn(AssertUnwindSafe(work).catch_unwind())
+        trace::spawn(AssertUnwindSafe(work).catch_unwind())
             .await
             .ok()
             .and_then(Result::ok)
@@ -302,6 +310,7 @@ async fn resource(
 
 async fn timed(call: &Call, body: bytes::Bytes) -> Result<Response, Status> {
     let limit = call.shared.config.limits.request;
+    let _span = trace::of_verb(call);
     let work = verbs::dispatch(call, body);
     match tokio::time::timeout(limit, work).await {
         Ok(answer) => answer,

@@ -54,6 +54,7 @@ mod stream;
 mod sub;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod unenforced;
 mod user;
 mod verbs;

@@ -241,6 +241,11 @@ pub fn render(shared: &Shared) -> String {
         }),
     );
     objects(&mut page, shared);
+    if let Some(tracer) = &shared.config.tracer {
+        const NAME: &str = "knarr_tracing_spans_dropped_total";
+        page.head(NAME, "counter", "Number of spans that were not delivered to the collector.");
+        page.line(format_args!("{NAME} {}", tracer.dropped()));
+    }
     process(&mut page);
     page.0
 }

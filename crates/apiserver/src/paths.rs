@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use meta::{Status, Value, json};
 
 use crate::accept::{Accept, Format, Offer};
-use crate::aggregate::merge;
+use crate::aggregate::{Remote, merge};
 use crate::body::{Body, Response};
 use crate::request::Query;
 use crate::shared::Shared;
@@ -59,9 +59,9 @@ pub async fn answer(
         ["api", version] => plain(headers, discovery::resource_list(resources(), "", version)),
         ["apis", group] => plain(headers, merge::group(&remotes, group, discovery::group(resources(), group))),
         ["apis", group, version] => plain(headers, discovery::resource_list(resources(), group, version)),
-        ["openapi", "v2"] if wants_protobuf(headers) => protobuf_v2(resources()),
+        ["openapi", "v2"] if wants_protobuf(headers) => protobuf_v2(&openapi_v2(&remotes, resources())),
         ["openapi", ..] if !takes_json(headers) => Err(Status::not_acceptable(&[reply::JSON])),
-        ["openapi", "v2"] => Ok(reply::json(200, openapi::v2(resources(), &docs()))),
+        ["openapi", "v2"] => Ok(reply::json(200, openapi_v2(&remotes, resources()))),
         ["openapi", "v3"] => Ok(reply::json(200, merge::openapi_index(&remotes, openapi::v3_index(resources())))),
         ["openapi", "v3", "api", version] => Ok(document(resources, headers, query, "", version)),
         ["openapi", "v3", "apis", group, version] => Ok(document(resources, headers, query, group, version)),
@@ -103,10 +103,13 @@ fn wants_protobuf(headers: &HeaderMap) -> bool {
     })
 }
 
-fn protobuf_v2<'r>(resources: impl Iterator<Item = &'r Resource>) -> Result<Response, Status> {
-    let document = openapi::v2(resources, &docs());
+fn openapi_v2<'r>(remotes: &[&Remote], resources: impl Iterator<Item = &'r Resource>) -> Vec<u8> {
+    merge::openapi_v2(remotes, openapi::v2(resources, &docs()))
+}
+
+fn protobuf_v2(document: &[u8]) -> Result<Response, Status> {
     let document =
-        meta::parse(&document).map_err(|e| Status::internal(format!("the OpenAPI document is damaged: {e}")))?;
+        meta::parse(document).map_err(|e| Status::internal(format!("the OpenAPI document is damaged: {e}")))?;
     let mut response = reply::json(200, openapi::protobuf::v2(&document));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(OPENAPI_PROTOBUF));
     Ok(response)

@@ -127,6 +127,25 @@ pub fn parse_path(path: &str) -> Option<Target> {
 }
 
 impl ResourcePath {
+    /// The path with what a client chose left open, as upstream's routes are written.
+    pub fn route(&self) -> String {
+        let mut route = if self.group.is_empty() { "/api/".into() } else { format!("/apis/{}/", self.group) };
+        route += &self.version;
+        for (there, part) in [
+            (self.watch_prefix, "watch"),
+            (!self.namespace.is_empty(), "namespaces/{:namespace}"),
+            (true, &self.resource),
+            (!self.name.is_empty(), "{:name}"),
+            (!self.subresource.is_empty(), &self.subresource),
+            (!self.rest.is_empty(), "{:path}"),
+        ] {
+            if there {
+                route = format!("{route}/{part}");
+            }
+        }
+        route
+    }
+
     /// The verb that the method means on this path; `None` when the path does not know the method.
     pub fn verb(&self, method: &Method, query: &Query) -> Option<Verb> {
         if CONNECT.contains(&self.subresource.as_str()) {

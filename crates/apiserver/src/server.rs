@@ -129,7 +129,10 @@ impl Server {
             server.tasks.push(tokio::spawn(definitions::keep(shared.clone())));
             server.tasks.push(tokio::spawn(aggregate::follow(shared.clone())));
             server.tasks.push(tokio::spawn(place.keep(shared.clone())));
-            server.tasks.push(tokio::spawn(bootstrap::keep(shared)));
+            server.tasks.push(tokio::spawn(bootstrap::keep(shared.clone())));
+            if let Some(tracer) = shared.config.tracer.clone() {
+                server.tasks.push(tokio::spawn(async move { tracer.run(&shared.shutdown).await }));
+            }
             Ok(server)
         }
         .boxed()
@@ -157,6 +160,9 @@ impl Server {
             self.shared.shutdown.cancel();
             for task in self.tasks {
                 let _ = task.await;
+            }
+            if let Some(tracer) = &self.shared.config.tracer {
+                tracer.flush().await;
             }
         }
         .boxed()

@@ -15,6 +15,7 @@ use crate::metrics::Family;
 use crate::object::Object;
 use crate::registry::Served;
 use crate::request::Verb;
+use crate::trace;
 
 pub struct Storage {
     pub store: Arc<dyn Store>,
@@ -66,6 +67,7 @@ impl Storage {
     /// The object from the store itself.
     pub async fn read(&self, served: &Served, key: &str) -> Result<Option<Arc<Object>>, Status> {
         let request = RangeRequest { start: served.store_key(key), ..RangeRequest::default() };
+        let _span = trace::of_store("Get etcd3", served, key);
         let found = self.timed(Verb::Get, served, self.store.range(request)).await?;
         Ok(found.kvs.into_iter().next().and_then(|kv| object_of(key, kv)))
     }
@@ -93,11 +95,12 @@ impl Storage {
         beside: Beside,
     ) -> Result<Written, Status> {
         let full = served.store_key(key);
-        let verb = match (&value, at) {
-            (None, _) => Verb::Delete,
-            (Some(_), 0) => Verb::Create,
-            (Some(_), _) => Verb::Update,
+        let (verb, name) = match (&value, at) {
+            (None, _) => (Verb::Delete, "Delete etcd3"),
+            (Some(_), 0) => (Verb::Create, "Create etcd3"),
+            (Some(_), _) => (Verb::Update, "GuaranteedUpdate etcd3"),
         };
+        let _span = trace::of_store(name, served, key);
         let op = match value {
             Some((value, lease)) => Op::Put { key: full.clone(), value, lease },
             None => Op::Delete { key: full.clone() },

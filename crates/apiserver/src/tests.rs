@@ -12,6 +12,7 @@ mod quotas;
 mod requests;
 mod services;
 mod still;
+mod traces;
 mod watches;
 mod webhooks;
 

@@ -16,6 +16,7 @@ use meta::Value;
 use crate::backend::{self, Backend, Kept, Leads, Lost};
 use crate::body::boxed;
 use crate::shared::Shared;
+use crate::trace;
 
 /// An answer holds converted objects or a patch; larger ones are refused.
 const ANSWER_MAX_BYTES: usize = 64 << 20;
@@ -100,9 +101,12 @@ impl Webhook {
         headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
         let host = format!("{}:{}", self.server_name, self.port);
         headers.insert(HOST, host.parse().map_err(|e| format!("{e}"))?);
+        let mut span = trace::of_client("POST", || format!("https://{host}{target}"));
+        span.iter().for_each(|span| span.hand_on(headers));
         let at = self.addresses(shared).await?;
         let (answer, kept) = self.backend.send(&at, request).await?;
         let code = answer.status().as_u16();
+        span.iter_mut().for_each(|span| span.set("http.response.status_code", i64::from(code)));
         let bytes = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await.map_err(|e| e.to_string())?;
         kept.into_iter().for_each(Kept::put_back);
         Ok((code, bytes.to_bytes()))

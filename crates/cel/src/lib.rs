@@ -13,6 +13,7 @@
 //! # Ok::<(), cel::Errors>(())
 //! ```
 
+pub mod admission;
 mod ast;
 mod authorizer;
 mod check;

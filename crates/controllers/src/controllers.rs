@@ -14,8 +14,8 @@ use crate::context::Ctx;
 use crate::{Config, Error};
 use crate::{
     cronjob, deployment, disruption, endpoints, endpointslice, endpointslice_mirroring, garbage, job, namespace,
-    node_ipam, node_lifecycle, pod_gc, replicaset, resourcequota, root_ca, serviceaccount, servicecidr, taint_eviction,
-    ttl_after_finished,
+    node_ipam, node_lifecycle, pod_gc, replicaset, resourcequota, root_ca, serviceaccount, servicecidr,
+    storage_protection, taint_eviction, ttl_after_finished, validatingadmissionpolicy_status,
 };
 
 type Start = fn(Ctx) -> BoxFuture<'static, ()>;
@@ -42,6 +42,9 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("garbage-collector-controller", garbage::start),
     ("pod-garbage-collector-controller", pod_gc::start),
     ("resourcequota-controller", resourcequota::start),
+    ("persistentvolumeclaim-protection-controller", storage_protection::start_claims),
+    ("persistentvolume-protection-controller", storage_protection::start_volumes),
+    ("validatingadmissionpolicy-status-controller", validatingadmissionpolicy_status::start),
 ];
 
 /// The names of all controllers.

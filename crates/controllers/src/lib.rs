@@ -32,8 +32,10 @@ mod selector;
 mod service_endpoint;
 mod serviceaccount;
 mod servicecidr;
+mod storage_protection;
 mod taint_eviction;
 mod ttl_after_finished;
+mod validatingadmissionpolicy_status;
 mod written;
 
 pub use config::Config;

@@ -10,10 +10,12 @@ use std::time::Duration;
 use apiserver::User;
 use client::{Informers, Key};
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController,
+    ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -61,6 +63,7 @@ impl World {
         let changed = Arc::new(Notify::new());
         let mut world = World { client: client.clone(), informers, changed, shutdown, tasks: Vec::new(), server };
         notices!(world: Pod, Deployment, ReplicaSet, ReplicationController, EndpointSlice, Endpoints, Node);
+        notices!(world: PersistentVolume, PersistentVolumeClaim);
         notices!(world: PodDisruptionBudget, Namespace, ConfigMap, ServiceAccount, Event, Job, CronJob, ResourceQuota);
         let (informers, shutdown) = (world.informers.clone(), world.shutdown.clone());
         world.tasks.push(tokio::spawn(async move {
@@ -772,5 +775,90 @@ async fn endpoints_kept_by_hand_are_mirrored() {
     until!(world, "the other address", |caches| mirrored(caches) == ["10.2.3.4"]);
     endpoints.delete("db", &DeleteParams::default()).await.unwrap();
     until!(world, "none", |caches| mirrored(caches).is_empty());
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_stays_while_a_pod_uses_it_and_a_volume_while_it_is_bound() {
+    let world = World::with_node().await;
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": ""});
+    let claim: PersistentVolumeClaim =
+        world.create("default", json!({"metadata": {"name": "data"}, "spec": spec})).await;
+    assert_eq!(claim.finalizers(), ["kubernetes.io/pvc-protection"]);
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+        "hostPath": {"path": "/tmp"}}});
+    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    volumes.create(&PostParams::default(), &serde_json::from_value(volume).unwrap()).await.unwrap();
+    let phase = |phase: &str| Patch::Merge(json!({"status": {"phase": phase}}));
+    volumes.patch_status("v", &PatchParams::default(), &phase("Bound")).await.unwrap();
+    let pod = json!({"metadata": {"name": "user"}, "spec": {"containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    let _: Pod = world.create("default", pod).await;
+    until!(world, "the pod to run", |caches| {
+        let pod = caches.of::<Pod>().get("default", "user");
+        pod.is_some_and(|p| p.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running")))
+    });
+    let claims = world.api::<PersistentVolumeClaim>("default");
+    claims.delete("data", &DeleteParams::default()).await.unwrap();
+    volumes.delete("v", &DeleteParams::default()).await.unwrap();
+    // What is unused goes: by then the controllers have looked at the others too.
+    let other: PersistentVolumeClaim =
+        world.create("default", json!({"metadata": {"name": "other"}, "spec": spec})).await;
+    claims.delete(&other.name_any(), &DeleteParams::default()).await.unwrap();
+    until!(world, "the other claim to go", |caches| caches
+        .of::<PersistentVolumeClaim>()
+        .get("default", "other")
+        .is_none());
+    assert!(claims.get("data").await.unwrap().metadata.deletion_timestamp.is_some());
+    assert!(volumes.get("v").await.unwrap().metadata.deletion_timestamp.is_some());
+    world.api::<Pod>("default").delete("user", &DeleteParams::default()).await.unwrap();
+    volumes.patch_status("v", &PatchParams::default(), &phase("Released")).await.unwrap();
+    until!(world, "both to go", |caches| {
+        caches.of::<PersistentVolumeClaim>().list().is_empty() && caches.of::<PersistentVolume>().list().is_empty()
+    });
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policys_expressions_are_checked_against_the_kinds_it_is_for() {
+    let world = World::start(config()).await;
+    world.notices::<ValidatingAdmissionPolicy>();
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(world.client.clone());
+    let policy = |name: &str, expressions: &[&str]| {
+        let all: Vec<Value> = expressions.iter().map(|text| json!({"expression": text})).collect();
+        json!({"metadata": {"name": name}, "spec": {"validations": all,
+            "variables": [{"name": "spec", "expression": "object.spec"}],
+            "matchConstraints": {"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["deployments", "replicasets"]}]}}})
+    };
+    let wrong = [
+        "object.replicas > 1",
+        "object.metadata.name != 'x' && variables.spec.paused != true",
+        "variables.spec.replicas > 1",
+    ];
+    let right = ["object != null && object.metadata.labels.all(k, k.size() > 1)"];
+    for policy in [policy("wrong", &wrong), policy("right", &right)] {
+        policies.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
+    }
+    let status = |caches: &Informers, name: &str| {
+        let policy = caches.of::<ValidatingAdmissionPolicy>().get("", name)?;
+        policy.status.clone().filter(|status| status.observed_generation == policy.metadata.generation)
+    };
+    until!(world, "both to be checked", |caches| ["wrong", "right"].iter().all(|name| status(caches, name).is_some()));
+    let checked = |name: &str| status(&world.informers, name).unwrap().type_checking.unwrap().expression_warnings;
+    assert_eq!(checked("right"), None);
+    let found: Vec<(String, String)> =
+        checked("wrong").unwrap().into_iter().map(|warning| (warning.field_ref, warning.warning)).collect();
+    // As on the page "Validating Admission Policy".
+    let first = "apps/v1, Kind=Deployment: ERROR: <input>:1:7: undefined field 'replicas'\n | object.replicas > 1\n | ......^\n";
+    let first = format!("{first}{}", first.replace("Deployment", "ReplicaSet"));
+    let (field, at) = (&wrong[1], wrong[1].find(".paused").unwrap());
+    let second = format!(
+        "apps/v1, Kind=ReplicaSet: ERROR: <input>:1:{}: undefined field 'paused'\n | {field}\n | {}^\n",
+        at + 1,
+        ".".repeat(at)
+    );
+    let at = |i: usize| format!("spec.validations[{i}].expression");
+    assert_eq!(found, [(at(0), first), (at(1), second)]);
     world.end().await;
 }

@@ -118,6 +118,9 @@ pub struct Up {
     pub etcd: EtcdFlags,
     #[command(flatten)]
     pub audit: AuditFlags,
+    /// What is traced and where spans are sent: a TracingConfiguration of apiserver.config.k8s.io/v1 (YAML)
+    #[arg(long, value_name = "FILE", help_heading = "Traces")]
+    pub tracing_config_file: Option<PathBuf>,
 }
 
 /// Where objects are kept, other than in the data directory.
@@ -211,6 +214,9 @@ pub struct Apiserver {
     pub etcd: EtcdFlags,
     #[command(flatten)]
     pub audit: AuditFlags,
+    /// What is traced and where spans are sent: a TracingConfiguration of apiserver.config.k8s.io/v1 (YAML)
+    #[arg(long, value_name = "FILE", help_heading = "Traces")]
+    pub tracing_config_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

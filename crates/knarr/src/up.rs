@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::audit::{Auditor, Log, Policy, Settings as LogSettings};
+use apiserver::trace::{Settings as TraceSettings, Tracer};
 use apiserver::{Server, User};
 use client::Informers;
 use containerd::Containerd;
@@ -198,6 +199,7 @@ async fn start_server(plan: &Plan, pki: &Pki, progress: &Progress) -> Result<Ser
         node_ports: first..=last,
         etcd: plan.flags.etcd.clone(),
         audit: plan.flags.audit.clone(),
+        tracing: plan.flags.tracing_config_file.clone(),
     };
     let server = serve(&plan.layout, pki, options).await?;
     let port = server.addr().map_or(0, |a| a.port());
@@ -216,6 +218,8 @@ pub struct ServerOptions {
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub etcd: EtcdFlags,
     pub audit: AuditFlags,
+    /// A TracingConfiguration.
+    pub tracing: Option<PathBuf>,
 }
 
 /// Opens the store and serves it.
@@ -259,6 +263,7 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
             ca_pem: pki.front_proxy_ca.certificate_pem().into(),
         }),
         audit: audit(&options.audit)?,
+        tracer: options.tracing.as_deref().map(tracer).transpose()?,
         ..apiserver::Config::new(store)
     };
     Ok(Server::start(config).await?)
@@ -277,6 +282,13 @@ fn audit(flags: &AuditFlags) -> Result<Option<Arc<Auditor>>> {
     });
     let log = log.with_context(|| format!("cannot open the audit log {}", path.display()))?;
     Ok(Some(Arc::new(Auditor::new(policy, log))))
+}
+
+fn tracer(file: &Path) -> Result<Arc<Tracer>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let wrong = |why: String| anyhow!("cannot use the tracing configuration {}: {why}", file.display());
+    let settings = TraceSettings::parse(&text).map_err(wrong)?;
+    Ok(Arc::new(Tracer::new(&settings).map_err(|e| wrong(e.to_string()))?))
 }
 
 fn open_store(layout: &Layout, flags: &EtcdFlags) -> Result<Arc<dyn store::Store>> {

@@ -4,10 +4,10 @@
 //! request waits, and runs within upstream's cost budgets.
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
 
+pub use cel::admission::environment;
 use cel::cost::MATCH_CONDITIONS_BUDGET;
-use cel::{Bindings, Budget, Decl, Env, EvalError, Expect, Program, Type};
+use cel::{Bindings, Budget, Env, EvalError, Expect, Program};
 use meta::field::{Error, Errors, Path};
 use meta::{Value, names};
 
@@ -20,67 +20,6 @@ use crate::user::User;
 
 /// Upstream's bound on the match conditions of one webhook or policy.
 const MAX_CONDITIONS: usize = 64;
-
-fn texts(names: &[&str]) -> Vec<(String, Decl)> {
-    names.iter().map(|name| (name.to_string(), Type::String.into())).collect()
-}
-
-fn text_map() -> Decl {
-    Type::map(Type::String, Type::String).into()
-}
-
-/// `request`. Source: the API documentation of ValidatingAdmissionPolicy.
-static REQUEST: LazyLock<Decl> = LazyLock::new(|| {
-    let kind = || Decl::object("kubernetes.GroupVersionKind", texts(&["group", "version", "kind"]));
-    let resource = || Decl::object("kubernetes.GroupVersionResource", texts(&["group", "version", "resource"]));
-    let mut user = texts(&["username", "uid"]);
-    user.push(("groups".into(), Type::list(Type::String).into()));
-    user.push(("extra".into(), Type::map(Type::String, Type::list(Type::String)).into()));
-    let mut fields = texts(&["subResource", "requestSubResource", "name", "namespace", "operation"]);
-    fields.extend([
-        ("kind".to_string(), kind()),
-        ("resource".to_string(), resource()),
-        ("requestKind".to_string(), kind()),
-        ("requestResource".to_string(), resource()),
-        ("userInfo".to_string(), Decl::object("kubernetes.UserInfo", user)),
-        ("dryRun".to_string(), Type::Bool.into()),
-        ("options".to_string(), Type::Dyn.into()),
-    ]);
-    Decl::object("kubernetes.AdmissionRequest", fields)
-});
-
-/// `namespaceObject`.
-static NAMESPACE: LazyLock<Decl> = LazyLock::new(|| {
-    let list = || Decl::from(Type::list(Type::String));
-    let mut metadata = texts(&["name", "generateName", "namespace", "UID", "resourceVersion"]);
-    metadata.extend([
-        ("labels".to_string(), text_map()),
-        ("annotations".to_string(), text_map()),
-        ("creationTimestamp".to_string(), Type::Timestamp.into()),
-        ("deletionGracePeriodSeconds".to_string(), Type::Int.into()),
-        ("deletionTimestamp".to_string(), Type::Timestamp.into()),
-        ("generation".to_string(), Type::Int.into()),
-        ("finalizers".to_string(), list()),
-    ]);
-    let spec = Decl::object("kubernetes.NamespaceSpec", [("finalizers".to_string(), list())]);
-    let status = Decl::object("kubernetes.NamespaceStatus", texts(&["phase"]));
-    let metadata = Decl::object("kubernetes.NamespaceMetadata", metadata);
-    let fields = [("metadata", metadata), ("spec", spec), ("status", status)];
-    Decl::object("kubernetes.Namespace", fields.map(|(name, decl)| (name.to_string(), decl)))
-});
-
-/// What every expression sees; `params` where the policy has a kind of them.
-pub fn environment(params: bool, authorizer: bool) -> Env {
-    let mut env = Env::new()
-        .variable("object", Type::Dyn)
-        .variable("oldObject", Type::Dyn)
-        .variable("request", REQUEST.clone())
-        .variable("namespaceObject", NAMESPACE.clone());
-    if params {
-        env = env.variable("params", Type::Dyn);
-    }
-    if authorizer { env.authorizer() } else { env }
-}
 
 /// Compiles the expression at `path`; an absent one is a fault too.
 pub fn compile(env: &Env, text: &str, expect: Expect, path: &Path, errors: &mut Errors) -> Option<Program> {

@@ -1,6 +1,6 @@
 //! StorageObjectInUseProtection: new volumes and claims get a finalizer that keeps them while they are in use.
 //!
-//! Changes: new volumes and claims. Off unless the controller that removes the finalizers runs.
+//! Changes: new volumes and claims. The finalizers are the controllers' to remove.
 
 use meta::{Status, Value};
 
@@ -12,9 +12,7 @@ pub fn mutate(review: &Review<'_>, object: &mut Value, _: Option<&Value>) -> Res
         Operation::Create if review.is("", "persistentvolumes") => Some("kubernetes.io/pv-protection"),
         _ => None,
     };
-    if let Some(finalizer) = finalizer
-        && review.shared.config.features.storage_object_in_use_protection
-    {
+    if let Some(finalizer) = finalizer {
         let all = object.slot(&["metadata", "finalizers"]).make_array();
         if !all.iter().any(|f| f.as_str() == Some(finalizer)) {
             all.push(finalizer.into());

@@ -20,6 +20,7 @@ use super::outside::Reinvocation;
 use super::request::Request;
 use crate::audit::policy::Level;
 use crate::registry::Served;
+use crate::trace::{self, Kind};
 use crate::webhook::Webhook;
 
 /// Validating webhooks called at once for one request.
@@ -161,7 +162,22 @@ impl Hook {
         asked.set(&["oldObject"], request.shown(served, old).into_owned());
         let mut review = json!({"kind": REVIEW, "apiVersion": self.api_version});
         review.set(&["request"], asked);
-        let answer = target.call(request.review.shared, &review, self.timeout).await;
+        let name = if mutating { "Call mutating webhook" } else { "Call validating webhook" };
+        let span = trace::open(name, Kind::Internal, || {
+            let info = &served.info;
+            let resource = format!("{}/{}, Resource={}", info.group, info.version, info.plural);
+            let review = request.review;
+            let texts = [
+                ("configuration", &*self.configuration),
+                ("webhook", &*self.name),
+                ("UID", &*uid),
+                ("operation", review.operation.as_str()),
+                ("resource", &*resource),
+                ("subresource", review.subresource),
+            ];
+            texts.map(|(name, value)| (name, value.to_string())).to_vec()
+        });
+        let answer = trace::within(span, target.call(request.review.shared, &review, self.timeout)).await;
         let answer = answer.map_err(|e| Failure::Call(format!("failed to call webhook: {e}")))?;
         let answer = verify(&answer, self.api_version, &uid, mutating)
             .map_err(|e| Failure::Call(format!("received invalid webhook response: {e}")))?;

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{ACCEPT, HeaderValue};
+use http::StatusCode;
+use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
 use http_body_util::{BodyExt, Empty, Limited};
 use meta::{Value, json, time};
 
@@ -72,9 +74,11 @@ impl Remote {
             match self.ask(at, &path).await {
                 Ok((200..=299, document)) => {
                     let openapi = self.openapi(at, &path).await;
+                    let openapi_v2 = self.openapi_v2(at).await;
                     let mut known = self.known();
                     known.resources = document.map(Arc::new);
                     known.openapi = openapi;
+                    known.openapi_v2 = openapi_v2.or(known.openapi_v2.take());
                     return (true, "Passed", "all checks passed".into());
                 }
                 Ok((code, _)) => failure = format!("bad status from {url}: {code}"),
@@ -92,15 +96,35 @@ impl Remote {
         entry.strip_prefix("/openapi/v3")?.strip_prefix(path)?.starts_with('?').then_some(entry)
     }
 
+    /// Its OpenAPI document of version 2; `None` when it has none, or still has the known one.
+    async fn openapi_v2(&self, at: &[std::net::SocketAddr]) -> Option<(HeaderValue, Arc<Value>)> {
+        let known = self.known().openapi_v2.as_ref().map(|(tag, _)| tag.clone());
+        let (parts, body) = self.fetch(at, "/openapi/v2", known).await.ok()?;
+        let document = meta::parse(&body).ok().filter(|_| parts.status == StatusCode::OK)?;
+        let tag = parts.headers.get(ETAG).cloned().unwrap_or(HeaderValue::from_static(""));
+        Some((tag, Arc::new(document)))
+    }
+
     async fn ask(&self, at: &[std::net::SocketAddr], path: &str) -> Result<(u16, Option<Value>), String> {
+        let (parts, body) = self.fetch(at, path, None).await?;
+        Ok((parts.status.as_u16(), meta::parse(&body).ok()))
+    }
+
+    async fn fetch(
+        &self,
+        at: &[std::net::SocketAddr],
+        path: &str,
+        known: Option<HeaderValue>,
+    ) -> Result<(http::response::Parts, Bytes), String> {
         let backend = self.backend.as_ref().map_err(Clone::clone)?;
         let mut request = http::Request::new(boxed(Empty::new()));
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        request.headers_mut().extend(known.filter(|tag| !tag.is_empty()).map(|tag| (IF_NONE_MATCH, tag)));
         identify(request.headers_mut(), &User::new("system:kube-aggregator", [MASTERS]));
         let work = async {
             let (parts, body) = backend.pass(at, request, path).await?.into_parts();
             let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await.map_err(|e| e.to_string())?;
-            Ok((parts.status.as_u16(), meta::parse(&body.to_bytes()).ok()))
+            Ok((parts, body.to_bytes()))
         };
         tokio::time::timeout(WITHIN, work).await.unwrap_or_else(|_| Err("context deadline exceeded".into()))
     }

@@ -4,6 +4,7 @@
 //! priority, versions of a group in the order of theirs, whoever serves them.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use api::discovery::version_order;
 use meta::{Value, json};
@@ -165,6 +166,93 @@ pub fn openapi_index(remotes: &[&Remote], own: Vec<u8>) -> Vec<u8> {
     index.to_vec()
 }
 
+/// `/openapi/v2`
+pub fn openapi_v2(remotes: &[&Remote], own: Vec<u8>) -> Vec<u8> {
+    let known = |remote: &Remote| remote.known().openapi_v2.as_ref().map(|(_, document)| document.clone());
+    let others: Vec<_> = remotes.iter().filter_map(|r| Some((r, known(r)?))).collect();
+    match meta::parse(&own) {
+        Ok(mut whole) if !others.is_empty() => {
+            others.iter().for_each(|(r, document)| add_document(&mut whole, document, &r.group, &r.version));
+            whole.to_vec()
+        }
+        _ => own,
+    }
+}
+
+/// Adds the paths of one group version to a document, with what they refer to. What stands there already stays; what has
+/// the same name and is something else gets another one, as upstream names it.
+fn add_document(whole: &mut Value, other: &Value, group: &str, version: &str) {
+    let (group, version) = (format!("/apis/{group}/"), format!("/apis/{group}/{version}/"));
+    let paths = other["paths"].as_object().into_iter().flat_map(|p| p.iter());
+    let wanted = paths.filter(|(path, _)| **path == group || path.starts_with(&version));
+    let wanted: Vec<_> = wanted.filter(|(path, _)| whole.at(&["paths", path]).is_none()).collect();
+    // What is referred to, by its reference, with where it is and what it is called in the whole.
+    let mut used: BTreeMap<String, (&str, String, &Value)> = BTreeMap::new();
+    let mut waiting = Vec::new();
+    wanted.iter().for_each(|(_, item)| references(item, &mut waiting));
+    while let Some(reference) = waiting.pop() {
+        let place = reference.strip_prefix("#/").and_then(|r| r.split_once('/'));
+        let Some((section, name)) = place.filter(|_| !used.contains_key(reference)) else { continue };
+        let Some(found) = other.at(&[section, name]) else { continue };
+        references(found, &mut waiting);
+        used.insert(reference.into(), (section, name.into(), found));
+    }
+    let free = |section: &str, name: &str| {
+        let names = (2..).map(|n| format!("{name}_v{n}"));
+        names.into_iter().find(|n| whole.at(&[section, n]).is_none()).unwrap_or_default()
+    };
+    loop {
+        let renamed =
+            |reference: &str| used.get(reference).is_some_and(|(_, name, _)| !reference.ends_with(&format!("/{name}")));
+        let differs = |(section, name, found): &(&str, String, &Value)| {
+            let mut inner = Vec::new();
+            references(found, &mut inner);
+            whole.at(&[section, name]).is_some_and(|own| own != *found || inner.iter().any(|r| renamed(r)))
+        };
+        let Some(reference) = used.iter().find(|(_, one)| differs(one)).map(|(r, _)| r.clone()) else { break };
+        if let Some((section, name, _)) = used.get_mut(&reference) {
+            *name = free(section, name);
+        }
+    }
+    let names: BTreeMap<String, String> =
+        used.iter().map(|(r, (section, name, _))| (r.clone(), format!("#/{section}/{name}"))).collect();
+    let placed = |value: &Value| {
+        let mut value = value.clone();
+        rename(&mut value, &names);
+        value
+    };
+    for (section, name, found) in used.values() {
+        whole.set_default(&[section, name], placed(found));
+    }
+    for (path, item) in wanted {
+        whole.set(&["paths", path], placed(item));
+    }
+}
+
+fn references<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+    match value {
+        Value::Object(members) => {
+            found.extend(members.get("$ref").and_then(Value::as_str));
+            members.values().for_each(|v| references(v, found));
+        }
+        Value::Array(items) => items.iter().for_each(|v| references(v, found)),
+        _ => {}
+    }
+}
+
+fn rename(value: &mut Value, names: &BTreeMap<String, String>) {
+    match value {
+        Value::Object(members) => {
+            if let Some(name) = members.get("$ref").and_then(|r| names.get(r.as_str()?)) {
+                members.insert("$ref", name.as_str());
+            }
+            members.iter_mut().for_each(|(_, v)| rename(v, names));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|v| rename(v, names)),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +264,27 @@ mod tests {
         let order: Vec<i64> =
             GROUPS.split_whitespace().map(|g| group_priority(g.split_once('=').expect("a pair").0)).collect();
         assert!(order.is_sorted_by(|a, b| a >= b));
+    }
+
+    #[test]
+    fn documents_are_merged() {
+        let mut whole = json!({"paths": {"/apis/": {"a": 1}}, "definitions": {"Meta": {"type": "object"}, "Same": {"type": "string"},
+            "Holder": {"$ref": "#/definitions/Meta"}}});
+        let item =
+            json!({"get": {"parameters": [{"$ref": "#/parameters/p"}], "schema": {"$ref": "#/definitions/Thing"}}});
+        let other = json!({
+            "paths": {"/apis/": {}, "/api/v1/pods": item.clone(), "/apis/g/": {}, "/apis/g/v2/x": {}, "/apis/g/v1/things": item},
+            "parameters": {"p": {"in": "query"}},
+            "definitions": {"Meta": {"type": "integer"}, "Same": {"type": "string"}, "Unused": {}, "Holder": {"$ref": "#/definitions/Meta"},
+                "Thing": {"properties": {"m": {"$ref": "#/definitions/Holder"}, "s": {"$ref": "#/definitions/Same"}, "t": {"$ref": "#/definitions/Thing"}}}}});
+        add_document(&mut whole, &other, "g", "v1");
+        let want = json!({
+            "paths": {"/apis/": {"a": 1}, "/apis/g/": {}, "/apis/g/v1/things":
+                {"get": {"parameters": [{"$ref": "#/parameters/p"}], "schema": {"$ref": "#/definitions/Thing"}}}},
+            "parameters": {"p": {"in": "query"}},
+            "definitions": {"Meta": {"type": "object"}, "Same": {"type": "string"}, "Holder": {"$ref": "#/definitions/Meta"},
+                "Meta_v2": {"type": "integer"}, "Holder_v2": {"$ref": "#/definitions/Meta_v2"},
+                "Thing": {"properties": {"m": {"$ref": "#/definitions/Holder_v2"}, "s": {"$ref": "#/definitions/Same"}, "t": {"$ref": "#/definitions/Thing"}}}}});
+        assert_eq!(whole, want);
     }
 }

@@ -134,6 +134,10 @@ async fn discovery(cluster: &Cluster) {
     let url = |path: &str| index["paths"][path].str_at(&["serverRelativeURL"]).unwrap_or_default().to_string();
     assert_eq!(url("apis/ext.example.com/v1"), "/openapi/v3/apis/ext.example.com/v1?hash=A");
     assert!(!url("apis/apps/v1").contains("EVIL"));
+    let whole = cluster.get("/openapi/v2").await;
+    assert_eq!(whole["definitions"]["Thing"], json!({"type": "object"}));
+    assert!(whole["paths"].get("/apis/ext.example.com/v1/things").is_some());
+    assert!(!whole.to_string().contains("EVIL"));
     let document = cluster.call(Method::GET, "/openapi/v3/apis/ext.example.com/v1?hash=A", Value::Null).await;
     assert!(document.text.starts_with("GET /openapi/v3/apis/ext.example.com/v1?hash=A\n"), "{}", document.text);
 }

@@ -74,6 +74,9 @@ fn answer(mut request: Request<Incoming>, certificate: &Option<String>) -> Respo
         "/openapi/v3" => json!({"paths": {
             "apis/ext.example.com/v1": {"serverRelativeURL": "/openapi/v3/apis/ext.example.com/v1?hash=A"},
             "apis/apps/v1": {"serverRelativeURL": "/openapi/v3/apis/apps/v1?hash=EVIL"}}}),
+        "/openapi/v2" => json!({"paths": {"/apis/ext.example.com/v1/things": {"get": {"responses": {"200":
+            {"schema": {"$ref": "#/definitions/Thing"}}}}}, "/api/v1/pods": {"get": {"description": "EVIL"}}},
+            "definitions": {"Thing": {"type": "object"}}}),
         _ => Value::Null,
     };
     if !document.is_null() {

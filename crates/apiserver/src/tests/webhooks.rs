@@ -13,22 +13,24 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Cluster, pod};
 
-const MUTATING: &str = "mutatingwebhookconfigurations";
+pub const MUTATING: &str = "mutatingwebhookconfigurations";
 const VALIDATING: &str = "validatingwebhookconfigurations";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// Answers a request (with its path) with a response, `uid` aside.
 type Answer = fn(&str, &Value) -> Value;
 
-struct Hooks {
+pub struct Hooks {
     url: String,
     bundle: String,
     /// The requests, with their paths.
     seen: Arc<Mutex<Vec<(String, Value)>>>,
+    /// Where in which trace they are, of those that say.
+    pub contexts: Arc<Mutex<Vec<String>>>,
 }
 
 impl Hooks {
-    async fn start(answer: Answer) -> Hooks {
+    pub async fn start(answer: Answer) -> Hooks {
         let authority = pki::Authority::generate("ca").expect("an authority");
         let request = pki::CertificateRequest::server("localhost", &["localhost".to_string()], &[]);
         let identity = authority.issue(&request).expect("a certificate");
@@ -36,7 +38,8 @@ impl Hooks {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://localhost:{}", listener.local_addr().expect("an address").port());
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let keep = seen.clone();
+        let contexts = Arc::new(Mutex::new(Vec::new()));
+        let keep = (seen.clone(), contexts.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (tls, keep) = (tls.clone(), keep.clone());
@@ -45,13 +48,17 @@ impl Hooks {
                         let keep = keep.clone();
                         async move {
                             let path = request.uri().path().to_string();
+                            let said = ["traceparent", "tracestate"].map(|name| request.headers().get(name).cloned());
+                            let said =
+                                said.map(|v| v.and_then(|v| v.to_str().map(String::from).ok()).unwrap_or_default());
+                            keep.1.lock().expect("not poisoned").extend((!said[0].is_empty()).then(|| said.join(" ")));
                             let body = request.into_body().collect().await.expect("a body").to_bytes();
                             let mut review = meta::parse(&body).expect("a review");
                             let asked = review.remove(&["request"]).expect("a request");
                             let mut response = answer(&path, &asked);
                             response.set(&["uid"], &asked["uid"]);
                             review.set(&["response"], response);
-                            keep.lock().expect("not poisoned").push((path, asked));
+                            keep.0.lock().expect("not poisoned").push((path, asked));
                             Ok::<_, Infallible>(http::Response::new(Full::new(bytes::Bytes::from(review.to_vec()))))
                         }
                     });
@@ -62,11 +69,11 @@ impl Hooks {
                 });
             }
         });
-        Hooks { url, bundle: STANDARD.encode(authority.certificate_pem()), seen }
+        Hooks { url, bundle: STANDARD.encode(authority.certificate_pem()), seen, contexts }
     }
 
     /// A webhook `NAME.hooks.test` at `/NAME` for everything about config maps and pods, with `more` on top.
-    fn hook(&self, name: &str, more: Value) -> Value {
+    pub fn hook(&self, name: &str, more: Value) -> Value {
         let mut hook = json!({"name": format!("{name}.hooks.test"), "sideEffects": "None",
             "admissionReviewVersions": ["v1"], "clientConfig": {"url": format!("{}/{name}", self.url)},
             "rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"],
@@ -95,7 +102,7 @@ impl Hooks {
     }
 }
 
-async fn configure(cluster: &Cluster, plural: &str, hooks: Vec<Value>) {
+pub async fn configure(cluster: &Cluster, plural: &str, hooks: Vec<Value>) {
     let path = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
     let mut body = json!({"metadata": {"name": "c"}});
     body.set(&["webhooks"], hooks);
