@@ -27,8 +27,12 @@ pub struct Place {
     lease: i64,
 }
 
-/// The port that the endpoints name; `None` when nobody outside of this process can reach us.
+/// The port that the endpoints name; `None` when nobody outside of this process, or of this machine, can reach us:
+/// endpoints take no loopback addresses.
 pub fn port(shared: &Shared) -> Option<u16> {
+    if shared.config.advertise.is_loopback() {
+        return None;
+    }
     match shared.config.advertise_port {
         0 => shared.address.get().map(|a| a.port()),
         port => Some(port),

@@ -150,6 +150,9 @@ mod tests {
         let old = json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2, "labels": {"a": "b"}}});
         let mut new = json!({"metadata": {"creationTimestamp": "x", "deletionTimestamp": "d", "name": "n"}});
         keep(&mut new, &old);
-        assert_eq!(new, json!({"metadata": {"uid": "u", "creationTimestamp": "t", "generation": 2, "name": "n"}}));
+        // A mark of deletion stays, for validation to refuse it.
+        let kept =
+            json!({"uid": "u", "creationTimestamp": "t", "generation": 2, "name": "n", "deletionTimestamp": "d"});
+        assert_eq!(new, json!({"metadata": kept}));
     }
 }

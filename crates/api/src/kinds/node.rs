@@ -37,7 +37,6 @@ pub static KIND: Kind = Kind {
         }
     },
     prepare_update: keep_status,
-    rules: RULES,
     validate,
     validate_update: |new, old| {
         let mut errors = Errors::new();

@@ -5,7 +5,7 @@ use meta::{Value, json};
 use pki::{Authority, CertificateRequest};
 use tokio_rustls::TlsAcceptor;
 
-use super::proxies::{SERVICES, SLICES, backend, slice};
+use super::proxies::{SERVICES, SLICES, backend, slice, store_slice};
 use super::{Cluster, Lines};
 use crate::FrontProxy;
 
@@ -76,7 +76,7 @@ async fn another_server_serves_a_group() {
     cluster.ok(Method::POST, SERVICES, service).await;
     let message = wait_for(&mut lines, "MissingEndpoints").await;
     assert_eq!(message, r#"endpoints for service/api in "default" have no addresses with port name "https""#);
-    cluster.ok(Method::POST, SLICES, slice("api", "https", at)).await;
+    store_slice(&cluster, &slice("api", "https", at)).await;
     assert_eq!(wait_for(&mut lines, "Passed").await, "all checks passed");
     while cluster.server.shared.aggregator.remotes().iter().any(|r| !r.is_available()) {
         tokio::task::yield_now().await;

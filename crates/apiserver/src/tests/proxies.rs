@@ -95,18 +95,28 @@ fn answer(mut request: Request<Incoming>, certificate: &Option<String>) -> Respo
 }
 
 pub fn slice(name: &str, port_name: &str, at: SocketAddr) -> Value {
-    json!({"metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
         "endpoints": [{"addresses": [at.ip().to_string()]}], "ports": [{"name": port_name, "port": at.port()}]})
 }
 
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
 pub const SERVICES: &str = "/api/v1/namespaces/default/services";
 
+/// Writes a slice past the server, which takes no loopback addresses, and waits until the server knows it.
+pub async fn store_slice(cluster: &Cluster, slice: &Value) {
+    let name = slice.str_at(&["metadata", "name"]).expect("a name");
+    let put = store::Op::put(format!("/registry/endpointslices/default/{name}"), slice.to_vec());
+    let txn = store::Txn { success: vec![put], ..Default::default() };
+    store::Store::txn(&*cluster.store, txn).await.expect("written");
+    cluster.get(&format!("{SLICES}/{name}")).await;
+}
+
 async fn cluster_with(at: SocketAddr) -> Cluster {
     let cluster = Cluster::start_with(|c| c.features.loopback_endpoints = true).await;
     let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}]}});
     cluster.ok(Method::POST, SERVICES, service).await;
-    cluster.ok(Method::POST, SLICES, slice("s", "web", at)).await;
+    store_slice(&cluster, &slice("s", "web", at)).await;
     cluster
 }
 

@@ -197,11 +197,11 @@ async fn all_servers_stand_in_the_endpoints() {
 
 #[tokio::test]
 async fn the_kubernetes_service_is_there() {
-    let cluster = Cluster::start_with(|c| c.advertise_port = 6443).await;
+    let cluster = Cluster::start_with(|c| (c.advertise, c.advertise_port) = ([10, 0, 0, 1].into(), 6443)).await;
     let service = cluster.get(&format!("{PATH}/kubernetes")).await;
     assert_eq!(service.str_at(&["spec", "clusterIP"]), Some("10.96.0.1"));
     let slice = cluster.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await;
     assert_eq!(slice["ports"][0].int_at(&["port"]), Some(6443));
     let endpoints = cluster.get("/api/v1/namespaces/default/endpoints/kubernetes").await;
-    assert_eq!(endpoints["subsets"][0]["addresses"], json!([{"ip": "127.0.0.1"}]));
+    assert_eq!(endpoints["subsets"][0]["addresses"], json!([{"ip": "10.0.0.1"}]));
 }

@@ -68,7 +68,7 @@ fn shown(all: &[Span], parent: &[u8], depth: usize, out: &mut String) {
         let value = |a: &AnyValue| a.text.clone().or(a.number.map(|n| n.to_string())).unwrap_or_default();
         let said = |name: &&str| span.attributes.iter().find(|a| a.key == **name).and_then(|a| a.value.as_ref());
         let names = ["http.response.status_code", "url.path", "key", "verb", "webhook", "resource"];
-        let values: Vec<String> = names.iter().filter_map(|n| said(n)).map(value).collect();
+        let values: Vec<String> = names.iter().filter_map(said).map(value).collect();
         let line = format!("{:depth$}{} {} {}", "", span.name, span.kind, values.join(" "), depth = depth * 2);
         *out += &format!("{}\n", line.trim_end());
         shown(all, &span.span_id, depth + 1, out);
