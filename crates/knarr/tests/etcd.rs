@@ -30,7 +30,7 @@ fn server(etcd: &EtcdServers, keys: Option<&ApiServer>) -> ApiServer {
         assert!(copied.expect("cp runs").success());
     }
     let flags = etcd.flags();
-    let mut all = vec!["--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"];
+    let mut all = vec!["--bind-address", "127.0.0.1", "--advertise-address", "192.0.2.1"];
     all.extend(flags.iter().map(String::as_str));
     ApiServer::start_in(dir, &all)
 }
@@ -141,7 +141,7 @@ fn two_api_servers_share_one_etcd() {
         assert_eq!(in_etcd(&etcd, &format!("/registry/ipaddresses/{ip}")).version, 1);
     }
     assert!(in_etcd(&etcd, "/registry/ranges/servicenodeports").version > 20);
-    assert_ne!(in_etcd(&etcd, "/registry/masterleases/127.0.0.1").lease, 0);
+    assert_ne!(in_etcd(&etcd, "/registry/masterleases/192.0.2.1").lease, 0);
 
     println!("=== etcd goes away and comes back");
     etcd.kill(0);

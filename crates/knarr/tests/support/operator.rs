@@ -77,7 +77,8 @@ async fn objects(maps: Api<ConfigMap>) {
         assert_eq!(data(&maps.patch("patched", &PatchParams::default(), &patch).await.expect("patched")), want);
     }
     let apply = async |manager: &str, value: &str, force: bool| {
-        let wanted = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"owned": value}});
+        let metadata = json!({"name": "applied"});
+        let wanted = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"owned": value}});
         let params = PatchParams { force, ..PatchParams::apply(manager) };
         maps.patch("applied", &params, &Patch::Apply(wanted)).await
     };
@@ -182,7 +183,8 @@ async fn reconcile(greeting: Arc<DynamicObject>, client: Arc<Client>) -> Result<
             Event::Apply(greeting) => (greeting.name_any(), greeting.data["spec"]["text"].clone()),
             Event::Cleanup(greeting) => (format!("farewell-{}", greeting.name_any()), json!("gone")),
         };
-        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"text": text}});
+        let metadata = json!({"name": name.as_str()});
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"text": text}});
         maps.patch(&name, &PatchParams::apply("greeter").force(), &Patch::Apply(map)).await?;
         Ok(Action::await_change())
     })
@@ -196,7 +198,9 @@ async fn operate(client: Client, ns: &str, ready: impl FnOnce(), restarted: impl
     let controller = Controller::new_with(api.clone(), watcher::Config::default(), greetings());
     tokio::spawn(controller.run(reconcile, retry, Arc::new(client.clone())).for_each(async |_| {}));
     let greet = async |name: &str, text: &str| {
-        let wanted = json!({"apiVersion": "example.com/v1", "kind": "Greeting", "spec": {"text": text}});
+        let metadata = json!({"name": name});
+        let wanted =
+            json!({"apiVersion": "example.com/v1", "kind": "Greeting", "metadata": metadata, "spec": {"text": text}});
         api.patch(name, &PatchParams::apply("people"), &Patch::Apply(wanted)).await
     };
     let says = async |name: &str, text: &'static str| {
