@@ -12,6 +12,7 @@ use meta::{Status, Value, json};
 use crate::accept::{Accept, Format, Offer};
 use crate::aggregate::{Remote, merge};
 use crate::body::{Body, Response};
+use crate::custom::definitions;
 use crate::request::Query;
 use crate::shared::Shared;
 use crate::{health, metrics, reply};
@@ -35,6 +36,10 @@ pub async fn answer(
         return if path == "/" { Err(Status::method_not_allowed()) } else { Ok(not_found()) };
     }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    if matches!(segments.as_slice(), ["apis" | "openapi", ..]) {
+        // Who has just seen here that a definition is established finds its kind in the documents.
+        definitions::sync(shared);
+    }
     let served = shared.registry.resources();
     let resources = || served.iter().map(|r| &**r);
     let remotes = shared.aggregator.remotes();
