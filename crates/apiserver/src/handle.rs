@@ -231,6 +231,9 @@ async fn resource(
         return Err(Status::forbidden(&gr, &path.name, authz::refusal(&user, &ask)));
     }
     drop(span);
+    if path.group.contains('.') {
+        definitions::sync(&shared);
+    }
     let find = || shared.registry.find(&path.group, &path.version, &path.resource);
     let mut served = find();
     let remote = shared.aggregator.find(&path.group, &path.version);

@@ -37,7 +37,6 @@ pub async fn answer(
     }
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     if matches!(segments.as_slice(), ["apis" | "openapi", ..]) {
-        // Who has just seen here that a definition is established finds its kind in the documents.
         definitions::sync(shared);
     }
     let served = shared.registry.resources();

@@ -5,6 +5,7 @@
 //! nothing. Invariant: what is served is what some stored state of the definitions says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub struct Definitions {
     known: Mutex<HashMap<String, Known>>,
+    /// One more than the revision that the registry shows; 0 before the first.
+    shown: AtomicU64,
 }
 
 struct Known {
@@ -48,12 +51,16 @@ struct Known {
     storage: Option<Arc<Served>>,
 }
 
-/// Brings the registry up to what the cache says now.
+/// Brings the registry up to what the cache says now: whoever has seen a definition established, or gone, here, finds it so.
 pub fn sync(shared: &Shared) {
     let Some(own) = shared.registry.stored(GROUP, PLURAL) else { return };
+    if shared.definitions.shown.load(Ordering::Acquire) == own.cache.since() + 1 {
+        return;
+    }
     let mut known = shared.definitions.known.lock().unwrap_or_else(PoisonError::into_inner);
     // Read under the lock: an older picture never replaces a newer one.
-    let objects = own.cache.snapshot("", "", 0, false, |_| true).objects;
+    let now = own.cache.snapshot("", "", 0, false, |_| true);
+    let objects = now.objects;
     let mut next = HashMap::with_capacity(objects.len());
     let mut changed = false;
     for object in &objects {
@@ -75,6 +82,7 @@ pub fn sync(shared: &Shared) {
         let all = known.values().filter(|k| k.established).flat_map(|k| k.versions.iter().cloned());
         shared.registry.set_custom(all.collect::<Vec<_>>());
     }
+    shared.definitions.shown.store(now.since + 1, Ordering::Release);
 }
 
 impl Known {
