@@ -48,8 +48,8 @@ pub struct Settings {
     /// Give each API server an etcd of its own (Debian's etcd-server) instead of the embedded store
     #[arg(long)]
     pub etcd: bool,
-    /// Measure this kube-apiserver, on an etcd of its own, in the place of `knarr apiserver`: `cargo xtask upstream` builds
-    /// target/upstream/kube-apiserver
+    /// Measure this kube-apiserver, on an etcd of its own, in the place of `knarr apiserver`: Go builds it from the module
+    /// k8s.io/kubernetes/cmd/kube-apiserver
     #[arg(long, value_name = "FILE")]
     pub upstream: Option<PathBuf>,
     /// The binary to measure
@@ -94,7 +94,7 @@ async fn run() -> Result<()> {
         .with_context(|| format!("no {}: `cargo xtask bench` builds it, --knarr names another", binary.display()))?;
     if let Some(file) = &mut settings.upstream {
         let found = file.canonicalize();
-        *file = found.with_context(|| format!("no {}: `cargo xtask upstream` builds one", file.display()))?;
+        *file = found.with_context(|| format!("no {}: build k8s.io/kubernetes/cmd/kube-apiserver with Go", file.display()))?;
     }
     settings.dir = settings.dir.canonicalize().with_context(|| format!("no directory {}", settings.dir.display()))?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
