@@ -94,7 +94,8 @@ async fn run() -> Result<()> {
         .with_context(|| format!("no {}: `cargo xtask bench` builds it, --knarr names another", binary.display()))?;
     if let Some(file) = &mut settings.upstream {
         let found = file.canonicalize();
-        *file = found.with_context(|| format!("no {}: build k8s.io/kubernetes/cmd/kube-apiserver with Go", file.display()))?;
+        *file = found
+            .with_context(|| format!("no {}: build k8s.io/kubernetes/cmd/kube-apiserver with Go", file.display()))?;
     }
     settings.dir = settings.dir.canonicalize().with_context(|| format!("no directory {}", settings.dir.display()))?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
