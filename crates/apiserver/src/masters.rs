@@ -27,12 +27,8 @@ pub struct Place {
     lease: i64,
 }
 
-/// The port that the endpoints name; `None` when nobody outside of this process, or of this machine, can reach us:
-/// endpoints take no loopback addresses.
+/// The port that the endpoints name; `None` when nobody outside of this process can reach us.
 pub fn port(shared: &Shared) -> Option<u16> {
-    if shared.config.advertise.is_loopback() {
-        return None;
-    }
     match shared.config.advertise_port {
         0 => shared.address.get().map(|a| a.port()),
         port => Some(port),
@@ -42,7 +38,8 @@ pub fn port(shared: &Shared) -> Option<u16> {
 impl Place {
     /// Says that this server lives, and brings the endpoints in line with who does.
     pub async fn take(&mut self, shared: &Arc<Shared>) -> Result<(), Status> {
-        let Some(port) = port(shared) else { return Ok(()) };
+        // Endpoints take no loopback addresses: nobody but this machine could reach them.
+        let Some(port) = port(shared).filter(|_| !shared.config.advertise.is_loopback()) else { return Ok(()) };
         let own = shared.config.advertise.to_string();
         let mut all = servers(shared).await?;
         let lives = self.lease != 0 && shared.storage.store.lease_keep_alive(self.lease).await.is_ok();

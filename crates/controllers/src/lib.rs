@@ -13,6 +13,7 @@ mod disruption;
 mod endpoints;
 mod endpointslice;
 mod endpointslice_mirroring;
+mod finalizer;
 mod garbage;
 mod intstr;
 mod job;

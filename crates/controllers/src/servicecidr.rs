@@ -15,6 +15,7 @@ use meta::cidr::Cidr;
 use serde_json::json;
 
 use crate::context::{Ctx, During, Result, Work};
+use crate::finalizer;
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 const READY: &str = "Kubernetes Service CIDR is ready";
@@ -77,30 +78,20 @@ impl Controller {
         let going = range.metadata.deletion_timestamp.is_some();
         let in_use = going && self.is_in_use(&range).await?;
         let api: Api<ServiceCIDR> = Api::all(self.ctx.client.clone());
-        let params = PatchParams::default();
-        let others = |f: &&String| f.as_str() != FINALIZER;
-        let mut finalizers: Vec<String> = range.finalizers().iter().filter(others).cloned().collect();
         let now = Timestamp::now();
-        let written = match plan(&range, in_use, now) {
-            Step::Nothing => return Ok(Action::Done),
-            Step::Wait(seconds) => return Ok(Action::RequeueAfter(Duration::from_secs(seconds))),
+        match plan(&range, in_use, now) {
+            Step::Nothing => Ok(Action::Done),
+            Step::Wait(seconds) => Ok(Action::RequeueAfter(Duration::from_secs(seconds))),
             Step::Say(status, reason, message) => {
                 let status = json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": reason,
                     "message": message, "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()}]}});
-                api.patch_status(&key.name, &params, &Patch::Merge(status)).await
+                let written = api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(status)).await;
+                written.unless_changed(|| format!("cannot update ServiceCIDR {}", key.name)).map(|_| Action::Done)
             }
-            step => {
-                if step == Step::AddFinalizer {
-                    finalizers.push(FINALIZER.to_string());
-                }
-                let metadata = json!({"finalizers": finalizers, "resourceVersion": range.resource_version()});
-                api.patch(&key.name, &params, &Patch::Merge(json!({"metadata": metadata}))).await
+            step @ (Step::AddFinalizer | Step::RemoveFinalizer) => {
+                let held = step == Step::AddFinalizer;
+                finalizer::set(&api, range.as_ref(), FINALIZER, held).await.map(|()| Action::Done)
             }
-        };
-        match written {
-            // Whoever changed it meanwhile has us called again.
-            Err(error) if client::is_not_found(&error) || client::is_conflict(&error) => Ok(Action::Done),
-            written => written.map(|_| Action::Done).during(|| format!("cannot update ServiceCIDR {}", key.name)),
         }
     }
 

@@ -5,15 +5,15 @@
 
 use std::collections::HashSet;
 
-use client::{Action, Informer, Key, Object};
+use client::{Action, Informer, Key};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
-use serde_json::json;
+use kube::api::ListParams;
 
 use crate::context::{Ctx, During, Result, Work};
+use crate::finalizer;
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
@@ -56,17 +56,6 @@ fn claims(pod: &Pod) -> Vec<Key> {
     used(pod).into_iter().map(|claim| Key::new(namespace.clone(), claim)).collect()
 }
 
-/// Adds the finalizer, or takes it away. What changes meanwhile comes back as an event.
-async fn write<K: Object>(api: &Api<K>, object: &K, finalizer: &str, step: &Step) -> Result<()> {
-    let meta = object.meta();
-    let others = meta.finalizers.iter().flatten().map(String::as_str).filter(|known| *known != finalizer);
-    let all: Vec<&str> = others.chain((*step == Step::Protect).then_some(finalizer)).collect();
-    let patch = json!({"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": all}});
-    let name = meta.name.as_deref().unwrap_or_default();
-    let done = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    done.unless_changed(|| format!("cannot change the finalizers of {} {name}", K::kind(&()))).map(drop)
-}
-
 struct Claims {
     ctx: Ctx,
     claims: Informer<PersistentVolumeClaim>,
@@ -96,7 +85,7 @@ impl Claims {
             return Ok(Action::Done);
         }
         let api = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        write(&api, claim.as_ref(), CLAIM, &step).await.map(|()| Action::Done)
+        finalizer::set(&api, claim.as_ref(), CLAIM, step == Step::Protect).await.map(|()| Action::Done)
     }
 
     /// Asks the API server too: the cache may not know yet that a pod was bound.
@@ -134,12 +123,14 @@ impl Volumes {
             return Ok(Action::Done);
         }
         let api = Api::all(self.ctx.client.clone());
-        write(&api, volume.as_ref(), VOLUME, &step).await.map(|()| Action::Done)
+        finalizer::set(&api, volume.as_ref(), VOLUME, step == Step::Protect).await.map(|()| Action::Done)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -341,25 +341,22 @@ impl Watcher {
 
     fn encode_batch(&mut self) -> Option<Bytes> {
         let batch = std::mem::take(&mut self.batch);
-        let single = self.view.is_whole() && batch.len() == 1;
-        let result = if single {
-            // The shared line itself, without a copy.
-            let event = &batch[0];
-            let kind = event.seen_by(|o| self.filter.matches(o));
-            kind.map(|kind| self.shared(event, kind))
+        let out = if self.view.is_whole() {
+            let seen = |event| Some((event, Event::seen_by(event, |o| self.filter.matches(o))?));
+            let seen: Vec<(&Event, EventType)> = batch.iter().filter_map(|event| seen(&**event)).collect();
+            let lines: Vec<Bytes> = seen.into_iter().map(|(event, kind)| self.shared(event, kind)).collect();
+            match lines.as_slice() {
+                // The shared line itself, without a copy.
+                [line] => line.clone(),
+                lines => lines.concat().into(),
+            }
         } else {
             let mut out = Vec::new();
-            if self.view.is_whole() {
-                let seen = batch.iter().filter_map(|e| Some((e, e.seen_by(|o| self.filter.matches(o))?)));
-                let seen: Vec<_> = seen.collect();
-                out = seen.into_iter().map(|(event, kind)| self.shared(event, kind)).collect::<Vec<_>>().concat();
-            } else {
-                batch.iter().for_each(|event| self.event(event, &mut out));
-            }
-            (!out.is_empty()).then(|| out.into())
+            batch.iter().for_each(|event| self.event(event, &mut out));
+            out.into()
         };
         self.batch = batch;
-        result
+        (!out.is_empty()).then_some(out)
     }
 
     fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
