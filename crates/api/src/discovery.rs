@@ -140,7 +140,7 @@ pub fn resource_list<'r>(
             item.set(&["storageVersionHash"], storage_version_hash(r));
         }
         items.push(item);
-        items.extend(r.subresources.iter().map(|s| subresource_value(r, s)));
+        items.extend(subresources(r).map(|s| subresource_value(r, s)));
     }
     let mut list = json!({"kind": "APIResourceList", "resources": Value::Array(items)});
     if group.is_empty() {
@@ -151,6 +151,12 @@ pub fn resource_list<'r>(
         list.set(&["groupVersion"], format!("{group}/{version}"));
     }
     Some(list)
+}
+
+/// Compat: of custom resources the status comes before the scale.
+fn subresources(r: &Resource) -> impl Iterator<Item = &Subresource> {
+    let last = r.subresources.len().wrapping_sub(1);
+    (0..r.subresources.len()).map(move |i| &r.subresources[if r.type_name.is_empty() { last - i } else { i }])
 }
 
 fn subresource_value(r: &Resource, s: &Subresource) -> Value {
@@ -212,9 +218,7 @@ fn aggregated_resource(r: &Resource) -> Value {
         item.set(&["categories"], texts(&r.categories));
     }
     if !r.subresources.is_empty() {
-        let subresources: Vec<Value> = r
-            .subresources
-            .iter()
+        let subresources: Vec<Value> = subresources(r)
             .map(|s| {
                 json!({
                     "subresource": s.name.as_ref(),

@@ -7,6 +7,8 @@ use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use meta::{Status, protobuf};
 
+use crate::request::Verb;
+
 /// The encodings that the server reads and writes, in the order upstream lists them.
 pub const MEDIA_TYPES: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 const STREAM_TYPES: [&str; 2] = ["application/json;stream=watch", PROTOBUF_STREAM];
@@ -31,8 +33,8 @@ impl Format {
 pub enum Shape {
     Object,
     Table,
-    /// One object or a list, as the request is.
     Metadata,
+    MetadataList,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Accept {
 pub enum Offer {
     /// All forms: built-in kinds, Status.
     Everything,
+    /// The same of a collection.
+    List,
     /// What is never shown as a table: reviews.
     Review,
     /// Custom resources, which have no protobuf form but that of their metadata.
@@ -57,12 +61,13 @@ pub enum Offer {
 }
 
 impl Offer {
-    pub fn of(is_custom: bool, is_watch: bool) -> Offer {
-        match (is_custom, is_watch) {
-            (false, false) => Offer::Everything,
-            (true, false) => Offer::Custom,
-            (false, true) => Offer::Watch,
-            (true, true) => Offer::WatchCustom,
+    pub fn of(is_custom: bool, verb: Verb) -> Offer {
+        match (is_custom, verb) {
+            (false, Verb::Watch) => Offer::Watch,
+            (true, Verb::Watch) => Offer::WatchCustom,
+            (false, Verb::List) => Offer::List,
+            (false, _) => Offer::Everything,
+            (true, _) => Offer::Custom,
         }
     }
 
@@ -74,18 +79,31 @@ impl Offer {
             (Format::Yaml, _) => !is_watch,
             // Compat: a Table has no protobuf form (apimachinery's types.go).
             (Format::Protobuf, Shape::Table) => false,
-            (Format::Protobuf, Shape::Metadata) => true,
-            (Format::Protobuf, Shape::Object) => matches!(self, Offer::Everything | Offer::Review | Offer::Watch),
+            (Format::Protobuf, Shape::Metadata | Shape::MetadataList) => true,
+            (Format::Protobuf, Shape::Object) => !matches!(self, Offer::Custom | Offer::WatchCustom),
         }
     }
 
     fn media_types(self) -> &'static [&'static str] {
         match self {
-            Offer::Everything | Offer::Review => &MEDIA_TYPES,
+            Offer::Everything | Offer::List | Offer::Review => &MEDIA_TYPES,
             Offer::Custom => &MEDIA_TYPES[..2],
             Offer::Watch => &STREAM_TYPES,
             Offer::WatchCustom => &STREAM_TYPES[..1],
         }
+    }
+
+    /// Compat: the routes of built-in kinds are go-restful's, which refuses what it never heard of in its own words.
+    fn refusal(self, headers: &HeaderMap) -> Status {
+        let known = |name: &str| name == "*/*" || MEDIA_TYPES.contains(&name);
+        if matches!(self, Offer::Custom | Offer::WatchCustom) || clauses(headers, ACCEPT).any(|(name, ..)| known(name))
+        {
+            return Status::not_acceptable(self.media_types());
+        }
+        let streams = if matches!(self, Offer::List | Offer::Watch) { &STREAM_TYPES[..] } else { &[] };
+        let all = [&MEDIA_TYPES[..], streams].concat().join(", ");
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {all}");
+        Status { message, ..Status::not_acceptable(&[]) }.with_causes(vec![])
     }
 }
 
@@ -109,7 +127,7 @@ impl Accept {
         }
         match best {
             Some((_, format, shape)) => Ok(Accept { format, shape, gzip }),
-            None if any => Err(Status::not_acceptable(offer.media_types())),
+            None if any => Err(offer.refusal(headers)),
             None => Ok(Accept { gzip, ..Accept::JSON }),
         }
     }
@@ -154,7 +172,8 @@ fn form(media_type: &str, parameters: &str, offer: Offer) -> Option<(Format, Sha
         "" => Shape::Object,
         _ if group != "meta.k8s.io" || version != "v1" => return None,
         "Table" => Shape::Table,
-        "PartialObjectMetadata" | "PartialObjectMetadataList" => Shape::Metadata,
+        "PartialObjectMetadata" => Shape::Metadata,
+        "PartialObjectMetadataList" => Shape::MetadataList,
         _ => return None,
     };
     offer.has(format, shape).then_some((format, shape))
@@ -169,7 +188,8 @@ mod tests {
     fn headers() {
         golden::check!("accept.txt", |case| {
             let (header, offer) = case.rsplit_once(" | ").unwrap_or((case, "Everything"));
-            let offers = [Offer::Everything, Offer::Custom, Offer::Watch, Offer::WatchCustom, Offer::Review];
+            let offers =
+                [Offer::Everything, Offer::List, Offer::Custom, Offer::Watch, Offer::WatchCustom, Offer::Review];
             let offer = offers.into_iter().find(|o| format!("{o:?}") == offer).expect("an offer");
             let headers = HeaderMap::from_iter([(ACCEPT, header.parse().expect("a header"))]);
             let chosen = Accept::parse(&headers, offer);

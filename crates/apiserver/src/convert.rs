@@ -50,6 +50,11 @@ fn rename(document: &mut Value, pairs: impl Iterator<Item = (&'static str, &'sta
 
 fn event_from_core(document: &mut Value) {
     rename(document, EVENT_FIELDS.into_iter(), "events.k8s.io/v1");
+    for member in ["reportingController", "reportingInstance"] {
+        if document.str_at(&[member]) == Some("") {
+            document.remove(&[member]);
+        }
+    }
 }
 
 fn event_to_core(document: &mut Value) {
@@ -101,6 +106,9 @@ fn autoscaler_to_v1(document: &mut Value) {
             document.set(&["status", "currentCPUUtilizationPercentage"], percent);
         }
         annotate(document, CURRENT_METRICS, &current);
+    }
+    if document.get("status").is_some_and(|status| !status.is_null()) {
+        document.set_default(&["status", "currentReplicas"], 0);
     }
     if let Some(conditions) = document.remove(&["status", "conditions"]).filter(|c| !c.is_empty()) {
         annotate(document, CONDITIONS, &conditions);

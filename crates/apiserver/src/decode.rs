@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 use meta::schema::TypeRef;
 use meta::schema::prune::DecodeError;
@@ -47,9 +47,6 @@ pub fn media_type(headers: &HeaderMap) -> &str {
 
 /// Reads a body of JSON, YAML or protobuf. The strings are the fields that stood more than once.
 pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), ParseFailure> {
-    if headers.get(CONTENT_ENCODING).is_some_and(|e| e != "identity") {
-        return Err(ParseFailure::Status(Status::unsupported_media_type(&MEDIA_TYPES)));
-    }
     match media_type(headers) {
         "" | "application/json" => meta::parse_noting_duplicates(body)
             .map_err(|e| ParseFailure::Text(format!("couldn't get version/kind; json parse error: {e}"))),
@@ -96,7 +93,13 @@ pub enum ParseFailure {
 pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value, Status> {
     let served = &call.served;
     let (mut value, duplicates) = read(call, body, &served.api_version, &served.kind)?;
-    let mut notes = served.strip(&mut value).map_err(|e| e.status(&served.info.version, &served.kind))?;
+    let mut notes = served.strip(&mut value).map_err(|mut e| {
+        if served.custom.is_some() {
+            // Compat: metadata is read apart there.
+            e.0 = e.0.replace("ObjectMeta.metadata.", "ObjectMeta.");
+        }
+        e.status(&served.info.version, &served.kind)
+    })?;
     // Custom resources are read first and held against their schema then; built-in kinds are both at once.
     let at = if served.custom.is_some() { 0 } else { notes.len() };
     notes.splice(at..at, repeated(&duplicates));
@@ -127,7 +130,16 @@ fn read(call: &Call, body: &[u8], api_version: &str, kind: &str) -> Result<(Valu
         ParseFailure::Status(status) => status,
         ParseFailure::Text(text) => unrecognized(kind, &text, body),
     })?;
-    check_kind(&mut value, api_version, kind, body)?;
+    // Compat: what has no Go type says itself what it is.
+    let is_custom = call.served.custom.is_some() && call.path.subresource != "scale";
+    if is_custom && value.as_object().is_some() {
+        if value.str_at(&["kind"]).unwrap_or_default().is_empty() {
+            let text = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(body));
+            return Err(unrecognized(kind, &text, body));
+        }
+        value.set_default(&["apiVersion"], "");
+    }
+    check_kind(&mut value, api_version, kind, is_custom, body)?;
     Ok((value, duplicates))
 }
 
@@ -186,7 +198,7 @@ pub fn report(
 }
 
 /// Fills in an absent apiVersion and kind, and refuses others.
-fn check_kind(value: &mut Value, api_version: &str, kind: &str, body: &[u8]) -> Result<(), Status> {
+fn check_kind(value: &mut Value, api_version: &str, kind: &str, is_custom: bool, body: &[u8]) -> Result<(), Status> {
     let Value::Object(_) = value else {
         let text = format!(
             "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ \
@@ -198,7 +210,7 @@ fn check_kind(value: &mut Value, api_version: &str, kind: &str, body: &[u8]) -> 
     for (member, expected) in [("apiVersion", api_version), ("kind", kind)] {
         match value.get(member) {
             None | Some(Value::Null) => value.set(&[member], expected),
-            Some(Value::String(s)) if s.is_empty() => value.set(&[member], expected),
+            Some(Value::String(s)) if s.is_empty() && !is_custom => value.set(&[member], expected),
             Some(Value::String(_)) => {}
             Some(other) => {
                 let text = format!(
@@ -215,29 +227,49 @@ fn check_kind(value: &mut Value, api_version: &str, kind: &str, body: &[u8]) -> 
     if (found_version, found_kind) == (api_version, kind) {
         return Ok(());
     }
-    Err(other_kind((found_version, found_kind), (api_version, kind)))
+    if is_custom && found_kind == kind {
+        return Err(other_version(found_version, api_version));
+    }
+    let why = why_other_kind((found_version, found_kind), (api_version, kind))?;
+    let version = found_version.split_once('/').map_or(found_version, |(_, version)| version);
+    Err(Status::bad_request(format!("{found_kind} in version {version:?} cannot be handled as a {kind}: {why}")))
+}
+
+fn other_version(found: &str, expected: &str) -> Status {
+    Status::bad_request(format!(
+        "the API version in the data ({found}) does not match the expected API version ({expected})"
+    ))
+}
+
+/// The words for a kind that nobody knows.
+pub fn unknown_kind(version: &str, kind: &str) -> String {
+    format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"")
+}
+
+/// The package of upstream's Go types of a group.
+pub fn go_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        group => group.split('.').next().unwrap_or_default(),
+    }
 }
 
 /// Compat: upstream's decoder makes an object of any kind it knows first, and only then finds that it does not fit.
-fn other_kind((found_version, found_kind): (&str, &str), (api_version, kind): (&str, &str)) -> Status {
+pub fn why_other_kind(
+    (found_version, found_kind): (&str, &str),
+    (api_version, kind): (&str, &str),
+) -> Result<String, Status> {
     let (group, version) = found_version.split_once('/').unwrap_or(("", found_version));
     let expected_group = api_version.split_once('/').map_or("", |(group, _)| group);
-    let why = if api::resource::root_type(group, version, found_kind).is_none() {
-        let scheme = "pkg/api/legacyscheme/scheme.go:30";
-        format!("no kind {found_kind:?} is registered for version {found_version:?} in scheme {scheme:?}")
+    if api::resource::root_type(group, version, found_kind).is_none() {
+        Ok(unknown_kind(found_version, found_kind))
     } else if (group, found_kind) == (expected_group, kind) {
-        return Status::bad_request(format!(
-            "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
-        ));
+        Err(other_version(found_version, api_version))
     } else {
-        let package = match expected_group {
-            "" | "events.k8s.io" => "core",
-            "internal.apiserver.k8s.io" => "apiserverinternal",
-            group => group.split('.').next().unwrap_or_default(),
-        };
-        format!("converting ({version}.{found_kind}) to ({package}.{kind}): unknown conversion")
-    };
-    Status::bad_request(format!("{found_kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+        let package = go_package(expected_group);
+        Ok(format!("converting ({version}.{found_kind}) to ({package}.{kind}): unknown conversion"))
+    }
 }
 
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {

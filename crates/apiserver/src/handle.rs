@@ -15,7 +15,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use meta::Status;
 
-use crate::accept::{Accept, Offer};
+use crate::accept::{Accept, Offer, Shape};
 use crate::audit::Entry;
 use crate::audit::policy::Asked;
 use crate::authz::{self, Ask};
@@ -99,7 +99,7 @@ async fn route(
     entry: Option<&Arc<Entry>>,
 ) -> Result<Response, Status> {
     let Some(target) = parse_path(request.uri().path()) else {
-        return Err(Status::bad_request("the path holds an invalid percent encoding"));
+        return Ok(reply::text(400, "400 Bad Request"));
     };
     let query = Query::parse(request.uri());
     let user = who(&shared, &connection, request.headers(), request.uri().path()).await;
@@ -250,11 +250,18 @@ async fn resource(
         with_peer(&mut request, &connection);
         return Ok(Box::pin(aggregate::forward(&shared, &user, &remote, request)).await);
     }
-    let Some(served) = served else { return unknown(&shared, &path) };
+    let Some(served) = served else { return paths::missing(&shared, &path.group, &path.version) };
+    let spans = served.namespaced && matches!(verb, Verb::List | Verb::Watch);
+    if served.custom.is_some() && served.namespaced == path.namespace.is_empty() && !spans {
+        return Ok(paths::not_found());
+    }
+    if served.custom.is_none() && !path.subresource.is_empty() && served.info.subresource(&path.subresource).is_none() {
+        return Err(Status::unknown_resource());
+    }
     check_name(&path)?;
     let offer = match verb {
         Verb::Create if !served.is_stored() => Offer::Review,
-        _ => Offer::of(served.info.type_name.is_empty(), verb == Verb::Watch),
+        _ => Offer::of(served.info.type_name.is_empty(), verb),
     };
     let connects = served.custom.is_none() && connect::takes(verb, &path.resource, &path.subresource);
     // What is behind a proxy has forms of its own.
@@ -262,6 +269,7 @@ async fn resource(
         Verb::Connect if connects => Accept::JSON,
         _ => Accept::parse(request.headers(), offer)?,
     };
+    check_shape(verb, accept.shape, &served)?;
     let started = Instant::now();
     // A stream's headers go on to the kubelet with the request.
     let headers = if connects { request.headers().clone() } else { std::mem::take(request.headers_mut()) };
@@ -333,10 +341,21 @@ fn check_name(path: &ResourcePath) -> Result<(), Status> {
     Err(Status::bad_request(format!("Name parameter invalid: {:?}: {}", path.name, wrong.join(";"))))
 }
 
-/// Compat: an unknown resource of a known group version is a Status, anything else plain text (go-restful's routing).
-fn unknown(shared: &Shared, path: &ResourcePath) -> Result<Response, Status> {
-    let known = shared.registry.resources().iter().any(|r| r.group == path.group && r.version == path.version);
-    if known { Err(Status::unknown_resource()) } else { Ok(paths::not_found()) }
+/// One object has not the form of a list, nor the other way round.
+fn check_shape(verb: Verb, shape: Shape, served: &Served) -> Result<(), Status> {
+    let (form, is, list) = match (shape, verb) {
+        (Shape::Metadata, Verb::List) => ("PartialObjectMetadata", "a list", "List"),
+        (Shape::MetadataList, Verb::Get | Verb::Create | Verb::Update | Verb::Patch) => {
+            ("PartialObjectMetadataList", "not a list", "")
+        }
+        _ => return Ok(()),
+    };
+    let (package, kind) = match served.custom.is_some() {
+        true => ("unstructured", format!("Unstructured{list}")),
+        false => (decode::go_package(&served.info.group), format!("{}{list}", served.kind)),
+    };
+    let message = format!("you requested {form}, but the requested object is {is} (*{package}.{kind})");
+    Err(Status { message, ..Status::not_acceptable(&[]) })
 }
 
 fn record(call: &Call, answer: &Result<Response, Status>, started: Instant) {

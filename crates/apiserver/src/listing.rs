@@ -88,8 +88,18 @@ pub fn version(text: &str) -> Option<Version> {
     }
 }
 
+pub fn not_a_version(text: &str) -> Error {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    Error::invalid(&Path::new("resourceVersion"), text, format!("strconv.ParseUint: parsing {text:?}: {why}"))
+}
+
 fn invalid(error: Error) -> Status {
-    Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", &[error])
+    invalid_all(&[error])
+}
+
+fn invalid_all(errors: &[Error]) -> Status {
+    Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", errors)
 }
 
 impl ListOptions {
@@ -122,11 +132,9 @@ impl ListOptions {
 
 /// Compat: upstream's watch takes it for its own fault.
 fn no_version(text: &str, watch: bool) -> Status {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    let why = if digits { "value out of range" } else { "invalid syntax" };
-    let why = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}");
+    let why = not_a_version(text);
     match watch {
-        true => Status::new(500, meta::Reason::Unknown, why),
+        true => Status::new(500, meta::Reason::Unknown, why.to_string()),
         false => Status::bad_request(format!("invalid resource version: {why}")),
     }
 }
@@ -144,7 +152,14 @@ fn check_match(
         "" => None,
         "Exact" => Some(Match::Exact),
         "NotOlderThan" => Some(Match::NotOlderThan),
-        other => return Err(invalid(Error::not_supported(&path, other, &["Exact", "NotOlderThan", ""]))),
+        other if !watch => return Err(invalid(Error::not_supported(&path, other, &["Exact", "NotOlderThan", ""]))),
+        _ => Some(Match::Exact), // refused all the same
+    };
+    let of_watch = |why: &str| {
+        let other = query.get("resourceVersionMatch");
+        let unknown = Error::not_supported(&path, other, &["NotOlderThan"]);
+        let known = matches!(other, "" | "NotOlderThan");
+        Err(invalid_all(&[vec![Error::forbidden(&path, why)], if known { vec![] } else { vec![unknown] }].concat()))
     };
     if let Some(_send) = send_initial_events {
         if !watch {
@@ -152,7 +167,7 @@ fn check_match(
             return Err(invalid(Error::forbidden(&at, "sendInitialEvents is forbidden for list")));
         }
         if asked != Some(Match::NotOlderThan) {
-            return forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+            return of_watch("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         }
         return Ok(asked);
     }
@@ -160,7 +175,7 @@ fn check_match(
         None if watch && continues => forbidden("resourceVersionMatch is forbidden when continue is provided"),
         None => Ok(None),
         Some(_) if watch => {
-            forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+            of_watch("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
         }
         Some(_) if query.get("resourceVersion").is_empty() => {
             forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")

@@ -47,8 +47,13 @@ pub fn settle_namespace(call: &Call, served: &Served, document: &mut Value) -> R
 /// Refuses an object whose name or namespace is not the one in the path.
 pub fn check_names(call: &Call, served: &Served, document: &mut Value) -> Result<(), Status> {
     settle_namespace(call, served, document)?;
+    check_name(call, name(document))
+}
+
+/// Refuses an object of another name than the one in the path.
+pub fn check_name(call: &Call, found: &str) -> Result<(), Status> {
     let asked = call.path.name.as_str();
-    match name(document) {
+    match found {
         "" => Err(nameless(call)),
         found if found != asked => Err(Status::bad_request(format!(
             "the name of the object ({found}) does not match the name on the URL ({asked})"

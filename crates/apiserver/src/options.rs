@@ -38,8 +38,10 @@ impl WriteOptions {
         let asked = query.get("fieldManager");
         if asked.len() > MANAGER_MAX_BYTES {
             errors.push(Error::too_long(&Path::new("fieldManager"), MANAGER_MAX_BYTES));
-        } else if asked.chars().any(char::is_control) {
-            errors.push(Error::invalid(&Path::new("fieldManager"), asked, "should only contain printable characters"));
+        }
+        for (at, c) in asked.char_indices().filter(|(_, c)| c.is_control()) {
+            let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            errors.push(Error::invalid(&Path::new("fieldManager"), asked, detail));
         }
         let validation = match query.get("fieldValidation") {
             "" | "Warn" => Validation::Warn,
@@ -66,15 +68,11 @@ impl WriteOptions {
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Errors) -> bool {
-    let mut on = false;
-    for value in values.filter(|v| !v.is_empty()) {
-        if value == "All" {
-            on = true;
-        } else {
-            errors.push(Error::not_supported(&Path::new("dryRun"), value, &["All"]));
-        }
+    let values: Vec<&str> = values.filter(|v| !v.is_empty()).collect();
+    if values.iter().any(|value| *value != "All") {
+        errors.push(Error::not_supported(&Path::new("dryRun"), values.clone(), &["All"]));
     }
-    on
+    !values.is_empty()
 }
 
 /// The program's name in a user agent: what stands before the first slash.

@@ -2,6 +2,8 @@
 //!
 //! Invariant: discovery and OpenAPI are made from the same table that requests are routed by.
 
+use std::sync::Arc;
+
 use api::openapi::Docs;
 use api::resource::Resource;
 use api::{discovery, openapi};
@@ -60,16 +62,47 @@ pub async fn answer(
         }
         ["api"] => plain(headers, Some(discovery::api_versions(&address(shared)))),
         ["apis"] => plain(headers, Some(merge::group_list(&remotes, discovery::group_list(resources())))),
-        ["api", version] => plain(headers, discovery::resource_list(resources(), "", version)),
+        ["api", version] => listed(shared, headers, "", version),
         ["apis", group] => plain(headers, merge::group(&remotes, group, discovery::group(resources(), group))),
-        ["apis", group, version] => plain(headers, discovery::resource_list(resources(), group, version)),
+        ["apis", group, version] => listed(shared, headers, group, version),
         ["openapi", "v2"] if wants_protobuf(headers) => protobuf_v2(&openapi_v2(&remotes, resources())),
         ["openapi", ..] if !takes_json(headers) => Err(Status::not_acceptable(&[reply::JSON])),
         ["openapi", "v2"] => Ok(reply::json(200, openapi_v2(&remotes, resources()))),
         ["openapi", "v3"] => Ok(reply::json(200, merge::openapi_index(&remotes, openapi::v3_index(resources())))),
+        // Compat: go-openapi's handler says nothing.
+        ["openapi", "v3", ..] if !openapi_is_known(resources(), &segments[2..]) => Ok(reply::text(404, "")),
         ["openapi", "v3", "api", version] => Ok(document(resources, headers, query, "", version)),
         ["openapi", "v3", "apis", group, version] => Ok(document(resources, headers, query, group, version)),
+        ["api" | "version", ..] => missing(shared, "", ""),
+        ["apis", group, ..] => missing(shared, group, ""),
         _ => Ok(not_found()),
+    }
+}
+
+fn listed(shared: &Shared, headers: &HeaderMap, group: &str, version: &str) -> Result<Response, Status> {
+    let served = shared.registry.resources();
+    match discovery::resource_list(served.iter().map(|r| &**r), group, version) {
+        Some(list) => plain(headers, Some(list)),
+        None => missing(shared, group, version),
+    }
+}
+
+fn openapi_is_known<'r>(mut resources: impl Iterator<Item = &'r Resource>, path: &[&str]) -> bool {
+    match path {
+        [] => true,
+        ["api", version] => resources.any(|r| r.group.is_empty() && r.version == *version),
+        ["apis", group, version] => resources.any(|r| r.group == *group && r.version == *version),
+        _ => false,
+    }
+}
+
+/// Compat: below what is built in, an unknown path is a Status, as is an unknown resource of a known group version;
+/// anything else is plain text (go-restful's routing).
+pub fn missing(shared: &Shared, group: &str, version: &str) -> Result<Response, Status> {
+    let known = |r: &Arc<Resource>| r.group == group && (r.version == version || !r.type_name.is_empty());
+    match shared.registry.resources().iter().any(known) {
+        true => Err(Status::unknown_resource()),
+        false => Ok(not_found()),
     }
 }
 

@@ -26,18 +26,41 @@ pub fn decode(body: &[u8]) -> Result<Value, String> {
     protobuf::decode(body, &find).map_err(|e| e.to_string())
 }
 
-/// A stored value as JSON: itself, unless an upstream server wrote it in protobuf.
+/// A stored value as JSON: itself, unless an upstream server wrote it, in protobuf or with the kind first.
 pub fn stored(value: Bytes) -> Option<Bytes> {
-    if !value.starts_with(protobuf::MAGIC) {
+    let read = if value.starts_with(protobuf::MAGIC) {
+        protobuf::normal(&value, &find).map_err(|e| e.to_string())
+    } else if value.starts_with(b"{\"kind\":") {
+        meta::parse(&value).map_err(|e| e.to_string())
+    } else {
         return Some(value);
-    }
-    match protobuf::normal(&value, &find) {
-        Ok(document) => Some(document.to_vec().into()),
+    };
+    match read {
+        Ok(mut document) => {
+            adopt(&mut document);
+            Some(document.to_vec().into())
+        }
         Err(error) => {
             tracing::warn!("a stored value cannot be read: {error}");
             None
         }
     }
+}
+
+/// Makes of what upstream stored what this server would have: its version, with the defaults.
+fn adopt(document: &mut Value) {
+    let text = |member: &str| document.str_at(&[member]).unwrap_or_default().to_string();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let (group, version) = split(&api_version);
+    let mut all = api::resource::all().iter();
+    let Some(resource) = all.find(|r| r.group == group && r.kind == kind && r.storage.group == r.group) else { return };
+    if resource.storage.version != version {
+        if kind == "CustomResourceDefinition" {
+            api::kinds::customresourcedefinition::from_v1beta1(document);
+        }
+        document.set(&["apiVersion"], resource.storage.to_string());
+    }
+    (api::kinds::of(group, &kind).defaults)(document);
 }
 
 /// The message of a stored document; of a custom resource its metadata.

@@ -154,7 +154,7 @@ impl ResourcePath {
         let collection = self.name.is_empty();
         Some(match *method {
             Method::GET | Method::HEAD => {
-                if (self.watch_prefix || query.flag("watch")) && self.subresource.is_empty() {
+                if (self.watch_prefix || collection && query.flag("watch")) && self.subresource.is_empty() {
                     Verb::Watch
                 } else if collection {
                     Verb::List

@@ -39,13 +39,10 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
         }
         "subjectaccessreviews" | "localsubjectaccessreviews" => {
             let user = subject(&document)?;
-            if call.served.namespaced
-                && document.str_at(&["spec", "resourceAttributes", "namespace"]) != Some(call.path.namespace.as_str())
-            {
-                return Err(Status::bad_request(format!(
-                    "spec.resourceAttributes.namespace must match namespace: {}",
-                    call.path.namespace
-                )));
+            let asked = document.str_at(&["spec", "resourceAttributes", "namespace"]).unwrap_or_default();
+            if call.served.namespaced && asked != call.path.namespace {
+                let path = spec_path().child("resourceAttributes").child("namespace");
+                return Err(bad_spec(&path, asked, "must match metadata.namespace"));
             }
             decide(call, &mut document, &user);
         }
@@ -67,30 +64,30 @@ fn subject(document: &Value) -> Result<User, Status> {
     };
     one_question(document)?;
     if user.name.is_empty() && user.groups.is_empty() {
-        return Err(bad_spec(document, "user", "", "at least one of user or group must be specified"));
+        return Err(bad_spec(&spec_path().child("user"), "", "at least one of user or group must be specified"));
     }
     Ok(user)
 }
 
 fn one_question(document: &Value) -> Result<(), Status> {
     let [resource, other] = ["resourceAttributes", "nonResourceAttributes"].map(|m| &document["spec"][m]);
-    match (resource.is_null(), other.is_null()) {
-        (true, true) => {
-            let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            Err(bad_spec(document, "resourceAttributes", Value::Null, detail))
-        }
-        (false, false) => {
-            let detail = "cannot be specified in combination with resourceAttributes";
-            Err(bad_spec(document, "nonResourceAttributes", other, detail))
-        }
-        _ => Ok(()),
+    if resource.is_null() != other.is_null() {
+        return Ok(());
     }
+    // Compat: shown as upstream's internal type has it.
+    let text = |member: &str| other.str_at(&[member]).unwrap_or_default();
+    let shown = if other.is_null() { Value::Null } else { json!({"Path": text("path"), "Verb": text("verb")}) };
+    Err(bad_spec(&spec_path(), shown, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
 }
 
-fn bad_spec(document: &Value, member: &str, value: impl Into<Value>, detail: &str) -> Status {
-    let error = meta::field::Error::invalid(&meta::field::Path::new("spec").child(member), value, detail);
-    let kind = document.str_at(&["kind"]).unwrap_or_default();
-    Status::invalid(&meta::GroupKind::new("authorization.k8s.io", kind), "", &[error])
+fn spec_path() -> meta::field::Path {
+    meta::field::Path::new("spec")
+}
+
+/// Compat: upstream leaves the kind out.
+fn bad_spec(path: &meta::field::Path, value: impl Into<Value>, detail: &str) -> Status {
+    let error = meta::field::Error::invalid(path, value, detail);
+    Status::invalid(&meta::GroupKind::new("authorization.k8s.io", ""), "", &[error])
 }
 
 fn decide(call: &Call, document: &mut Value, user: &User) {

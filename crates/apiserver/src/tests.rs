@@ -13,6 +13,7 @@ mod requests;
 mod services;
 mod still;
 mod traces;
+mod upstream;
 mod watches;
 mod webhooks;
 
@@ -161,9 +162,12 @@ impl Lines {
     /// The next event; `None` when the watch has ended.
     pub async fn next(&mut self) -> Option<Value> {
         loop {
-            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return Some(meta::parse(&line).expect("an event"));
+            // Upstream breaks some events in two.
+            for end in (0..self.rest.len()).filter(|i| self.rest[*i] == b'\n') {
+                if let Ok(event) = meta::parse(&self.rest[..=end]) {
+                    self.rest.drain(..=end);
+                    return Some(event);
+                }
             }
             let data = self.body.frame().await?.expect("a frame").into_data().expect("data");
             self.rest.extend_from_slice(&data);

@@ -42,7 +42,7 @@ impl View {
         match accept.shape {
             Shape::Object if served.conversion.is_some() => View::Converted(served.clone()),
             Shape::Object => View::Whole,
-            Shape::Metadata => View::Metadata,
+            Shape::Metadata | Shape::MetadataList => View::Metadata,
             Shape::Table => {
                 let include = match query.get("includeObject") {
                     "None" => Include::None,
@@ -156,11 +156,9 @@ fn write_row(served: &Served, object: &Object, include: Include, now: Timestamp,
         Some(cells) => cells.write(now, out),
         None => Value::Array(served.row(&object.stored_document(), now)).write_to(out),
     }
-    if include != Include::None {
-        out.extend_from_slice(b",\"object\":");
-    }
+    out.extend_from_slice(b",\"object\":");
     match include {
-        Include::None => {}
+        Include::None => out.extend_from_slice(b"null"),
         Include::Metadata => write_metadata_only(object, out),
         Include::Object if served.conversion.is_some() => served.read(object).write_to(out),
         Include::Object => object.write_to(out),

@@ -78,10 +78,17 @@ fn text(s: &str, out: &mut String) {
     if is_plain(s) { out.push_str(s) } else { out.push_str(&Value::from(s).to_string()) }
 }
 
+/// Longer text would be folded by some writers.
+const LINE_MAX_BYTES: usize = 60;
+
 /// Text that YAML reads as itself without quotes.
 fn is_plain(s: &str) -> bool {
     let first_ok = s.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'/' || b == b'_');
-    let all_ok = s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'/' | b'_' | b'-'));
+    let all_ok = s.bytes().all(|b| matches!(b, b' '..=b'~'))
+        && s.len() <= LINE_MAX_BYTES
+        && !s.contains(": ")
+        && !s.contains(" #")
+        && !s.ends_with([' ', ':']);
     let word = s.to_ascii_lowercase();
     first_ok
         && all_ok

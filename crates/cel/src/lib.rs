@@ -66,7 +66,7 @@ pub enum Expect {
 pub enum Errors {
     #[error("{}", shown(.text, .faults))]
     Compile { text: String, faults: Vec<(u32, String)> },
-    #[error("must evaluate to {expected}")]
+    #[error("must evaluate to {expected} but got {found}")]
     Result { expected: String, found: String },
     /// a constant that cannot be converted
     #[error("program instantiation failed: {0}")]

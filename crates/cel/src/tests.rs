@@ -170,10 +170,10 @@ fn transition_rules_see_the_old_object() {
 fn results_have_the_type_that_is_asked_for() {
     let env = Env::new().variable("x", Type::Dyn);
     for (expr, expect, want) in [
-        ("1", Expect::Bool, "must evaluate to bool"),
-        ("1", Expect::String, "must evaluate to string"),
-        ("x", Expect::Bool, "must evaluate to bool"),
-        ("1", Expect::Type(Type::list(Type::Int)), "must evaluate to list(int)"),
+        ("1", Expect::Bool, "must evaluate to bool but got int"),
+        ("1", Expect::String, "must evaluate to string but got int"),
+        ("x", Expect::Bool, "must evaluate to bool but got dyn"),
+        ("1", Expect::Type(Type::list(Type::Int)), "must evaluate to list(int) but got int"),
     ] {
         assert_eq!(env.compile(expr, expect).expect_err(expr).to_string(), want, "{expr}");
     }

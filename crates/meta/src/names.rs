@@ -89,7 +89,7 @@ pub fn qualified_name(s: &str) -> Vec<String> {
         None => s,
         Some((_, rest)) if rest.contains('/') => {
             return vec![format!(
-                "a qualified name {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                "a valid label key {} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
                 QUALIFIED.trim_start_matches("name part ")
             )];
         }

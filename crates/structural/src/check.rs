@@ -54,6 +54,9 @@ fn walk(schema: &Value, path: &Path, level: Level, depth: usize, errors: &mut Er
         errors.push(Error::forbidden(path, "is nested too deep"));
         return;
     }
+    if level == Level::Root && schema.get("additionalProperties").is_some() {
+        errors.push(Error::forbidden(&path.child("additionalProperties"), "must not be used at the root"));
+    }
     generic(schema, path, errors);
     if level == Level::Nested {
         nested(schema, path, errors);
@@ -61,13 +64,8 @@ fn walk(schema: &Value, path: &Path, level: Level, depth: usize, errors: &mut Er
         types(schema, path, level, errors);
         list(schema, path, errors);
     }
-    if level == Level::Root {
-        if schema.get("additionalProperties").is_some() {
-            errors.push(Error::forbidden(&path.child("additionalProperties"), "must not be used at the root"));
-        }
-        if says(schema, "nullable") {
-            errors.push(Error::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
-        }
+    if level == Level::Root && says(schema, "nullable") {
+        errors.push(Error::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
     }
     if level == Level::Root || says(schema, EMBEDDED) {
         own_fields(schema, &path.child("properties"), errors);
@@ -124,12 +122,12 @@ fn generic(schema: &Value, path: &Path, errors: &mut Errors) {
         errors.push(Error::not_supported(&path.child("type"), ty, &TYPES));
     }
     match schema.get("additionalProperties") {
-        Some(Value::Bool(false)) => {
-            let detail = "additionalProperties cannot be set to false";
-            errors.push(Error::forbidden(&path.child("additionalProperties"), detail));
-        }
         Some(v) if !v.is_null() && schema.get("properties").is_some_and(|p| !p.is_empty()) => {
             let detail = "additionalProperties and properties are mutual exclusive";
+            errors.push(Error::forbidden(&path.child("additionalProperties"), detail));
+        }
+        Some(Value::Bool(false)) => {
+            let detail = "additionalProperties cannot be set to false";
             errors.push(Error::forbidden(&path.child("additionalProperties"), detail));
         }
         _ => {}

@@ -106,20 +106,18 @@ pub fn run(flags: &[String]) -> Result<()> {
 
 /// The test binary and ginkgo's own program, which runs several of it side by side.
 fn build() -> Result<()> {
-    fs::create_dir_all(BUILT)?;
-    let (built, path) = (fs::canonicalize(BUILT)?, super::tools::path()?);
-    let targets = [
-        (&["test", "-c", "-vet=off", "-ldflags", "-s -w", "-o"][..], "conformance.test", "."),
-        (&["build", "-o"], "ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"),
-    ];
-    for (arguments, name, package) in targets {
-        let mut go = Command::new("go");
-        go.args(arguments).args([built.join(name).as_os_str(), package.as_ref()]).current_dir(MODULE);
-        // The module's versions are its own.
-        go.env("GOWORK", "off").env("PATH", &path);
-        super::run(&mut go).with_context(|| format!("go cannot build {MODULE}"))?;
-    }
-    Ok(())
+    go(BUILT, &["test", "-c", "-vet=off", "-ldflags", "-s -w"], "conformance.test", ".")?;
+    go(BUILT, &["build"], "ginkgo", "github.com/onsi/ginkgo/v2/ginkgo")
+}
+
+/// Has Go make `folder/name` of a package that the module names.
+pub fn go(folder: &str, arguments: &[&str], name: &str, package: &str) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut go = Command::new("go");
+    go.args(arguments).arg("-o").arg(fs::canonicalize(folder)?.join(name)).arg(package).current_dir(MODULE);
+    // The module's versions are its own.
+    go.env("GOWORK", "off").env("PATH", super::tools::path()?);
+    super::run(&mut go).with_context(|| format!("go cannot build {package} in {MODULE}"))
 }
 
 /// Runs the tests; whether all was well. Their output goes to the log, one line each to the terminal.

@@ -1,11 +1,12 @@
-//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`, `conformance`, `fuzz`. Few dependencies, so that it is built
-//! in a moment.
+//! Developer commands: `cargo xtask up`, `test`, `bench`, `guest`, `conformance`, `upstream`, `fuzz`. Few dependencies, so
+//! that it is built in a moment.
 
 mod conformance;
 mod fuzz;
 mod guest;
 mod packages;
 mod tools;
+mod upstream;
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -23,6 +24,8 @@ Usage: cargo xtask COMMAND
   guest [FLAGS]   boot Debian with systemd and cgroup v2 in QEMU and check a cluster in it; slow, not part of test
   conformance [FLAGS]
                   run upstream's conformance tests against a fresh cluster and write docs/conformance.md (--help)
+  upstream [FILE...]
+                  ask upstream's kube-apiserver what the tests of ours ask, and let both share an etcd (--help)
   fuzz TARGET [--seconds N]
                   throw mutated input at a part of the API server (codec, patches, selectors, cel, schemas)
 
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         "bench" => bench(&rest),
         "guest" => guest::run(&rest),
         "conformance" => conformance::run(&rest),
+        "upstream" => upstream::run(&rest),
         "fuzz" => fuzz::run_target(&rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
@@ -94,15 +98,20 @@ fn bench(flags: &[String]) -> Result<()> {
 fn cargo(arguments: &[&str], path: Option<&OsStr>) -> Result<()> {
     let began = Instant::now();
     eprintln!("+ cargo {}", arguments.join(" "));
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(arguments).envs(path.map(|path| ("PATH", path)));
+    let mut command = cargo_command(arguments);
+    command.envs(path.map(|path| ("PATH", path)));
     let status = command.status().context("cannot run cargo")?;
     if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }
     eprintln!("  took {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
+}
+
+fn cargo_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
+    command.args(arguments);
+    command
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -50,6 +50,42 @@ pub static KIND: Kind = Kind {
     ..Kind::PLAIN
 };
 
+/// Compat: upstream keeps definitions in the form of v1beta1, where what all versions have alike stands beside them.
+pub fn from_v1beta1(c: &mut Value) {
+    let spec = c.slot(&["spec"]);
+    let name = spec.remove(&["version"]);
+    if spec.bool_at(&["preserveUnknownFields"]) != Some(true) {
+        spec.remove(&["preserveUnknownFields"]);
+    }
+    if spec.array_at(&["versions"]).is_empty() {
+        spec.set(&["versions"], vec![json!({"name": name.unwrap_or_default(), "served": true, "storage": true})]);
+    }
+    let alike = [
+        ("validation", "schema"),
+        ("subresources", "subresources"),
+        ("additionalPrinterColumns", "additionalPrinterColumns"),
+        ("selectableFields", "selectableFields"),
+    ];
+    for (member, of_version) in alike {
+        let Some(value) = spec.remove(&[member]).filter(|value| !value.is_null()) else { continue };
+        fill::each(spec, &["versions"], |version| version.set_default(&[of_version], &value));
+    }
+    fill::each(spec, &["versions"], |version| {
+        fill::each(version, &["additionalPrinterColumns"], |column| {
+            if let Some(path) = column.remove(&["JSONPath"]) {
+                column.set(&["jsonPath"], path);
+            }
+        });
+    });
+    for (member, place) in
+        [("webhookClientConfig", "clientConfig"), ("conversionReviewVersions", "conversionReviewVersions")]
+    {
+        if let Some(value) = spec.remove(&["conversion", member]).filter(|value| !value.is_null()) {
+            spec.set(&["conversion", "webhook", place], value);
+        }
+    }
+}
+
 /// Whether a condition of the status is true.
 pub fn has_condition(c: &Value, name: &str) -> bool {
     let mut all = c.array_at(&["status", "conditions"]).iter();
@@ -112,6 +148,12 @@ fn validate(c: &Value) -> Errors {
         errors.push(Error::invalid(&Path::new("metadata.name"), text(c, &["metadata", "name"]), detail));
     }
     check(c, RULES, &mut errors);
+    // Compat: the first version is the old field `version` too.
+    if let Some(first) = c.array_at(&["spec", "versions"]).first().map(|v| text(v, &["name"])).filter(|v| !v.is_empty())
+    {
+        let wrong = names::dns1035_label(first).into_iter();
+        errors.extend(wrong.map(|m| Error::invalid(&Path::new("spec.version"), first, m)));
+    }
     if !group.is_empty() && !group.contains('.') {
         let detail = "should be a domain with at least one dot";
         errors.push(Error::invalid(&Path::new("spec.group"), group, detail));
@@ -210,8 +252,7 @@ fn validate_versions(c: &Value, errors: &mut Errors) {
             false => Some(at.child(member)),
         };
         if schema.is_null() {
-            let detail = "because otherwise all fields are pruned";
-            errors.push(Error::required(&at.child("schema.openAPIV3Schema"), detail));
+            errors.push(Error::required(&at.child("schema.openAPIV3Schema"), ""));
         } else if let Some(at) = place("schema", "validation") {
             errors.extend(schemas::schema(schema, &at.child("openAPIV3Schema")));
         }

@@ -75,6 +75,10 @@ fn row(job: &Value, now: Timestamp) -> Vec<Cell> {
 
 fn defaults(job: &mut Value) {
     pod_spec::template_defaults(job, &["spec", "template"]);
+    let labels = job["spec"]["template"]["metadata"]["labels"].clone();
+    if !labels.is_empty() && job["metadata"]["labels"].is_empty() {
+        job.set(&["metadata", "labels"], labels);
+    }
     let spec = job.slot(&["spec"]);
     if spec["completions"].is_null() && spec["parallelism"].is_null() {
         spec.set(&["completions"], 1);

@@ -22,6 +22,11 @@ pub static KIND: Kind = Kind {
             .wide(),
     ],
     defaults: |n| {
+        // Compat: the first range of addresses stands in the old field too.
+        let first = n["spec"]["podCIDR"].clone();
+        if !first.is_empty() && n["spec"]["podCIDRs"].is_empty() {
+            n.set(&["spec", "podCIDRs"], vec![first]);
+        }
         let capacity = n["status"]["capacity"].clone();
         if !capacity.is_null() && n["status"]["allocatable"].is_null() {
             n.set(&["status", "allocatable"], capacity);

@@ -94,6 +94,7 @@ fn validate_common(object: &Value, errors: &mut Errors) {
     }
     validate_owners(metadata, &path.child("ownerReferences"), errors);
     validate_finalizers(metadata, &path.child("finalizers"), errors);
+    validate_bare_finalizers(object, &path.child("finalizers"), errors);
     validate_managed_fields(metadata, &path.child("managedFields"), errors);
 }
 
@@ -157,6 +158,24 @@ fn validate_finalizers(metadata: &Value, path: &Path, errors: &mut Errors) {
     if has("orphan") && has("foregroundDeletion") {
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.push(Error::invalid(path, &metadata["finalizers"], detail));
+    }
+}
+
+/// Compat: built-in kinds take no other finalizers without a domain than these; custom resources do.
+fn validate_bare_finalizers(object: &Value, path: &Path, errors: &mut Errors) {
+    let text = |member: &str| object.str_at(&[member]).unwrap_or_default();
+    let is_ours = || {
+        let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+        // Definitions and API services are of other makers.
+        !matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
+            && crate::resource::find_kind(group, version, text("kind")).is_some()
+    };
+    for (i, finalizer) in object.array_at(&["metadata", "finalizers"]).iter().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        if !name.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&name) && is_ours() {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(Error::invalid(&path.index(i), name, detail));
+        }
     }
 }
 

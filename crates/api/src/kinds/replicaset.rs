@@ -22,7 +22,5 @@ pub static KIND: Kind = Kind {
     prepare_update: keep_status_count_spec,
     rules: &[("spec.replicas", NonNegative), ("spec.minReadySeconds", NonNegative), ("spec.selector", Immutable)],
     validate: |rs, errors| workload::validate(rs, "replicaset", errors),
-    selectable: |rs| vec![("status.replicas", int(rs, &["status", "replicas"]).to_string())],
-    selectable_names: &["status.replicas"],
     ..Kind::PLAIN
 };

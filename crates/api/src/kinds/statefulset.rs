@@ -32,6 +32,7 @@ fn defaults(sts: &mut Value) {
     fill::text(spec.slot(&["updateStrategy"]), "type", "RollingUpdate");
     if spec.str_at(&["updateStrategy", "type"]) == Some("RollingUpdate") {
         spec.set_default(&["updateStrategy", "rollingUpdate", "partition"], 0);
+        spec.set_default(&["updateStrategy", "rollingUpdate", "maxUnavailable"], 1);
     }
     for when in ["whenDeleted", "whenScaled"] {
         fill::text(spec.slot(&["persistentVolumeClaimRetentionPolicy"]), when, "Retain");

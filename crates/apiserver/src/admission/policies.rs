@@ -152,7 +152,8 @@ pub fn read(policy: &Value, errors: &mut Errors) -> Policy {
         let expression = annotation.str_at(&["valueExpression"]).unwrap_or_default();
         let Some(program) = expressions::compile(&env, expression, Expect::Any, &at, errors) else { continue };
         if !matches!(program.result_type(), cel::Type::String | cel::Type::Null) {
-            errors.push(Error::invalid(&at, expression, "must evaluate to one of [string null_type]"));
+            let detail = format!("must evaluate to one of [string null_type] but got {}", program.result_type());
+            errors.push(Error::invalid(&at, expression, detail));
         }
         annotations.push(Annotation { key, text: expression.to_string(), program });
     }

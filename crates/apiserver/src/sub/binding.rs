@@ -3,7 +3,7 @@
 //! Changes: the pod's node and its PodScheduled condition. Invariant: a pod is bound once.
 
 use meta::field::{Error, Path};
-use meta::{GroupKind, Status, Value, json, time};
+use meta::{Status, Value, json, time};
 
 use crate::admission::{Operation, outside, pod_topology_labels};
 use crate::body::Response;
@@ -27,13 +27,13 @@ pub async fn bind(call: &Call, name: &str, binding: &Value, options: &WriteOptio
             "the name of the binding ({named}) does not match the name on the URL ({name})"
         )));
     }
-    check(binding, name)?;
+    check(binding)?;
     let mut binding = binding.clone();
     if let Some(node) = binding.str_at(&["target", "name"]).map(str::to_string) {
         pod_topology_labels::copy(&call.shared, &node, &mut binding);
     }
     outside::examine(call, Operation::Create, &mut binding, options.dry_run).await?;
-    check(&binding, name)?;
+    check(&binding)?;
     let binding = &binding;
     let Some(pods) = call.shared.registry.stored("", "pods") else { return Err(Status::unknown_resource()) };
     let key = pods.key(&call.path.namespace, name);
@@ -44,7 +44,7 @@ pub async fn bind(call: &Call, name: &str, binding: &Value, options: &WriteOptio
     Ok(reply::document(call, 201, &answer))
 }
 
-fn check(binding: &Value, name: &str) -> Result<(), Status> {
+fn check(binding: &Value) -> Result<(), Status> {
     let path = Path::new("target");
     let mut errors = Vec::new();
     let kind = binding.str_at(&["target", "kind"]).unwrap_or_default();
@@ -57,7 +57,10 @@ fn check(binding: &Value, name: &str) -> Result<(), Status> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(&GroupKind::new("", "Binding"), name, &errors))
+    // Compat: a bare error of the storage, so code 500 (pod/storage BindingREST).
+    let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let message = if let [one] = &all[..] { one.clone() } else { format!("[{}]", all.join(", ")) };
+    Err(Status::new(500, meta::Reason::Unknown, message))
 }
 
 fn assign(gr: &meta::GroupResource, name: &str, old: &Value, binding: &Value, node: &str) -> Result<Value, Status> {

@@ -118,6 +118,12 @@ pub async fn resize(call: &Call, body: &[u8]) -> Result<Response, Status> {
             }
         }
         bump(new, old);
+        let was = api::kinds::pod::qos_class(&old["spec"]);
+        if was != api::kinds::pod::qos_class(&new["spec"]) {
+            let detail = "Pod QOS Class may not change as a result of resizing";
+            let error = meta::field::Error::invalid(&meta::field::Path::new("spec"), was, detail);
+            return Err(Status::invalid(&meta::GroupKind::new("", "Pod"), metadata::name(old), &[error]));
+        }
         valid(new, "spec.containers")
     })
     .await

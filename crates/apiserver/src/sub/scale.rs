@@ -60,13 +60,7 @@ fn patch_scale(scale: &mut Value, patch: &Patch, ty: Option<meta::schema::TypeRe
 }
 
 fn check(call: &Call, scale: &Value) -> Result<(), Status> {
-    let named = metadata::name(scale);
-    if !named.is_empty() && named != call.path.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({named}) does not match the name on the URL ({})",
-            call.path.name
-        )));
-    }
+    metadata::check_name(call, metadata::name(scale))?;
     let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
     if replicas < 0 {
         let path = Path::new("spec").child("replicas");

@@ -31,7 +31,7 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let account = get::find(call).await?;
     let seconds = match request.int_at(&["spec", "expirationSeconds"]) {
         None | Some(0) => DEFAULT_SECONDS,
-        Some(seconds) => check_seconds(&account.name, seconds)?,
+        Some(seconds) => check_seconds(seconds)?,
     };
     let mut audiences: Vec<String> =
         request.array_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
@@ -68,7 +68,7 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
     Ok(reply::document(call, 201, &request))
 }
 
-fn check_seconds(name: &str, seconds: i64) -> Result<i64, Status> {
+fn check_seconds(seconds: i64) -> Result<i64, Status> {
     let path = Path::new("spec").child("expirationSeconds");
     let error = if seconds < MIN_SECONDS {
         Error::invalid(&path, seconds, "may not specify a duration less than 10 minutes")
@@ -77,7 +77,7 @@ fn check_seconds(name: &str, seconds: i64) -> Result<i64, Status> {
     } else {
         return Ok(seconds);
     };
-    Err(Status::invalid(&GroupKind::new("authentication.k8s.io", KIND), name, &[error]))
+    Err(Status::invalid(&GroupKind::new("authentication.k8s.io", KIND), "", &[error]))
 }
 
 async fn bind(call: &Call, request: &Value, bound: &mut Bound) -> Result<(), Status> {

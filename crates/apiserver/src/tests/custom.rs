@@ -128,7 +128,9 @@ async fn a_webhook_converts() {
     conversion.set(&["webhook", "clientConfig"], json!({"url": url, "caBundle": bundle}));
     cluster.define(two_versions(conversion)).await;
     let v2 = "/apis/example.com/v2/namespaces/default/widgets";
-    let made = cluster.ok(Method::POST, v2, json!({"metadata": {"name": "a"}, "new": "x"})).await;
+    let of_v2 =
+        |name: &str| json!({"apiVersion": "example.com/v2", "kind": "Widget", "metadata": {"name": name}, "new": "x"});
+    let made = cluster.ok(Method::POST, v2, of_v2("a")).await;
     assert_eq!(made["new"].as_str(), Some("x"));
     let old = cluster.get(&format!("{WIDGETS}/a")).await;
     assert_eq!((old["old"].as_str(), old.get("new")), (Some("x"), None));
@@ -136,9 +138,15 @@ async fn a_webhook_converts() {
     assert_eq!(patched["new"].as_str(), Some("y"));
     let mut lines = Lines::new(cluster.send(cluster.request(Method::GET, &format!("{v2}?watch=true"), "", "")).await);
     assert_eq!(lines.next().await.expect("an event")["object"]["new"].as_str(), Some("y"));
-    cluster.ok(Method::POST, WIDGETS, json!({"metadata": {"name": "b"}, "old": "z"})).await;
+    cluster
+        .ok(
+            Method::POST,
+            WIDGETS,
+            json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "b"}, "old": "z"}),
+        )
+        .await;
     assert_eq!(lines.next().await.expect("an event")["object"]["new"].as_str(), Some("z"));
-    let answer = cluster.call(Method::POST, v2, json!({"metadata": {"name": "no"}, "new": "x"})).await;
+    let answer = cluster.call(Method::POST, v2, of_v2("no")).await;
     let why = "conversion webhook for example.com/v2, Kind=Widget failed: not this one";
     assert_eq!((answer.code, answer.body["message"].as_str()), (500, Some(why)));
 }

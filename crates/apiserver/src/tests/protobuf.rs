@@ -89,7 +89,8 @@ async fn forms() {
     let json = cluster.accepting(&format!("{CONFIG_MAPS}/c"), &format!("application/json{AS_METADATA}")).await;
     assert_eq!(read(&one.bytes), json.body);
     let list = ask(&cluster, Method::GET, CONFIG_MAPS, &accept.replace("Metadata;", "MetadataList;"), Vec::new()).await;
-    let json = cluster.accepting(CONFIG_MAPS, &format!("application/json{AS_METADATA}")).await;
+    let as_list = AS_METADATA.replace("Metadata;", "MetadataList;");
+    let json = cluster.accepting(CONFIG_MAPS, &format!("application/json{as_list}")).await;
     assert_eq!(items(read(&list.bytes)), items(json.body));
     let yaml = cluster.accepting(&format!("{CONFIG_MAPS}?watch=1"), "application/yaml").await;
     assert_eq!(yaml.code, 406);

@@ -1,25 +1,33 @@
 //! Requests and their answers, written down in the files of `requests/`, so that whatever drifts is seen. Each file is
 //! played in order to a server of its own. `UPDATE_EXPECT=1` writes the answers anew, to be read with care.
+//! `cargo xtask upstream` plays them to upstream's kube-apiserver, whose answers are the right ones.
 //!
 //! A block is a title, `METHOD PATH`, and a body if there is one; between them may stand, a line each:
 //! `> Header: value`, `> anonymous`, or `> json`, `> merge`, `> strategic`, `> apply` for a patch's type;
 //! `? {.path} {.path}`, what is shown of an answer that is no error; `! name {.path}`, what is kept of it: `$name` stands
 //! for it from then on, in requests and answers; `> anew`, a server of its own from here on; `> until {.path} value`,
-//! an event of what was written to wait for. `{{x*3}}` in a body stands for `xxx`.
+//! an event of what was written to wait for; `> ours: why`, an answer that upstream's need not equal; `> any order`, one
+//! of which upstream's maps make the order. `{{x*3}}` in a body stands for `xxx`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::Full;
 use meta::Value;
 use pki::tokens::{Signer, Verifier};
 use structural::JsonPath;
 use tower::Service;
 
+use super::upstream::Upstream;
 use super::{Answer, Cluster, Lines, collect, version};
-use crate::Tokens;
+use crate::body::Body;
 use crate::config::DEFAULT_ISSUER;
+use crate::{Local, Server, Tokens};
 
 const PATCHES: [(&str, &str); 4] = [
     ("json", "application/json-patch+json"),
@@ -27,6 +35,16 @@ const PATCHES: [(&str, &str); 4] = [
     ("strategic", "application/strategic-merge-patch+json"),
     ("apply", "application/apply-patch+yaml"),
 ];
+
+/// Upstream's servers under way at once.
+const JUDGES: usize = 3;
+/// How long upstream may think about one request.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// What upstream acts upon by caches of its own, and how long it may take them to follow.
+const CACHED: [&str; 4] =
+    ["/admissionregistration.k8s.io/", "/customresourcedefinitions", "/storageclasses", "/limitranges"];
+const CACHE_DELAY: Duration = Duration::from_secs(3);
 
 type Kept = Vec<(String, String)>;
 
@@ -76,7 +94,31 @@ fn found(path: &str, document: &Value) -> Vec<String> {
     JsonPath::parse(path).expect("a path").find(document).into_iter().map(Value::to_string).collect()
 }
 
-async fn answer(cluster: &Cluster, asked: &str, kept: &mut Kept) -> String {
+/// Who is asked.
+pub enum Asked {
+    /// As the user `test`, and the server itself.
+    Ours(Local, Server),
+    Upstream(Upstream),
+}
+
+impl Asked {
+    async fn ours() -> Asked {
+        let Cluster { server, local, .. } = signing_cluster().await;
+        Asked::Ours(local, server)
+    }
+
+    pub async fn send(&self, request: http::Request<Full<Bytes>>, anonymous: bool) -> http::Response<Body> {
+        match self {
+            Asked::Ours(local, server) => {
+                let mut local = if anonymous { server.local_anonymous() } else { local.clone() };
+                local.call(request).await.unwrap_or_else(|e| match e {})
+            }
+            Asked::Upstream(upstream) => upstream.ask(request, anonymous).await.expect("an answer"),
+        }
+    }
+}
+
+async fn answer(server: &Asked, asked: &str, kept: &mut Kept) -> String {
     let asked =
         kept.iter().rev().fold(asked.to_string(), |text, (name, value)| text.replace(&format!("${name}"), value));
     let mut lines = asked.lines().skip(1);
@@ -85,7 +127,8 @@ async fn answer(cluster: &Cluster, asked: &str, kept: &mut Kept) -> String {
     let (mut anonymous, mut until) = (false, None);
     for line in lines {
         match line.split_once(' ') {
-            Some((">", "anew")) => {}
+            Some((">", "anew" | "any order")) => {}
+            Some((">", why)) if why.starts_with("ours: ") => {}
             Some((">", "anonymous")) => anonymous = true,
             Some((">", event)) if event.starts_with("until ") => until = event["until ".len()..].split_once(' '),
             Some((">", header)) => {
@@ -107,23 +150,27 @@ async fn answer(cluster: &Cluster, asked: &str, kept: &mut Kept) -> String {
         headers.insert("content-type", http::HeaderValue::from_static("application/json"));
     }
     *request.headers_mut() = headers;
-    let response = match anonymous {
-        true => cluster.server.local_anonymous().call(request).await.unwrap_or_else(|e| match e {}),
-        false => cluster.send(request).await,
-    };
-    let answer = collect(response).await;
+    let answer = collect(server.send(request, anonymous).await).await;
     for (name, path) in keep {
         let value = found(path, &answer.body).first().map(|value| value.trim_matches('"').to_string());
         kept.retain(|(known, _)| known != name);
-        kept.push((name.into(), value.unwrap_or_else(|| panic!("no {path} in {}", answer.text))));
+        kept.push((name.into(), value.unwrap_or_else(|| format!("no {path}"))));
     }
-    if let Some((at, want)) = until {
+    if let Some((at, want)) = until.filter(|_| answer.code < 300) {
         let collection = path.strip_suffix(&format!("/{}", name(&answer.body))).unwrap_or(path);
         let since = version(&answer.body);
         let uri =
             format!("{collection}?watch=1&resourceVersion={since}&fieldSelector=metadata.name={}", name(&answer.body));
-        let mut lines = Lines::new(cluster.send(cluster.request(http::Method::GET, &uri, "", "")).await);
-        while found(at, &lines.next().await.expect("the watch goes on")).join(" ") != want {}
+        let mut watch = http::Request::new(Full::default());
+        *watch.uri_mut() = uri.parse().expect("a path");
+        let mut lines = Lines::new(server.send(watch, false).await);
+        loop {
+            match lines.next().await {
+                Some(event) if found(at, &event).join(" ") == want => break,
+                Some(_) => {}
+                None => return format!("=> never {at} {want}"),
+            }
+        }
     }
     steady(&told(&answer, &shown), kept)
 }
@@ -194,28 +241,99 @@ async fn signing_cluster() -> Cluster {
     Cluster::start_with(|c| c.tokens = Some(tokens)).await
 }
 
+/// A file's introduction, and its blocks: what is asked, and the answer as it is written down.
+pub fn read(text: &str) -> (&str, Vec<(&str, &str)>) {
+    let mut blocks = text.split("\n## ");
+    let introduction = blocks.next().expect("an introduction");
+    (introduction, blocks.map(|block| block.split_once("\n=> ").unwrap_or((block, ""))).collect())
+}
+
+fn files() -> BTreeSet<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/requests");
+    std::fs::read_dir(dir).expect("the files").map(|entry| entry.expect("a file").path()).collect()
+}
+
 async fn play(file: &Path) {
     let text = std::fs::read_to_string(file).expect("the requests");
-    let mut cluster = signing_cluster().await;
-    let (mut blocks, mut kept) = (text.split("\n## "), Kept::new());
-    let mut told = blocks.next().expect("an introduction").to_string();
-    for block in blocks {
-        let asked = block.split("\n=> ").next().expect("a request").trim_end();
+    let (introduction, blocks) = read(&text);
+    let (mut server, mut kept) = (Asked::ours().await, Kept::new());
+    let mut told = introduction.to_string();
+    for (asked, _) in blocks {
+        let asked = asked.trim_end();
         if asked.contains("\n> anew") {
-            (cluster, kept) = (signing_cluster().await, Kept::new());
+            (server, kept) = (Asked::ours().await, Kept::new());
         }
-        write!(told, "\n## {asked}\n{}\n", answer(&cluster, asked, &mut kept).await).expect("written");
+        write!(told, "\n## {asked}\n{}\n", answer(&server, asked, &mut kept).await).expect("written");
     }
     expect_test::expect_file![file].assert_eq(&told);
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_request_is_answered_as_it_was() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/requests");
-    let entries = std::fs::read_dir(dir).expect("the files").map(|entry| entry.expect("a file").path());
-    for file in entries.collect::<std::collections::BTreeSet<_>>() {
+    for file in files() {
         play(&file).await;
     }
+}
+
+/// An answer without our own warnings, and where no order is promised without the order.
+fn bare(answer: &str, asked: &str) -> Vec<u8> {
+    let ours = |line: &&str| !line.starts_with("warning: 299 - \"knarr ");
+    let mut bytes = answer.trim_end().lines().filter(ours).collect::<Vec<_>>().join("\n").into_bytes();
+    if asked.contains("\n> any order") {
+        bytes.sort();
+    }
+    bytes
+}
+
+/// How many answers of upstream's are those of the file, and how many are not; those are told. `UPDATE_EXPECT=1` writes
+/// upstream's answers into the file.
+async fn judge(file: &Path) -> [usize; 2] {
+    let text = std::fs::read_to_string(file).expect("the requests");
+    let (introduction, blocks) = read(&text);
+    let (mut server, mut kept) = (None, Kept::new());
+    let (mut told, mut differences, mut counts) = (introduction.to_string(), String::new(), [0; 2]);
+    for (asked, ours) in blocks {
+        let (asked, ours) = (asked.trim_end(), format!("=> {}", ours.trim_end_matches('\n')));
+        if server.is_none() || asked.contains("\n> anew") {
+            drop(server.take()); // before the next one starts
+            (server, kept) = (Some(Asked::Upstream(Upstream::start().await)), Kept::new());
+        }
+        let work = answer(server.as_ref().expect("it was started"), asked, &mut kept);
+        let theirs = tokio::time::timeout(ANSWER_LIMIT, work).await.unwrap_or_else(|_| "=> no answer".into());
+        let equal = asked.contains("\n> ours: ") || bare(&ours, asked) == bare(&theirs, asked);
+        if !asked.contains("\nGET ") && CACHED.iter().any(|resource| asked.contains(resource)) {
+            tokio::time::sleep(CACHE_DELAY).await;
+        }
+        counts[usize::from(!equal)] += 1;
+        if !equal {
+            write!(differences, "\n## {asked}\nwritten {ours}\nupstream {theirs}\n").expect("written");
+        }
+        write!(told, "\n## {asked}\n{}\n", if equal { &ours } else { &theirs }).expect("written");
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(file, told).expect("written");
+    }
+    let name = file.file_name().unwrap_or_default().display();
+    println!("=== {name}: {} answers equal upstream's, {} differ{differences}", counts[0], counts[1]);
+    counts
+}
+
+#[test]
+#[ignore = "needs upstream's kube-apiserver: cargo xtask upstream"]
+fn upstream_answers_every_request_so() {
+    let chosen = std::env::var("KNARR_REQUESTS").unwrap_or_default();
+    let is_chosen = |file: &PathBuf| chosen.is_empty() || chosen.split(',').any(|name| file.ends_with(name));
+    let queue = Mutex::new(files().into_iter().filter(is_chosen).collect::<Vec<_>>());
+    let differ = AtomicUsize::new(0);
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let next = || queue.lock().expect("no panic").pop();
+        while let Some(file) = next() {
+            differ.fetch_add(runtime.block_on(judge(&file))[1], Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| (0..JUDGES).for_each(|_| drop(scope.spawn(work))));
+    assert_eq!(differ.into_inner(), 0, "answers that differ from upstream's, above");
 }
 
 #[tokio::test]

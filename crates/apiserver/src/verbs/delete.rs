@@ -74,11 +74,12 @@ pub fn options(call: &Call, body: &[u8]) -> Result<DeleteOptions, Status> {
         if !value.as_object().is_some_and(|m| m.is_empty()) {
             let kind = value.str_at(&["kind"]).unwrap_or("DeleteOptions");
             if kind != "DeleteOptions" {
-                return Err(Status::bad_request(format!("the body of a deletion must be DeleteOptions, not {kind}")));
+                let version = value.str_at(&["apiVersion"]).unwrap_or("meta.k8s.io/v1");
+                return Err(Status::bad_request(decode::unknown_kind(version, kind)));
             }
         }
         if let Some(ty) = ty {
-            ty.prune(&mut value).map_err(|e| e.status("v1", "DeleteOptions"))?;
+            ty.prune(&mut value).map_err(|e| Status::bad_request(e.0))?;
         }
         Some(value)
     };
@@ -112,7 +113,7 @@ pub async fn delete_key(
         admission::validate(&mut asked, None, Some(&old)).await?;
         let step = plan(served, &old, options);
         if options.dry_run {
-            let gone = matches!(step, Step::Delete);
+            let gone = matches!(step, Step::Delete(_));
             let object = match step {
                 Step::Mark(mut marked) => write::stored_object(key, metadata::stored_bytes(&mut marked), existing.rv)?,
                 _ => existing,
@@ -121,11 +122,15 @@ pub async fn delete_key(
         }
         let written = match step {
             Step::Leave => return Ok(Outcome { object: existing, gone: false }),
-            Step::Delete => {
+            Step::Delete(last) => {
                 let allocation = alloc::release(&call.shared, served, &existing).await?;
                 match allocation.write(&call.shared, served, key, existing.rv, None).await? {
                     Written::At(revision) => {
-                        return Ok(Outcome { object: Arc::new(existing.at_revision(revision)), gone: true });
+                        let object = match last {
+                            Some(mut last) => write::stored_object(key, metadata::stored_bytes(&mut last), revision)?,
+                            None => Arc::new(existing.at_revision(revision)),
+                        };
+                        return Ok(Outcome { object, gone: true });
                     }
                     changed => changed,
                 }
@@ -189,7 +194,8 @@ enum Step {
     /// It is being deleted already, and nothing of that changes.
     Leave,
     Mark(Value),
-    Delete,
+    /// With what is told of it, where that is not what it was.
+    Delete(Option<Value>),
 }
 
 fn plan(served: &Served, old: &Value, options: &DeleteOptions) -> Step {
@@ -220,7 +226,11 @@ fn plan_kind(plural: &str, old: &Value, options: &DeleteOptions, now: time::Time
         // Without a shorter time nothing happens to a pod that is being stopped.
         Some(period) if period > 0 => return if new == *old { Step::Leave } else { Step::Mark(new) },
         _ if metadata::is_deleting(old) => {}
-        _ if grace > 0 || held => mark(&mut new, grace, now),
+        // Compat: namespaces and definitions are marked by means of their own.
+        _ if held && matches!(plural, "namespaces" | "customresourcedefinitions") => {
+            new.set(&["metadata", "deletionTimestamp"], time::seconds(now));
+        }
+        _ if grace > 0 || held || plural == "pods" => mark(&mut new, grace, now),
         _ => {}
     }
     if plural == "namespaces" && held {
@@ -229,14 +239,7 @@ fn plan_kind(plural: &str, old: &Value, options: &DeleteOptions, now: time::Time
     if held || grace > 0 {
         return if new == *old { Step::Leave } else { Step::Mark(new) };
     }
-    Step::Delete
-}
-
-fn mark(new: &mut Value, grace_seconds: i64, now: time::Timestamp) {
-    let at = now + SignedDuration::from_secs(grace_seconds);
-    new.set(&["metadata", "deletionTimestamp"], time::seconds(at));
-    new.set(&["metadata", "deletionGracePeriodSeconds"], grace_seconds);
-    bump_generation(new);
+    Step::Delete((plural == "pods").then_some(new))
 }
 
 /// Moves the end of the grace period nearer.
@@ -245,10 +248,12 @@ fn shorten(new: &mut Value, period: i64, grace_seconds: i64, now: time::Timestam
     let at = was - SignedDuration::from_secs(period) + SignedDuration::from_secs(grace_seconds);
     new.set(&["metadata", "deletionTimestamp"], time::seconds(at));
     new.set(&["metadata", "deletionGracePeriodSeconds"], grace_seconds);
-    bump_generation(new);
 }
 
-fn bump_generation(new: &mut Value) {
+fn mark(new: &mut Value, grace_seconds: i64, now: time::Timestamp) {
+    let at = now + SignedDuration::from_secs(grace_seconds);
+    new.set(&["metadata", "deletionTimestamp"], time::seconds(at));
+    new.set(&["metadata", "deletionGracePeriodSeconds"], grace_seconds);
     if let Some(generation) = new.int_at(&["metadata", "generation"]).filter(|g| *g > 0) {
         new.set(&["metadata", "generation"], generation + 1);
     }
@@ -310,7 +315,7 @@ mod tests {
             };
             match plan_kind(plural, &meta::parse(object.as_bytes()).expect("JSON"), &options, now) {
                 Step::Leave => "leave".into(),
-                Step::Delete => "delete".into(),
+                Step::Delete(_) => "delete".into(),
                 Step::Mark(marked) => marked["metadata"].to_string(),
             }
         });

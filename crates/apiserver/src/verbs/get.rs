@@ -26,7 +26,7 @@ pub async fn find(call: &Call) -> Result<Arc<Object>, Status> {
         Some(Version::Any) => {}
         Some(Version::Newest) => storage.fresh().await?,
         Some(Version::At(revision)) => storage.feed.reach(revision).await?,
-        None => return Err(Status::bad_request(format!("resourceVersion: invalid value {text:?}"))),
+        None => return Err(Status::new(500, meta::Reason::Unknown, listing::not_a_version(text).to_string())),
     }
     let object = call.target.cache.get(&call.key()).ok_or_else(|| call.not_found())?;
     custom::present(&call.shared, &call.served, object).await

@@ -32,7 +32,17 @@ impl Patch {
         const MAP: &str = "map[string]interface {}";
         let bad = |what: &str, error: String| Status::bad_request(format!("{what}{error}"));
         let json = |what: &str, go_type: &str| match meta::parse(body) {
-            Err(error) => Err(bad(what, error.to_string())),
+            // Compat: whatever is wrong with the JSON.
+            Err(_) => Err(Status::bad_request("invalid JSON patch")),
+            Ok(Value::Array(all)) if go_type != MAP => {
+                match all.iter().find(|item| !matches!(item, Value::Object(_))) {
+                    Some(item) => Err(bad(
+                        what,
+                        format!("json: cannot unmarshal {} into Go value of type {}", item.type_name(), &go_type[2..]),
+                    )),
+                    None => Ok(Value::Array(all)),
+                }
+            }
             Ok(v)
                 if matches!(v, Value::Array(_)) != (go_type != MAP)
                     || !matches!(v, Value::Array(_) | Value::Object(_)) =>
@@ -107,10 +117,23 @@ pub fn patched(call: &Call, old: &Value, patch: &Patch, validation: Validation) 
         return Err(not_of_the_kind(patch, &changed(call, old, patch)?, &DecodeError::strict(&notes).0));
     }
     decode::report(call, notes, validation, call.path.version.as_str(), &served.kind)?;
+    keep_uid(call, old, &document)?;
     write::to_stored(call, &mut document);
     metadata::check_names(call, &call.target, &mut document)?;
     call.target.defaults(&mut document);
     Ok(document)
+}
+
+/// Compat: a patch has no precondition on the uid, as a replacement has; it may not change it.
+fn keep_uid(call: &Call, old: &Value, new: &Value) -> Result<(), Status> {
+    let uid = |of: &Value| of.str_at(&["metadata", "uid"]).unwrap_or_default().to_string();
+    if uid(new).is_empty() || uid(new) == uid(old) {
+        return Ok(());
+    }
+    let path = meta::field::Path::new("metadata").child("uid");
+    let error = meta::field::Error::invalid(&path, uid(new), "field is immutable");
+    let kind = meta::GroupKind::new(&*call.served.info.group, &call.served.kind);
+    Err(Status::invalid(&kind, &call.path.name, &[error]))
 }
 
 /// The bare effect of the patch, whatever comes of it.
@@ -135,14 +158,12 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
         },
         Patch::Apply(_) => return Err(Status::internal("an apply is no patch of this kind")),
     }
-    let said = |member: &str| document.str_at(&[member]).unwrap_or_default().to_string();
-    let (version, kind) = (said("apiVersion"), said("kind"));
+    let [version, kind] = ["apiVersion", "kind"].map(|member| document.str_at(&[member]).unwrap_or_default());
     if version.is_empty() {
         return Err(metadata::nameless(call));
     }
     if version != served.api_version || !kind.is_empty() && kind != served.kind {
-        let why =
-            format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"");
+        let why = decode::why_other_kind((version, kind), (&served.api_version, &served.kind))?;
         return Err(not_of_the_kind(patch, &document, &why));
     }
     Ok(document)
@@ -155,8 +176,32 @@ fn not_of_the_kind(patch: &Patch, document: &Value, why: &str) -> Status {
         Patch::Strategic(patch) => patches::go_text(patch),
         _ => document.to_string(),
     };
+    let own = if matches!(patch, Patch::Strategic(_)) { restored(why) } else { None };
+    let why = own.as_deref().unwrap_or(why);
     let error = meta::field::Error::invalid(&meta::field::Path::new("patch"), shown, why);
     Status::invalid(&meta::GroupKind::new("", ""), "", &[error])
+}
+
+/// Compat: a strategic patch is read by other means than JSON's decoder, with words of their own for a wrong type.
+fn restored(why: &str) -> Option<String> {
+    let (found, ty) = why.strip_prefix("json: cannot unmarshal ")?.split_once(" into Go struct field ")?;
+    let ty = ty.rsplit_once(" of type ")?.1;
+    let found = match found.split_once(' ').unwrap_or((found, "")) {
+        ("number", number) if ty.starts_with("int") && number.contains('.') => {
+            return Some(format!("cannot convert float64 to {ty}"));
+        }
+        ("number", _) => "int64",
+        ("object", _) => "map",
+        ("array", _) => "slice",
+        (other, _) => other,
+    };
+    Some(match ty {
+        "string" if found == "int64" => "cannot convert int64 to string".into(),
+        "string" | "bool" | "int32" | "int64" => format!("unrecognized type: {ty}"),
+        _ if ty.starts_with("[]") => format!("cannot restore slice from {found}"),
+        _ if ty.starts_with("map[") => format!("cannot restore map from {found}"),
+        _ => format!("cannot restore struct from: {found}"),
+    })
 }
 
 /// Server-side apply: merges the document into the object, or creates it.
@@ -173,6 +218,7 @@ async fn apply(
     managed::keep_own(&call.target, &mut document, subresource);
     for _ in 0..2 {
         let changed = write::update(call, endpoint, &options, |old| {
+            keep_uid(call, old, &document)?;
             let mut merged = managed::applied(&call.target, old, &document, &options, subresource)?;
             normalize(call, &mut merged)?;
             Ok(if meta::apply::differ_in_times(old, &merged) { old.clone() } else { merged })

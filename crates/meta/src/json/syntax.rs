@@ -68,7 +68,7 @@ impl Scanner<'_> {
 
     fn enter(&mut self, bracket: u8) -> Scan {
         self.open.push(bracket);
-        if self.open.len() > MAX_DEPTH { Err("exceeded max depth".into()) } else { Ok(()) }
+        if self.open.len() > MAX_DEPTH { Err(unexpected(bracket, "exceeded max depth")) } else { Ok(()) }
     }
 
     /// A key and its colon; false when the object ends instead, where it may.
@@ -200,7 +200,7 @@ mod tests {
         golden::check!("../tests/json_syntax.txt", |text| error(text.as_bytes()).unwrap_or_default());
         let newline = "invalid character '\\n' in string literal";
         assert_eq!(error(b"\"\n\"").as_deref(), Some(newline));
-        assert_eq!(error(&b"[".repeat(MAX_DEPTH + 1)).as_deref(), Some("exceeded max depth"));
+        assert_eq!(error(&b"[".repeat(MAX_DEPTH + 1)).as_deref(), Some("invalid character '[' exceeded max depth"));
         for good in ["{}", "[]", " {\"a\": [1, -0.5e3, \"\\u00e9\\n\", true, false, null, {}, []]} "] {
             assert_eq!(error(good.as_bytes()), None, "{good}");
         }

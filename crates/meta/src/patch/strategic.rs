@@ -23,6 +23,11 @@ pub fn strategic_merge(document: &mut Value, patch: &Value, ty: TypeRef<'_>) -> 
     merge_map(document.make_object(), patch, Some(ty))
 }
 
+fn unknown_directive(directive: &Value, patch: &Map) -> PatchError {
+    let (directive, patch) = (go_text(directive), go_text(&Value::Object(patch.clone())));
+    PatchError::Broken(format!("unknown patch type: {directive} in map: {patch}"))
+}
+
 fn malformed(message: impl Into<String>) -> PatchError {
     PatchError::Malformed(message.into())
 }
@@ -65,8 +70,7 @@ fn merge_map(target: &mut Map, patch: &Map, ty: Option<TypeRef<'_>>) -> Result<(
             Some("replace") => *target = without_directives(patch),
             Some("delete") => *target = Map::new(),
             _ => {
-                let shown = go_text(&Value::Object(patch.clone()));
-                return Err(PatchError::Broken(format!("unknown patch type: {} in map: {shown}", go_text(directive))));
+                return Err(unknown_directive(directive, patch));
             }
         }
         return Ok(());
@@ -261,8 +265,12 @@ fn merge_item(
     if directive.and_then(Value::as_str) == Some("replace") {
         return Ok(()); // The item only says that the list is replaced.
     }
+    if let Some(other) = directive.filter(|d| !matches!(d.as_str(), Some("delete" | "merge"))) {
+        return Err(unknown_directive(other, patch));
+    }
     let Some(key) = patch.get(merge_key) else {
-        return Err(PatchError::DoesNotFit(format!("map: {item} does not contain declared merge key: {merge_key}")));
+        let shown = go_text(item);
+        return Err(PatchError::Broken(format!("map: {shown} does not contain declared merge key: {merge_key}")));
     };
     match directive {
         Some(Value::String(s)) if s == "delete" => {
@@ -272,8 +280,7 @@ fn merge_item(
         Some(Value::String(s)) if s == "merge" => {
             return Err(malformed("merging lists cannot yet be specified in the patch"));
         }
-        Some(other) => return Err(malformed(format!("unknown patch type found: {other} in list"))),
-        None => {}
+        _ => {}
     }
     let found = if replace { None } else { old.iter_mut().find(|o| o.get(merge_key) == Some(key)) };
     match found {

@@ -1,0 +1,44 @@
+//! `cargo xtask upstream`: upstream's kube-apiserver as the judge of ours.
+//!
+//! Builds it, and the etcd of its time, from the modules that `tests/conformance/go.mod` names, into `target/upstream`; runs
+//! the tests of `apiserver` that ask it. What it says is right: `UPDATE_EXPECT=1` writes it into the recorded requests.
+
+use std::ffi::OsString;
+
+use anyhow::{Result, bail};
+
+const BUILT: &str = "target/upstream";
+const FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.1";
+
+const HELP: &str = "\
+Usage: cargo xtask upstream [FILE...]
+
+  FILE   of crates/apiserver/src/tests/requests, such as writes.txt: only its requests; without one, all of them, and
+         one object of each kind through both servers on one etcd
+";
+
+pub fn run(files: &[String]) -> Result<()> {
+    if let Some(flag) = files.iter().find(|file| file.starts_with('-')) {
+        print!("{HELP}");
+        return if matches!(flag.as_str(), "-h" | "--help") { Ok(()) } else { bail!("no flag {flag:?}") };
+    }
+    super::conformance::go(
+        BUILT,
+        &["build", "-ldflags", FLAGS],
+        "kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+    )?;
+    super::conformance::go(BUILT, &["build", "-ldflags", "-s -w"], "etcd", "go.etcd.io/etcd/server/v3")?;
+    let built = std::fs::canonicalize(BUILT)?;
+    let mut path = OsString::from(&built);
+    path.push(":");
+    path.push(super::tools::path()?);
+    let test = if files.is_empty() { "upstream" } else { "requests::upstream" };
+    let mut command =
+        super::cargo_command(&["test", "-p", "apiserver", "--lib", test, "--", "--ignored", "--nocapture"]);
+    command
+        .env("PATH", path)
+        .env("KNARR_UPSTREAM", built.join("kube-apiserver"))
+        .env("KNARR_REQUESTS", files.join(","));
+    super::run(&mut command)
+}
