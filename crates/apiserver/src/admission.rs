@@ -5,7 +5,7 @@
 //! write itself (`resource_quota`). Invariant: plugins see the document in its stored version, and a plugin that refuses
 //! says why in upstream's words.
 
-mod certificates;
+pub mod certificates;
 mod claim_resize;
 mod configured;
 mod default_class;

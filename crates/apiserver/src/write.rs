@@ -98,6 +98,7 @@ async fn store_new(
 ) -> Result<Arc<Object>, Status> {
     // The name and the uid are settled by now: some kinds label their pods with them.
     (served.rules.prepare_create)(&mut document);
+    admission::certificates::set_requester(call, served, &mut document);
     alloc::carry_over(served, &mut document, None);
     let name = metadata::name(&document).to_string();
     let errors = served.check(&document, None, false);

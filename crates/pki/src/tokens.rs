@@ -85,6 +85,12 @@ impl Signer {
     }
 }
 
+/// What whoever only verifies tokens is given of the key that signs them: PEM, `PUBLIC KEY`.
+pub fn public_key_pem(key_pem: &str) -> Result<String, Error> {
+    let bad = |e: rcgen::Error| Error::Pem { what: "the service account key".into(), why: e.to_string() };
+    KeyPair::from_pem(key_pem).map(|pair| pair.public_key_pem()).map_err(bad)
+}
+
 pub struct Verifier {
     keys: HashMap<String, DecodingKey>,
     issuer: String,

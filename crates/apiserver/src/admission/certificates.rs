@@ -11,11 +11,26 @@ use x509_parser::prelude::FromDer;
 
 use super::{Operation, Review};
 use crate::authz::Ask;
+use crate::call::Call;
+use crate::registry::Served;
 use crate::user;
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
 const CLIENTS: &str = "kubernetes.io/kube-apiserver-client";
+
+/// Says in a new request for a certificate who asks for it, whatever the client or a webhook said: approvers go by that.
+pub fn set_requester(call: &Call, served: &Served, request: &mut Value) {
+    if served.info.group == GROUP && served.info.plural == REQUESTS {
+        let user = call.user.to_value();
+        for field in ["username", "uid", "groups", "extra"] {
+            match user.get(field) {
+                Some(value) => request.set(&["spec", field], value.clone()),
+                None => drop(request.remove(&["spec", field])),
+            }
+        }
+    }
+}
 
 fn signer(object: &Value) -> &str {
     object.str_at(&["spec", "signerName"]).unwrap_or_default()

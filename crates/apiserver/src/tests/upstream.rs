@@ -56,6 +56,7 @@ impl Upstream {
         let keys = pki::Pki::open(dir).expect("keys");
         for (name, text) in [
             ("sa.key", keys.service_account_key_pem.clone()),
+            ("sa.pub", pki::tokens::public_key_pem(&keys.service_account_key_pem).expect("a key")),
             ("tokens.csv", "admin,test,,system:masters".to_string()),
             ("authentication.json", AUTHENTICATION.to_string()),
         ] {
@@ -68,7 +69,7 @@ impl Upstream {
             .args(["--bind-address", "127.0.0.1", "--secure-port", &at.port().to_string(), "--cert-dir", "certs"])
             .args(["--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none"])
             .args(["--service-cluster-ip-range", "10.96.0.0/12", "--authorization-mode", "RBAC"])
-            .args(["--service-account-key-file", "sa.key", "--service-account-signing-key-file", "sa.key"])
+            .args(["--service-account-key-file", "sa.pub", "--service-account-signing-key-file", "sa.key"])
             .args(["--service-account-issuer", DEFAULT_ISSUER, "--token-auth-file", "tokens.csv"])
             .args(["--authentication-config", "authentication.json", "--allow-privileged"])
             .stdin(Stdio::null())
