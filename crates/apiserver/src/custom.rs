@@ -2,7 +2,8 @@
 //!
 //! `definitions` keeps the registry true to the stored definitions, `conversion` changes versions. Here: how documents of
 //! a version are pruned, defaulted, validated, shown in tables, and read from whatever version and schema they were
-//! stored in. Invariant: what leaves the server in a version has been converted, pruned and defaulted by that version.
+//! stored in. Invariant: what leaves the server was pruned and
+//! defaulted in the version that it was stored in, then converted and pruned by the version that was asked for.
 
 pub mod conversion;
 pub mod definitions;
@@ -25,13 +26,22 @@ use crate::registry::Served;
 use crate::shared::Shared;
 use conversion::Strategy;
 
+/// The schema of one version, ready for work.
+pub struct Shape {
+    schema: Schema,
+    root: TypeId,
+    pub node: Node,
+    api_version: String,
+    kind: String,
+}
+
 /// One version of a definition, ready for work.
 pub struct Custom {
     /// Tells this schema apart from all that were there before it.
     id: u32,
-    schema: Schema,
-    root: TypeId,
-    pub node: Node,
+    pub shape: Arc<Shape>,
+    /// Those of all versions of the definition.
+    shapes: Arc<[Arc<Shape>]>,
     columns: Vec<Column>,
     /// Fields that selectors may name.
     pub selectable: Vec<(String, JsonPath)>,
@@ -113,13 +123,45 @@ fn count(new: &mut Value, old: &Value, but: &[&str]) {
     new.set(&["metadata", "generation"], generation + i64::from(bare(new) != bare(old)));
 }
 
-impl Custom {
-    /// Makes a version of a definition ready. Fails for a schema that is not structural.
-    pub fn new(version: &Value, conversion: Arc<Strategy>, terminating: bool) -> Result<Custom, SchemaError> {
+impl Shape {
+    /// Makes the schema of a version ready. Fails for one that is not structural.
+    pub fn new(version: &Value, api_version: &str, kind: &str) -> Result<Shape, SchemaError> {
         let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        let schema = version.at(&["schema", "openAPIV3Schema"]).unwrap_or(&open);
-        let metadata = metadata_type();
-        let (graph, root) = Schema::structural(schema, metadata)?;
+        let written = version.at(&["schema", "openAPIV3Schema"]).unwrap_or(&open);
+        let (schema, root) = Schema::structural(written, metadata_type())?;
+        let (api_version, kind) = (api_version.to_string(), kind.to_string());
+        Ok(Shape { schema, root, node: structural::compile(written), api_version, kind })
+    }
+
+    pub fn ty(&self) -> TypeRef<'_> {
+        self.schema.get(self.root)
+    }
+
+    /// Reads a document as this version: metadata as all kinds have it, nothing that the schema does not specify.
+    pub fn strip(&self, document: &mut Value) -> Result<Vec<String>, DecodeError> {
+        let mut own = Value::object();
+        own.set(&["metadata"], document.remove(&["metadata"]).unwrap_or_else(Value::object));
+        let mut notes = envelope_type().map(|ty| ty.prune(&mut own)).transpose()?.unwrap_or_default();
+        let mut own_notes = self.ty().prune_structural(document);
+        // Compat: upstream prunes by the schema first, and looks at the metadata of embedded objects then.
+        own_notes.sort_by_cached_key(|note| (note.contains(".metadata."), note.clone()));
+        notes.append(&mut own_notes);
+        document.set(&["metadata"], own.remove(&["metadata"]).unwrap_or_else(Value::object));
+        document.set(&["apiVersion"], self.api_version.as_str());
+        document.set(&["kind"], self.kind.as_str());
+        Ok(notes)
+    }
+}
+
+impl Custom {
+    /// Makes a version of a definition ready; `shape` is one of `shapes`.
+    pub fn new(
+        version: &Value,
+        shape: Arc<Shape>,
+        shapes: Arc<[Arc<Shape>]>,
+        conversion: Arc<Strategy>,
+        terminating: bool,
+    ) -> Custom {
         let scale = version.at(&["subresources", "scale"]).filter(|s| !s.is_null());
         let path = |scale: &Value, member: &str| -> Vec<String> {
             let path = scale.str_at(&[member]).and_then(JsonPath::simple);
@@ -129,11 +171,10 @@ impl Custom {
             let text = f.str_at(&["jsonPath"])?;
             Some((text.trim_start_matches('.').to_string(), JsonPath::simple(text)?))
         });
-        Ok(Custom {
+        Custom {
             id: IDS.fetch_add(1, Ordering::Relaxed),
-            schema: graph,
-            root,
-            node: structural::compile(schema),
+            shape,
+            shapes,
             columns: columns_of(version),
             selectable: fields.collect(),
             scale: scale.map(|s| Scale {
@@ -145,31 +186,18 @@ impl Custom {
             deprecation: None,
             terminating,
             ended: CancellationToken::new(),
-        })
+        }
     }
 
-    pub fn ty(&self) -> TypeRef<'_> {
-        self.schema.get(self.root)
-    }
-
-    /// Reads a document as this version: metadata as all kinds have it, nothing that the schema does not specify.
-    pub fn strip(&self, document: &mut Value, api_version: &str, kind: &str) -> Result<Vec<String>, DecodeError> {
-        let mut own = Value::object();
-        own.set(&["metadata"], document.remove(&["metadata"]).unwrap_or_else(Value::object));
-        let mut notes = envelope_type().map(|ty| ty.prune(&mut own)).transpose()?.unwrap_or_default();
-        let mut own_notes = self.ty().prune_structural(document);
-        // Compat: upstream prunes by the schema first, and looks at the metadata of embedded objects then.
-        own_notes.sort_by_cached_key(|note| (note.contains(".metadata."), note.clone()));
-        notes.append(&mut own_notes);
-        document.set(&["metadata"], own.remove(&["metadata"]).unwrap_or_else(Value::object));
-        document.set(&["apiVersion"], api_version);
-        document.set(&["kind"], kind);
-        Ok(notes)
+    /// The schema that a document's version has, while the definition knows that version.
+    fn shape_of(&self, document: &Value) -> Option<&Shape> {
+        let version = document.str_at(&["apiVersion"]);
+        self.shapes.iter().find(|shape| Some(shape.api_version.as_str()) == version).map(|shape| &**shape)
     }
 
     /// What is wrong with a document of this version, beside its metadata.
     pub fn check(&self, new: &Value, old: Option<&Value>) -> Errors {
-        let mut errors = self.node.validate(new, old);
+        let mut errors = self.shape.node.validate(new, old);
         if let Some(scale) = &self.scale {
             for path in [&scale.spec, &scale.status] {
                 let at: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -183,7 +211,7 @@ impl Custom {
                 }
             }
         }
-        structural::validate_rules(&self.node, new, old, &mut errors);
+        structural::validate_rules(&self.shape.node, new, old, &mut errors);
         errors
     }
 
@@ -267,11 +295,20 @@ pub async fn present_all(
     let stale: Vec<usize> = (0..objects.len()).filter(|i| !objects[*i].is_clean_for(custom.id)).collect();
     let mut documents: Vec<Value> = stale.iter().map(|i| objects[*i].stored_document()).collect();
     let originals = documents.clone();
+    for document in &mut documents {
+        // Compat: what was stored gets the defaults of the version that it was stored in, and no others. ("Defaulting",
+        // "Extend the Kubernetes API with CustomResourceDefinitions")
+        if let Some(shape) = custom.shape_of(document) {
+            // A version that is read is never refused: what is wrong with it was stored before the schema said so.
+            let _ = shape.strip(document);
+            shape.node.apply_defaults(document);
+        }
+    }
     conversion::convert(shared, served, &mut documents, &served.api_version).await?;
     for ((i, mut document), original) in stale.into_iter().zip(documents).zip(originals) {
-        // A version that is read is never refused: what is wrong with it was stored before the schema said so.
-        let _ = custom.strip(&mut document, &served.api_version, &served.kind);
-        custom.node.apply_defaults(&mut document);
+        if original["apiVersion"] != document["apiVersion"] {
+            let _ = custom.shape.strip(&mut document);
+        }
         let object = &objects[i];
         if document == original {
             object.set_clean_for(custom.id);
@@ -295,7 +332,7 @@ pub async fn present(shared: &Shared, served: &Served, object: Arc<Object>) -> R
     }
 }
 
-/// The bytes to store for a document of a version: itself, or the storage version's.
+/// The bytes to store for a document of a version: itself, or what the storage version keeps of it.
 pub async fn to_stored(
     shared: &Shared,
     served: &Served,
@@ -303,10 +340,14 @@ pub async fn to_stored(
     bytes: &bytes::Bytes,
 ) -> Result<bytes::Bytes, Status> {
     let storage = &served.info.storage;
-    if served.custom.is_none() || storage.version == *served.info.version {
+    let Some(custom) = served.custom.as_deref().filter(|_| storage.version != *served.info.version) else {
         return Ok(bytes.clone());
-    }
-    let mut documents = vec![document.clone()];
+    };
+    let mut documents = [document.clone()];
     conversion::convert(shared, served, &mut documents, &format!("{}/{}", storage.group, storage.version)).await?;
-    Ok(documents.pop().unwrap_or_default().to_vec().into())
+    let [mut document] = documents;
+    if let Some(shape) = custom.shape_of(&document) {
+        let _ = shape.strip(&mut document);
+    }
+    Ok(document.to_vec().into())
 }

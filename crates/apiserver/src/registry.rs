@@ -67,7 +67,7 @@ impl Served {
 
     /// The type that fields are owned by.
     pub fn tracked(&self) -> Option<TypeRef<'_>> {
-        self.custom.as_ref().map(|c| c.ty()).or(self.ty)
+        self.custom.as_ref().map(|c| c.shape.ty()).or(self.ty)
     }
 
     /// This is the built-in resource of that name in the core group.
@@ -78,7 +78,7 @@ impl Served {
     /// Fills in what the client left out.
     pub fn defaults(&self, document: &mut Value) {
         match &self.custom {
-            Some(custom) => custom.node.apply_defaults(document),
+            Some(custom) => custom.shape.node.apply_defaults(document),
             None => (self.rules.defaults)(document),
         }
     }
@@ -86,7 +86,7 @@ impl Served {
     /// As `defaults`, of what server-side apply made: its nulls stay, and may not fit a schema.
     pub fn defaults_of_applied(&self, document: &mut Value) {
         match &self.custom {
-            Some(custom) => custom.node.fill_defaults(document),
+            Some(custom) => custom.shape.node.fill_defaults(document),
             None => (self.rules.defaults)(document),
         }
     }
@@ -96,7 +96,7 @@ impl Served {
         const OWNERS: [&str; 2] = ["metadata", "managedFields"];
         let clears = document.at(&OWNERS).and_then(Value::as_array).is_some_and(Vec::is_empty);
         let notes = match &self.custom {
-            Some(custom) => custom.strip(document, &self.api_version, &self.kind),
+            Some(custom) => custom.shape.strip(document),
             None => decode::strip(document, &self.api_version, &self.kind, self.ty),
         }?;
         if clears {
@@ -187,7 +187,7 @@ impl Served {
     }
 
     /// Objects are stored in this version.
-    fn is_storage(&self) -> bool {
+    pub fn is_storage(&self) -> bool {
         self.conversion.is_none() && (self.custom.is_none() || self.info.storage.version == self.info.version)
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use meta::{Status, Value};
 
 use crate::admission::{self, Operation, Review, resource_quota};
@@ -144,7 +145,7 @@ async fn store_allocated(
         let charge = resource_quota::charge(&asked, &document, None).await?;
         let allocation = allocation.clone().with(charge.beside);
         match allocation.write(&call.shared, served, &key, 0, Some((stored.clone(), lease))).await? {
-            Written::At(revision) => return stored_object(&key, value, revision).map(Some),
+            Written::At(revision) => return written(call, served, &key, value, stored, revision).await.map(Some),
             Written::Changed(_) => return Err(taken()),
             Written::Contended if served.is_core("services") => break,
             // A quota changed in between.
@@ -154,7 +155,22 @@ async fn store_allocated(
     Ok(None)
 }
 
-pub fn stored_object(key: &str, value: bytes::Bytes, revision: u64) -> Result<Arc<Object>, Status> {
+/// What an answer shows of a document that was stored: all of it, or what its storage version kept.
+async fn written(
+    call: &Call,
+    served: &Served,
+    key: &str,
+    value: Bytes,
+    stored: Bytes,
+    revision: u64,
+) -> Result<Arc<Object>, Status> {
+    if served.is_storage() || served.custom.is_none() {
+        return stored_object(key, value, revision);
+    }
+    custom::present(&call.shared, served, stored_object(key, stored, revision)?).await
+}
+
+pub fn stored_object(key: &str, value: Bytes, revision: u64) -> Result<Arc<Object>, Status> {
     let object = Object::read(key, value, revision);
     object.map(Arc::new).ok_or_else(|| Status::internal("the object has no metadata"))
 }
@@ -306,10 +322,12 @@ async fn attempt(
     Ok(
         match allocation
             .with(charge.beside)
-            .write(&call.shared, served, key, existing.rv, Some((stored, lease)))
+            .write(&call.shared, served, key, existing.rv, Some((stored.clone(), lease)))
             .await?
         {
-            Written::At(revision) => Attempt::Done(Changed::Stored(stored_object(key, value, revision)?)),
+            Written::At(revision) => {
+                Attempt::Done(Changed::Stored(written(call, served, key, value, stored, revision).await?))
+            }
             Written::Changed(newer) => Attempt::Raced(newer),
             Written::Contended => Attempt::Raced(Some(existing.clone())),
         },

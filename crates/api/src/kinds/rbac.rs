@@ -93,9 +93,6 @@ fn validate_binding(b: &Value, errors: &mut Errors) {
     if !kinds.contains(&text(reference, &["kind"])) {
         errors.push(Error::not_supported(&path.child("kind"), text(reference, &["kind"]), kinds));
     }
-    if text(reference, &["name"]).is_empty() {
-        errors.push(Error::required(&path.child("name"), ""));
-    }
     check(b, &[("roleRef.name", Name(names::path_segment))], errors);
     for (i, subject) in b.array_at(&["subjects"]).iter().enumerate() {
         let at = Path::new("subjects").index(i);
@@ -117,8 +114,11 @@ fn validate_binding(b: &Value, errors: &mut Errors) {
             }
             other => errors.push(Error::not_supported(&at.child("kind"), other, &["ServiceAccount", "User", "Group"])),
         }
-        if text(subject, &["name"]).is_empty() {
-            errors.push(Error::required(&at.child("name"), ""));
-        }
+    }
+    // Compat: upstream declares these, and errors of what is declared come last.
+    let subjects = b.array_at(&["subjects"]).iter().enumerate();
+    let named = subjects.map(|(i, subject)| (Path::new("subjects").index(i), subject)).chain([(path, reference)]);
+    for (at, _) in named.filter(|(_, named)| text(named, &["name"]).is_empty()) {
+        errors.push(Error::required(&at.child("name"), ""));
     }
 }

@@ -156,7 +156,6 @@ const RULES: &[Rule] = &[
     ("spec.selector", Check::Labels),
     ("spec.sessionAffinity", Check::RequiredOneOf(&["ClientIP", "None"])),
     ("spec.type", Check::RequiredOneOf(TYPES)),
-    ("spec.internalTrafficPolicy", Check::OneOf(POLICIES)),
     ("spec.ipFamilies[]", Check::OneOf(&["IPv4", "IPv6"])),
     ("spec.ipFamilyPolicy", Check::OneOf(&["PreferDualStack", "RequireDualStack", "SingleStack"])),
     ("spec.trafficDistribution", Check::OneOf(&["PreferClose", "PreferSameNode", "PreferSameZone"])),
@@ -230,6 +229,7 @@ fn validate(s: &Value) -> Errors {
             }
         }
     }
+    check(s, &[("spec.internalTrafficPolicy", Check::OneOf(POLICIES))], &mut errors);
     errors
 }
 

@@ -28,11 +28,11 @@ pub(super) fn name_and_default(class: &Value) -> Cell {
 }
 
 fn validate(c: &Value, errors: &mut Errors) {
-    validate_provisioner(c, "provisioner", errors);
     validate_parameters(c, true, errors);
     check(c, &[("reclaimPolicy", OneOf(&["Delete", "Retain"]))], errors);
     check(c, &[("volumeBindingMode", AnyOneOf(&["Immediate", "WaitForFirstConsumer"]))], errors);
     validate_topologies(c, errors);
+    validate_provisioner(c, "provisioner", errors);
 }
 
 /// Checks who makes volumes: a qualified name, which may have capitals.

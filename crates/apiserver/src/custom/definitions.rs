@@ -15,7 +15,7 @@ use api::resource::{Resource, Stage, Subresource, Text};
 use meta::{GroupVersion, Status, Value, time};
 
 use super::names::{self, Condition, Taken};
-use super::{Custom, PLAIN, WITH_STATUS};
+use super::{Custom, PLAIN, Shape, WITH_STATUS};
 use crate::bootstrap::own_call_on;
 use crate::custom::conversion::Strategy;
 use crate::metadata;
@@ -118,19 +118,24 @@ fn text(value: &Value, path: &[&str]) -> Text {
 /// The served versions of a definition, and the one in which its objects are stored.
 fn make(shared: &Shared, definition: &Value, terminating: bool) -> (Vec<Arc<Served>>, Option<Arc<Served>>) {
     let conversion = Arc::new(Strategy::read(&definition["spec"]["conversion"]));
-    let (mut versions, mut storage) = (Vec::new(), None);
-    for version in definition.array_at(&["spec", "versions"]) {
+    let read = |version: &Value| {
         let info = resource(definition, version, terminating);
-        let custom = Custom::new(version, conversion.clone(), terminating);
-        let (mut custom, sound) = match custom {
-            Ok(custom) => (custom, true),
-            Err(error) => {
-                tracing::warn!("{}/{} of {} is not served: {error}", info.group, info.version, info.plural);
-                // Its objects can be deleted all the same.
-                let Ok(open) = Custom::new(&Value::object(), conversion.clone(), terminating) else { continue };
-                (open, false)
-            }
-        };
+        let api_version = format!("{}/{}", info.group, info.version);
+        let shape = Shape::new(version, &api_version, &info.kind);
+        let sound = shape.is_ok();
+        let shape = shape.or_else(|error| {
+            tracing::warn!("{api_version} of {} is not served: {error}", info.plural);
+            // Its objects can be deleted all the same.
+            Shape::new(&Value::object(), &api_version, &info.kind)
+        });
+        Some((info, Arc::new(shape.ok()?), sound))
+    };
+    let written = definition.array_at(&["spec", "versions"]);
+    let made: Vec<_> = written.iter().filter_map(|version| Some((version, read(version)?))).collect();
+    let shapes: Arc<[Arc<Shape>]> = made.iter().map(|(_, (_, shape, _))| shape.clone()).collect();
+    let (mut versions, mut storage) = (Vec::new(), None);
+    for (version, (info, shape, sound)) in made {
+        let mut custom = Custom::new(version, shape, shapes.clone(), conversion.clone(), terminating);
         custom.deprecation = deprecation(definition, version);
         let cache = shared.storage.feed.cache(&info.key_prefix(""));
         let mut served = Served::new(Arc::new(info), cache);

@@ -53,7 +53,8 @@ impl Upstream {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let at = held.local_addr().expect("an address");
         drop(held);
-        let keys = pki::Pki::open(dir).expect("keys");
+        // Not beside the authority of etcd.
+        let keys = pki::Pki::open(&dir.join("pki")).expect("keys");
         for (name, text) in [
             ("sa.key", keys.service_account_key_pem.clone()),
             ("sa.pub", pki::tokens::public_key_pem(&keys.service_account_key_pem).expect("a key")),

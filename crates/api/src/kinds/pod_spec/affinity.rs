@@ -108,10 +108,9 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
     let key = term.str_at(&["topologyKey"]).unwrap_or_default();
     if key.is_empty() {
         errors.push(Error::required(&path.child("topologyKey"), "can not be empty"));
-    } else {
-        let wrong = names::qualified_name(key);
-        errors.extend(wrong.into_iter().map(|m| Error::invalid(&path.child("topologyKey"), key, m)));
     }
+    let wrong = names::qualified_name(key);
+    errors.extend(wrong.into_iter().map(|m| Error::invalid(&path.child("topologyKey"), key, m)));
 }
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
