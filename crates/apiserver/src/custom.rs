@@ -2,8 +2,8 @@
 //!
 //! `definitions` keeps the registry true to the stored definitions, `conversion` changes versions. Here: how documents of
 //! a version are pruned, defaulted, validated, shown in tables, and read from whatever version and schema they were
-//! stored in. Invariant: what leaves the server was pruned and
-//! defaulted in the version that it was stored in, then converted and pruned by the version that was asked for.
+//! stored in. Invariant: what leaves the server was pruned and defaulted in the version that it was stored in, then
+//! converted and pruned by the version that was asked for.
 
 pub mod conversion;
 pub mod definitions;
@@ -200,14 +200,15 @@ impl Custom {
         let mut errors = self.shape.node.validate(new, old);
         if let Some(scale) = &self.scale {
             for path in [&scale.spec, &scale.status] {
-                let at: Vec<&str> = path.iter().map(String::as_str).collect();
-                let count = new.int_at(&at).unwrap_or(0);
-                if count < 0 {
-                    let detail = "should be a non-negative integer";
-                    errors.push(Error::invalid(&Path::new(&path.join(".")), count, detail));
-                } else if count > i64::from(i32::MAX) {
-                    let detail = format!("should be less than or equal to {}", i32::MAX);
-                    errors.push(Error::invalid(&Path::new(&path.join(".")), count, detail));
+                let at = Path::new(&format!(".{}", path.join(".")));
+                match replicas(new, path) {
+                    Err(why) => errors.push(Error::invalid(&at, 0, why)),
+                    Ok(count @ ..0) => errors.push(Error::invalid(&at, count, "should be a non-negative integer")),
+                    Ok(count) if count > i64::from(i32::MAX) => {
+                        let detail = format!("should be less than or equal to {}", i32::MAX);
+                        errors.push(Error::invalid(&at, count, detail));
+                    }
+                    Ok(_) => {}
                 }
             }
         }
@@ -234,6 +235,45 @@ impl Custom {
         let mut cells = vec![document["metadata"]["name"].clone()];
         cells.extend(self.columns.iter().map(|c| c.cell(document, now)));
         cells
+    }
+}
+
+/// The number at a path of the scale subresource, or in upstream's words what stands in its way.
+fn replicas(document: &Value, path: &[String]) -> Result<i64, String> {
+    let wrong = |known: usize, value: &Value, wanted: &str| {
+        let (at, (text, ty)) = (path[..known].join("."), in_go(value));
+        format!(".{at} accessor error: {text} is of the type {ty}, expected {wanted}")
+    };
+    let mut value = document;
+    for (i, field) in path.iter().enumerate() {
+        value = match value {
+            Value::Null => return Ok(0),
+            Value::Object(map) => map.get(field).unwrap_or(&Value::Null),
+            other => return Err(wrong(i + 1, other, "map[string]interface{}")),
+        };
+    }
+    match value {
+        Value::Null => Ok(0),
+        other => other.as_i64().ok_or_else(|| wrong(path.len(), other, "int64")),
+    }
+}
+
+/// A value as Go prints it, and its type there.
+fn in_go(value: &Value) -> (String, &'static str) {
+    let list = |items: Vec<String>| items.join(" ");
+    match value {
+        Value::Null => ("<nil>".into(), "<nil>"),
+        Value::Bool(bool) => (bool.to_string(), "bool"),
+        Value::Int(number) => (number.to_string(), "int64"),
+        Value::Float(number) => (number.to_string(), "float64"),
+        Value::String(text) => (text.to_string(), "string"),
+        Value::Array(items) => {
+            (format!("[{}]", list(items.iter().map(|item| in_go(item).0).collect())), "[]interface {}")
+        }
+        Value::Object(map) => {
+            let members = map.iter().map(|(key, value)| format!("{key}:{}", in_go(value).0));
+            (format!("map[{}]", list(members.collect())), "map[string]interface {}")
+        }
     }
 }
 

@@ -25,6 +25,8 @@ use crate::shared::Shared;
 use crate::user::User;
 
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP/1.1 may rest between two requests, as upstream's.
+const IDLE_WITHIN: Duration = Duration::from_secs(90);
 /// How long requests have to end after a shutdown began.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// Streams of one HTTP/2 connection, as upstream's `--http2-max-streams-per-connection`.
@@ -95,7 +97,7 @@ where
         async move { Ok::<_, Infallible>(handle(shared, connection, request.map(|body| boxed(Drained::new(body)))).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_WITHIN);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -99,6 +99,10 @@ async fn store_new(
 ) -> Result<Arc<Object>, Status> {
     // The name and the uid are settled by now: some kinds label their pods with them.
     (served.rules.prepare_create)(&mut document);
+    if served.custom.is_some() && served.is_storage() {
+        // The status that a client sent is gone: its default comes with the first answer, as with every later one.
+        served.defaults(&mut document);
+    }
     admission::certificates::set_requester(call, served, &mut document);
     alloc::carry_over(served, &mut document, None);
     let name = metadata::name(&document).to_string();

@@ -28,11 +28,17 @@ fn walk(node: &Node, value: &Value, path: &Path, errors: &mut Errors) {
             }
         }
         Value::Array(items) => {
+            if matches!(node.list, ListType::Map(_)) {
+                let others = items.iter().enumerate().filter(|(_, item)| item.as_object().is_none());
+                let detail = "must be an object for an array of list-type map";
+                errors.extend(others.map(|(i, item)| Error::invalid(&path.index(i), item, detail)));
+            }
             let mut seen = HashSet::new();
             for (i, item) in items.iter().enumerate() {
                 let key = match &node.list {
                     ListType::Atomic => continue,
                     ListType::Set => item.clone(),
+                    ListType::Map(_) if item.as_object().is_none() => continue,
                     ListType::Map(keys) => keys_of(node, keys, item),
                 };
                 if !seen.insert(key.to_string()) {

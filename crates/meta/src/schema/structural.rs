@@ -172,6 +172,26 @@ fn walk(ty: TypeRef<'_>, value: &mut Value, path: &mut String, notes: &mut Vec<S
                 path.truncate(here);
             }
         }
+        _ if ty.preserves_unknown() => {}
+        (_, value) => forget(value, path, notes),
+    }
+}
+
+/// Drops the fields of objects where the schema knows of none: it wants something else there.
+fn forget(value: &mut Value, path: &mut String, notes: &mut Vec<String>) {
+    let here = path.len();
+    match value {
+        Value::Object(map) => {
+            notes.extend(map.keys().map(|key| format!("unknown field {:?}", format!("{path}.{key}"))));
+            *map = Map::new();
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                path.push_str(&format!("[{i}]"));
+                forget(item, path, notes);
+                path.truncate(here);
+            }
+        }
         _ => {}
     }
 }
