@@ -27,6 +27,7 @@ pub mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage_in_use;
+mod times;
 mod toleration_seconds;
 mod webhooks;
 
@@ -37,7 +38,6 @@ use futures::future::BoxFuture;
 use meta::{Status, Value};
 
 use crate::call::Call;
-use crate::metrics::{Page, Series};
 use crate::options::DeleteOptions;
 use crate::registry::Served;
 use crate::shared::Shared;
@@ -102,6 +102,7 @@ enum Part {
 }
 
 use Part::{Asks, Checks, Sets};
+pub use times::Times;
 
 /// In upstream's order. Source: the page "Admission Control in Kubernetes", the plugins that are on by default.
 const PLUGINS: &[(&str, Part)] = &[
@@ -129,49 +130,17 @@ const PLUGINS: &[(&str, Part)] = &[
     ("PodResizeValidator", Checks(pod_resize::validate)),
 ];
 
-/// How long plugins took: by plugin, operation, and whether it refused.
-pub struct Times(Vec<Series>);
-
-impl Default for Times {
-    fn default() -> Times {
-        Times((0..PLUGINS.len() * 8).map(|_| Series::new(&BOUNDS_S)).collect())
-    }
-}
-
-/// Upper bounds of a plugin's time, in seconds.
-const BOUNDS_S: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
-
-impl Times {
-    fn record(&self, plugin: usize, operation: Operation, refused: bool, since: &mut Instant) {
-        let now = Instant::now();
-        let series = &self.0[(plugin * 4 + operation as usize) * 2 + usize::from(refused)];
-        series.observe(&BOUNDS_S, (now - *since).as_secs_f64());
-        *since = now;
-    }
-
-    pub fn write(&self, page: &mut Page) {
-        const NAME: &str = "apiserver_admission_controller_admission_duration_seconds";
-        let help = "Admission controller latency histogram in seconds, identified by name and broken out for each \
-                    operation and API resource and type (validate or admit).";
-        page.head(NAME, "histogram", help);
-        let operations = [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect];
-        let mut series = self.0.iter();
-        for (name, part) in PLUGINS {
-            let ty = if matches!(part, Checks(_)) { "validate" } else { "admit" };
-            for (operation, rejected) in operations.iter().flat_map(|o| [(o.as_str(), false), (o.as_str(), true)]) {
-                let labels = format!("name=\"{name}\",operation=\"{operation}\",rejected=\"{rejected}\",type=\"{ty}\"");
-                page.histogram(NAME, &labels, &BOUNDS_S, series.next());
-            }
-        }
-    }
-}
-
 pub async fn mutate(review: &mut Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     if review.name.is_empty() {
         review.name = crate::metadata::name(new).to_string();
     }
-    plugins(review, new, old).await?;
-    outside::mutate(review, Some(new), old).await
+    let since = Instant::now();
+    let mut result = plugins(review, new, old).await;
+    if result.is_ok() {
+        result = outside::mutate(review, Some(new), old).await;
+    }
+    review.shared.metrics.admission.step(true, review.operation, result.is_err(), since);
+    result
 }
 
 /// The built-in plugins that change documents.
@@ -193,6 +162,17 @@ pub async fn validate(review: &mut Review<'_>, new: Option<&Value>, old: Option<
     if let Some(new) = new.filter(|_| review.name.is_empty()) {
         review.name = crate::metadata::name(new).to_string();
     }
+    let since = Instant::now();
+    let mut result = checks(review, new, old).and_then(|()| outside::check(review, new, old));
+    if result.is_ok() {
+        result = outside::validate(review, new, old).await;
+    }
+    review.shared.metrics.admission.step(false, review.operation, result.is_err(), since);
+    result
+}
+
+/// The built-in plugins that only refuse.
+fn checks(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
     let (times, mut since) = (&review.shared.metrics.admission, Instant::now());
     for (index, (_, part)) in PLUGINS.iter().enumerate() {
         let Checks(plugin) = part else { continue };
@@ -200,6 +180,5 @@ pub async fn validate(review: &mut Review<'_>, new: Option<&Value>, old: Option<
         times.record(index, review.operation, result.is_err(), &mut since);
         result?;
     }
-    outside::check(review, new, old)?;
-    outside::validate(review, new, old).await
+    Ok(())
 }

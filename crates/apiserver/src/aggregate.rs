@@ -26,7 +26,7 @@ use crate::stream::connect::encode;
 use crate::trace;
 use crate::user::User;
 
-pub use availability::{follow, settle_local};
+pub use availability::{follow, is_unavailable, settle_local};
 
 pub const GROUP: &str = "apiregistration.k8s.io";
 pub const RESOURCE: &str = "apiservices";

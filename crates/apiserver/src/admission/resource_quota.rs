@@ -5,6 +5,7 @@
 //! servers write, so that what is used never exceeds what is allowed.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::time::Instant;
 
 use api::quota::{self, Amounts, amounts};
 use meta::time::{self, Timestamp};
@@ -12,7 +13,7 @@ use meta::{Status, Value};
 use store::Op;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{Operation, Review};
+use super::{Operation, Review, times};
 use crate::metadata;
 use crate::storage::Beside;
 
@@ -50,7 +51,10 @@ pub async fn charge(review: &Review<'_>, new: &Value, old: Option<&Value>) -> Re
     let turn = BuildHasherDefault::<DefaultHasher>::default().hash_one(&review.namespace) as usize % TURNS.len();
     let _turn = Some(TURNS[turn].lock().await);
     review.shared.storage.fresh().await?;
-    let beside = evaluate().map_err(|why: String| review.forbidden(why))?;
+    let mut since = Instant::now();
+    let beside = evaluate().map_err(|why: String| review.forbidden(why));
+    review.shared.metrics.admission.record(times::RESOURCE_QUOTA, review.operation, beside.is_err(), &mut since);
+    let beside = beside?;
     Ok(Charge { beside, _turn })
 }
 

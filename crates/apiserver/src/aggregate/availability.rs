@@ -40,6 +40,10 @@ pub fn condition(document: &Value) -> Option<&Value> {
     document.array_at(&["status", "conditions"]).iter().find(|c| c["type"].as_str() == Some("Available"))
 }
 
+pub fn is_unavailable(document: &Value) -> bool {
+    condition(document).is_some_and(|c| c["status"].as_str() != Some("True"))
+}
+
 /// Where a remote's service leads.
 pub async fn locate(shared: &Shared, remote: &Remote) -> Found {
     let ((namespace, name), port) = (remote.service(), remote.port());
