@@ -90,7 +90,8 @@ pub fn counts(group: &str, resource: &str, name: &str) -> bool {
     }
 }
 
-fn is_extended(name: &str) -> bool {
+/// A resource that no node has of its own: a device, by its vendor's domain.
+pub fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/")
 }
 

@@ -5,15 +5,19 @@
 //! write itself (`resource_quota`). Invariant: plugins see the document in its stored version, and a plugin that refuses
 //! says why in upstream's words.
 
+mod anti_affinity;
 pub mod certificates;
 mod claim_resize;
 mod configured;
 mod default_class;
 mod expressions;
+mod extended_resources;
+mod external_ips;
 mod limit_ranger;
 mod matching;
 mod mutating_policies;
 mod namespace_lifecycle;
+mod node_selector;
 mod node_taint;
 pub mod outside;
 mod params;
@@ -22,10 +26,12 @@ mod pod_security;
 pub mod pod_topology_labels;
 mod policies;
 pub mod priority;
+mod pull_images;
 mod request;
 pub mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod settings;
 mod storage_in_use;
 mod times;
 mod toleration_seconds;
@@ -102,20 +108,27 @@ enum Part {
 }
 
 use Part::{Asks, Checks, Sets};
+pub use settings::Settings;
 pub use times::Times;
 
-/// In upstream's order. Source: the page "Admission Control in Kubernetes", the plugins that are on by default.
+/// In upstream's order. Source: the page "Admission Control in Kubernetes". Which of them are off by default: `settings`.
 const PLUGINS: &[(&str, Part)] = &[
+    ("NamespaceAutoProvision", Asks(namespace_lifecycle::provision)),
     ("NamespaceLifecycle", Asks(namespace_lifecycle::mutate)),
     ("NamespaceLifecycle", Checks(namespace_lifecycle::validate)),
+    ("NamespaceExists", Asks(namespace_lifecycle::exists)),
+    ("LimitPodHardAntiAffinityTopology", Checks(anti_affinity::validate)),
     ("LimitRanger", Sets(limit_ranger::mutate)),
     ("LimitRanger", Checks(limit_ranger::validate)),
     ("ServiceAccount", Asks(service_account::mutate)),
     ("TaintNodesByCondition", Sets(node_taint::mutate)),
+    ("AlwaysPullImages", Sets(pull_images::mutate)),
     ("PodSecurity", Checks(pod_security::validate)),
+    ("PodNodeSelector", Sets(node_selector::mutate)),
     ("Priority", Asks(priority::mutate)),
     ("Priority", Checks(priority::validate)),
     ("DefaultTolerationSeconds", Sets(toleration_seconds::mutate)),
+    ("ExtendedResourceToleration", Sets(extended_resources::mutate)),
     ("DefaultStorageClass", Sets(default_class::storage)),
     ("StorageObjectInUseProtection", Sets(storage_in_use::mutate)),
     ("PersistentVolumeClaimResize", Checks(claim_resize::validate)),
@@ -125,6 +138,7 @@ const PLUGINS: &[(&str, Part)] = &[
     ("ClusterTrustBundleAttest", Checks(certificates::attest)),
     ("CertificateSubjectRestriction", Checks(certificates::subject)),
     ("DefaultIngressClass", Sets(default_class::ingress)),
+    ("DenyServiceExternalIPs", Checks(external_ips::validate)),
     ("PodTopologyLabels", Sets(pod_topology_labels::mutate)),
     ("NodeDeclaredFeatureValidator", Checks(pod_resize::features)),
     ("PodResizeValidator", Checks(pod_resize::validate)),
@@ -146,7 +160,7 @@ pub async fn mutate(review: &mut Review<'_>, new: &mut Value, old: Option<&Value
 /// The built-in plugins that change documents.
 async fn plugins(review: &mut Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     let (times, mut since) = (&review.shared.metrics.admission, Instant::now());
-    for (index, (_, part)) in PLUGINS.iter().enumerate() {
+    for (index, (_, part)) in PLUGINS.iter().enumerate().filter(|(i, _)| review.shared.config.admission.is_on(*i)) {
         let result = match part {
             Asks(plugin) => plugin(review, new, old).await,
             Sets(plugin) => plugin(review, new, old),
@@ -174,7 +188,7 @@ pub async fn validate(review: &mut Review<'_>, new: Option<&Value>, old: Option<
 /// The built-in plugins that only refuse.
 fn checks(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
     let (times, mut since) = (&review.shared.metrics.admission, Instant::now());
-    for (index, (_, part)) in PLUGINS.iter().enumerate() {
+    for (index, (_, part)) in PLUGINS.iter().enumerate().filter(|(i, _)| review.shared.config.admission.is_on(*i)) {
         let Checks(plugin) = part else { continue };
         let result = plugin(review, new, old);
         times.record(index, review.operation, result.is_err(), &mut since);

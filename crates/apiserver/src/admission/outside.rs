@@ -114,16 +114,18 @@ async fn pass(
     let (shared, outside) = (review.shared, &review.shared.outside);
     let request = Request::new(review).await?;
     let policies = (outside.mutating_policies.load(shared), outside.mutating_bindings.load(shared));
-    let (times, mut since) = (&shared.metrics.admission, Instant::now());
+    let (times, on, mut since) = (&shared.metrics.admission, &shared.config.admission, Instant::now());
     let mut timed = |which, result: Result<(), Status>| {
         times.record(which, review.operation, result.is_err(), &mut since);
         result
     };
-    if let ((Some(policies), Some(bindings)), Some(new)) = (policies, new.as_deref_mut()) {
+    if let ((Some(policies), Some(bindings)), Some(new)) = (policies, new.as_deref_mut())
+        && on.is_on(times::MUTATING_POLICIES)
+    {
         let result = mutating_policies::mutate(&policies, &bindings, &request, new, old, policies_again);
         timed(times::MUTATING_POLICIES, result)?;
     }
-    if let Some(hooks) = outside.mutating.load(shared) {
+    if let Some(hooks) = outside.mutating.load(shared).filter(|_| on.is_on(times::MUTATING_WEBHOOKS)) {
         let result = webhooks::mutate(&hooks, &request, new, old, webhooks_again).await;
         timed(times::MUTATING_WEBHOOKS, result)?;
     }
@@ -137,15 +139,17 @@ pub async fn validate(review: &Review<'_>, new: Option<&Value>, old: Option<&Val
     }
     let work = async {
         let request = Request::new(review).await?;
-        let (times, mut since) = (&shared.metrics.admission, Instant::now());
+        let (times, on, mut since) = (&shared.metrics.admission, &shared.config.admission, Instant::now());
         let mut timed = |which, result: Result<(), Status>| {
             times.record(which, review.operation, result.is_err(), &mut since);
             result
         };
-        if let (Some(policies), Some(bindings)) = (outside.policies.load(shared), outside.bindings.load(shared)) {
+        if let (Some(policies), Some(bindings)) = (outside.policies.load(shared), outside.bindings.load(shared))
+            && on.is_on(times::VALIDATING_POLICIES)
+        {
             timed(times::VALIDATING_POLICIES, policies::validate(&policies, &bindings, &request, new, old))?;
         }
-        if let Some(hooks) = outside.validating.load(shared) {
+        if let Some(hooks) = outside.validating.load(shared).filter(|_| on.is_on(times::VALIDATING_WEBHOOKS)) {
             timed(times::VALIDATING_WEBHOOKS, webhooks::validate(&hooks, &request, new, old).await)?;
         }
         Ok(())

@@ -13,7 +13,7 @@ const OWN_BOUNDS_S: &[f64] = BOUNDS_S.split_at(6).0;
 const OPERATIONS: [Operation; 4] = [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect];
 
 /// What follows the list of plugins, and whether it changes documents.
-const FURTHER: [(&str, bool); 5] = [
+pub const FURTHER: [(&str, bool); 5] = [
     ("MutatingAdmissionPolicy", true),
     ("MutatingAdmissionWebhook", true),
     ("ValidatingAdmissionPolicy", false),
