@@ -31,7 +31,7 @@ use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
 use crate::shared::Shared;
 use crate::trace::Kind;
 use crate::user::User;
-use crate::{aggregate, authn, connect, decode, paths, reply, trace, verbs};
+use crate::{aggregate, authn, connect, decode, paths, reply, stream, trace, verbs};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -273,6 +273,8 @@ async fn resource(
         _ => Accept::parse(request.headers(), offer)?,
     };
     check_shape(verb, accept.shape, &served)?;
+    let upgrade = verb == Verb::Watch && stream::watch::is_asked(request.headers());
+    let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     // A stream's headers go on to the kubelet with the request.
     let headers = if connects { request.headers().clone() } else { std::mem::take(request.headers_mut()) };
     let mut call = Call::new(shared, user, verb, path, query, headers, accept, served, connection.is_near);
@@ -319,6 +321,9 @@ async fn resource(
     if verb == Verb::Watch && response.status().is_success() {
         let within = !call.path.namespace.is_empty();
         count_running(call.shared.metrics.running.within(verb, &call.served, within), &mut response);
+        if let Some(client) = upgrade {
+            response = stream::watch::upgrade(&call, client, response);
+        }
     }
     Ok(response)
 }
