@@ -20,6 +20,10 @@ const COMPUTE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// Kinds that a quota may name without `count/`.
 const PLAIN_COUNTS: [&str; 4] = ["configmaps", "secrets", "resourcequotas", "replicationcontrollers"];
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
+/// Follows the name of a DeviceClass.
+const DEVICES: &str = ".deviceclass.resource.k8s.io/devices";
+/// What a claim has that asks for all devices: it can have no more.
+const ALL_DEVICES: i64 = 32;
 const STORAGE: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
 
 /// Reads a resource list; what is no quantity is left out.
@@ -85,12 +89,14 @@ pub fn counts(group: &str, resource: &str, name: &str) -> bool {
         }
         ("", "services") => ["services", "services.nodeports", "services.loadbalancers"].contains(&name),
         ("", "persistentvolumeclaims") => STORAGE.contains(&name.rsplit(OF_CLASS).next().unwrap_or(name)),
+        ("resource.k8s.io", "resourceclaims") => name.ends_with(DEVICES),
         ("", _) => resource == name && PLAIN_COUNTS.contains(&name),
         _ => false,
     }
 }
 
-fn is_extended(name: &str) -> bool {
+/// A resource that no node has of its own: a device, by its vendor's domain.
+pub fn is_extended(name: &str) -> bool {
     name.contains('/') && !name.contains("kubernetes.io/")
 }
 
@@ -104,6 +110,7 @@ pub fn usage(group: &str, resource: &str, object: &Value, now: Timestamp) -> Amo
         }
         ("", "services") => add(&mut used, &service(&object["spec"])),
         ("", "persistentvolumeclaims") => add(&mut used, &claim(object)),
+        ("resource.k8s.io", "resourceclaims") => add(&mut used, &devices(&object["spec"]["devices"])),
         ("", _) if PLAIN_COUNTS.contains(&resource) => drop(used.insert(resource.into(), ONE)),
         _ => {}
     }
@@ -188,6 +195,23 @@ fn claim(claim: &Value) -> Amounts {
         if !class.is_empty() {
             used.insert(format!("{class}{OF_CLASS}{name}"), amount);
         }
+    }
+    used
+}
+
+/// The devices that a claim asks for, by class; of alternatives the most.
+fn devices(asked: &Value) -> Amounts {
+    let mut used = Amounts::new();
+    for request in asked.array_at(&["requests"]) {
+        let one = request.get("exactly").filter(|exactly| !exactly.is_null());
+        let mut most = Amounts::new();
+        for asked in one.into_iter().chain(request.array_at(&["firstAvailable"])) {
+            let all = asked.str_at(&["allocationMode"]) == Some("All");
+            let count = if all { ALL_DEVICES } else { asked.int_at(&["count"]).unwrap_or(1) };
+            let name = format!("{}{DEVICES}", asked.str_at(&["deviceClassName"]).unwrap_or_default());
+            raise(&mut most, &Amounts::from([(name, Quantity::from_i64(count, Format::DecimalSI))]));
+        }
+        add(&mut used, &most);
     }
     used
 }

@@ -5,15 +5,19 @@
 //! write itself (`resource_quota`). Invariant: plugins see the document in its stored version, and a plugin that refuses
 //! says why in upstream's words.
 
+mod anti_affinity;
 pub mod certificates;
 mod claim_resize;
 mod configured;
 mod default_class;
 mod expressions;
+mod extended_resources;
+mod external_ips;
 mod limit_ranger;
 mod matching;
 mod mutating_policies;
 mod namespace_lifecycle;
+mod node_selector;
 mod node_taint;
 pub mod outside;
 mod params;
@@ -22,11 +26,14 @@ mod pod_security;
 pub mod pod_topology_labels;
 mod policies;
 pub mod priority;
+mod pull_images;
 mod request;
 pub mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod settings;
 mod storage_in_use;
+mod times;
 mod toleration_seconds;
 mod webhooks;
 
@@ -37,7 +44,6 @@ use futures::future::BoxFuture;
 use meta::{Status, Value};
 
 use crate::call::Call;
-use crate::metrics::{Page, Series};
 use crate::options::DeleteOptions;
 use crate::registry::Served;
 use crate::shared::Shared;
@@ -102,19 +108,27 @@ enum Part {
 }
 
 use Part::{Asks, Checks, Sets};
+pub use settings::Settings;
+pub use times::Times;
 
-/// In upstream's order. Source: the page "Admission Control in Kubernetes", the plugins that are on by default.
+/// In upstream's order. Source: the page "Admission Control in Kubernetes". Which of them are off by default: `settings`.
 const PLUGINS: &[(&str, Part)] = &[
+    ("NamespaceAutoProvision", Asks(namespace_lifecycle::provision)),
     ("NamespaceLifecycle", Asks(namespace_lifecycle::mutate)),
     ("NamespaceLifecycle", Checks(namespace_lifecycle::validate)),
+    ("NamespaceExists", Asks(namespace_lifecycle::exists)),
+    ("LimitPodHardAntiAffinityTopology", Checks(anti_affinity::validate)),
     ("LimitRanger", Sets(limit_ranger::mutate)),
     ("LimitRanger", Checks(limit_ranger::validate)),
     ("ServiceAccount", Asks(service_account::mutate)),
     ("TaintNodesByCondition", Sets(node_taint::mutate)),
+    ("AlwaysPullImages", Sets(pull_images::mutate)),
     ("PodSecurity", Checks(pod_security::validate)),
+    ("PodNodeSelector", Sets(node_selector::mutate)),
     ("Priority", Asks(priority::mutate)),
     ("Priority", Checks(priority::validate)),
     ("DefaultTolerationSeconds", Sets(toleration_seconds::mutate)),
+    ("ExtendedResourceToleration", Sets(extended_resources::mutate)),
     ("DefaultStorageClass", Sets(default_class::storage)),
     ("StorageObjectInUseProtection", Sets(storage_in_use::mutate)),
     ("PersistentVolumeClaimResize", Checks(claim_resize::validate)),
@@ -124,60 +138,29 @@ const PLUGINS: &[(&str, Part)] = &[
     ("ClusterTrustBundleAttest", Checks(certificates::attest)),
     ("CertificateSubjectRestriction", Checks(certificates::subject)),
     ("DefaultIngressClass", Sets(default_class::ingress)),
+    ("DenyServiceExternalIPs", Checks(external_ips::validate)),
     ("PodTopologyLabels", Sets(pod_topology_labels::mutate)),
     ("NodeDeclaredFeatureValidator", Checks(pod_resize::features)),
     ("PodResizeValidator", Checks(pod_resize::validate)),
 ];
 
-/// How long plugins took: by plugin, operation, and whether it refused.
-pub struct Times(Vec<Series>);
-
-impl Default for Times {
-    fn default() -> Times {
-        Times((0..PLUGINS.len() * 8).map(|_| Series::new(&BOUNDS_S)).collect())
-    }
-}
-
-/// Upper bounds of a plugin's time, in seconds.
-const BOUNDS_S: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
-
-impl Times {
-    fn record(&self, plugin: usize, operation: Operation, refused: bool, since: &mut Instant) {
-        let now = Instant::now();
-        let series = &self.0[(plugin * 4 + operation as usize) * 2 + usize::from(refused)];
-        series.observe(&BOUNDS_S, (now - *since).as_secs_f64());
-        *since = now;
-    }
-
-    pub fn write(&self, page: &mut Page) {
-        const NAME: &str = "apiserver_admission_controller_admission_duration_seconds";
-        let help = "Admission controller latency histogram in seconds, identified by name and broken out for each \
-                    operation and API resource and type (validate or admit).";
-        page.head(NAME, "histogram", help);
-        let operations = [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect];
-        let mut series = self.0.iter();
-        for (name, part) in PLUGINS {
-            let ty = if matches!(part, Checks(_)) { "validate" } else { "admit" };
-            for (operation, rejected) in operations.iter().flat_map(|o| [(o.as_str(), false), (o.as_str(), true)]) {
-                let labels = format!("name=\"{name}\",operation=\"{operation}\",rejected=\"{rejected}\",type=\"{ty}\"");
-                page.histogram(NAME, &labels, &BOUNDS_S, series.next());
-            }
-        }
-    }
-}
-
 pub async fn mutate(review: &mut Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     if review.name.is_empty() {
         review.name = crate::metadata::name(new).to_string();
     }
-    plugins(review, new, old).await?;
-    outside::mutate(review, Some(new), old).await
+    let since = Instant::now();
+    let mut result = plugins(review, new, old).await;
+    if result.is_ok() {
+        result = outside::mutate(review, Some(new), old).await;
+    }
+    review.shared.metrics.admission.step(true, review.operation, result.is_err(), since);
+    result
 }
 
 /// The built-in plugins that change documents.
 async fn plugins(review: &mut Review<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), Status> {
     let (times, mut since) = (&review.shared.metrics.admission, Instant::now());
-    for (index, (_, part)) in PLUGINS.iter().enumerate() {
+    for (index, (_, part)) in PLUGINS.iter().enumerate().filter(|(i, _)| review.shared.config.admission.is_on(*i)) {
         let result = match part {
             Asks(plugin) => plugin(review, new, old).await,
             Sets(plugin) => plugin(review, new, old),
@@ -193,13 +176,23 @@ pub async fn validate(review: &mut Review<'_>, new: Option<&Value>, old: Option<
     if let Some(new) = new.filter(|_| review.name.is_empty()) {
         review.name = crate::metadata::name(new).to_string();
     }
+    let since = Instant::now();
+    let mut result = checks(review, new, old).and_then(|()| outside::check(review, new, old));
+    if result.is_ok() {
+        result = outside::validate(review, new, old).await;
+    }
+    review.shared.metrics.admission.step(false, review.operation, result.is_err(), since);
+    result
+}
+
+/// The built-in plugins that only refuse.
+fn checks(review: &Review<'_>, new: Option<&Value>, old: Option<&Value>) -> Result<(), Status> {
     let (times, mut since) = (&review.shared.metrics.admission, Instant::now());
-    for (index, (_, part)) in PLUGINS.iter().enumerate() {
+    for (index, (_, part)) in PLUGINS.iter().enumerate().filter(|(i, _)| review.shared.config.admission.is_on(*i)) {
         let Checks(plugin) = part else { continue };
         let result = plugin(review, new, old);
         times.record(index, review.operation, result.is_err(), &mut since);
         result?;
     }
-    outside::check(review, new, old)?;
-    outside::validate(review, new, old).await
+    Ok(())
 }

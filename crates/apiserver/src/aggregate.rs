@@ -4,6 +4,7 @@
 //! passed on with the front proxy's certificate and the user in headers. Source: the pages "Kubernetes API Aggregation
 //! Layer" and "Configure the Aggregation Layer". Invariant: headers that name a user are always ours, never the client's.
 
+mod automanaged;
 mod availability;
 pub mod merge;
 
@@ -26,10 +27,12 @@ use crate::stream::connect::encode;
 use crate::trace;
 use crate::user::User;
 
-pub use availability::{follow, settle_local};
+pub use availability::{follow, is_unavailable, settle_local};
 
 pub const GROUP: &str = "apiregistration.k8s.io";
 pub const RESOURCE: &str = "apiservices";
+/// Says who keeps an APIService: the server, at its start or all the time.
+const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 const DEFAULT_PORT: u16 = 443;
 
 /// The group versions that are served elsewhere, by the names of their APIServices.
@@ -224,16 +227,18 @@ pub fn local_documents() -> Vec<(String, Value)> {
     let mut all: Vec<(&str, &str)> = all.filter(|(group, _)| *group != GROUP).collect();
     all.sort();
     all.dedup();
-    let document = |(group, version): (&str, &str)| {
-        let name = format!("{version}.{group}");
-        let document = json!({
-            "metadata": {"name": name.as_str(), "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}},
-            "spec": {"group": group, "version": version, "groupPriorityMinimum": merge::group_priority(group),
-                "versionPriority": merge::version_priority(group, version)},
-        });
-        (name, document)
-    };
-    all.into_iter().map(document).collect()
+    all.into_iter()
+        .map(|(group, version)| (format!("{version}.{group}"), document(group, version, "onstart")))
+        .collect()
+}
+
+/// The APIService of a group version that this server serves itself.
+fn document(group: &str, version: &str, automanaged: &str) -> Value {
+    json!({
+        "metadata": {"name": format!("{version}.{group}"), "labels": {AUTOMANAGED: automanaged}},
+        "spec": {"group": group, "version": version, "groupPriorityMinimum": merge::group_priority(group),
+            "versionPriority": merge::version_priority(group, version)},
+    })
 }
 
 /// What API servers behind this one need to trust it: the data of `extension-apiserver-authentication`.

@@ -2,7 +2,9 @@
 //!
 //! Invariant: by the time a `Call` exists its user is known and allowed, and its resource is served.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::HeaderMap;
 use meta::{GroupResource, Status};
@@ -33,6 +35,8 @@ pub struct Call {
     /// Where the request is written down, when there is an audit log.
     pub audit: Option<Arc<Entry>>,
     warnings: Mutex<Vec<String>>,
+    /// How long queues and webhooks took, in nanoseconds.
+    elsewhere: AtomicU64,
 }
 
 impl Call {
@@ -49,8 +53,8 @@ impl Call {
         is_near: bool,
     ) -> Call {
         let target = shared.registry.target(&served);
-        let warnings = Mutex::default();
-        Call { shared, user, verb, path, query, headers, accept, served, target, is_near, audit: None, warnings }
+        let (warnings, elsewhere, audit) = Default::default();
+        Call { shared, user, verb, path, query, headers, accept, served, target, is_near, audit, warnings, elsewhere }
     }
 
     /// The key of the object that the path names.
@@ -73,6 +77,15 @@ impl Call {
         if warnings.len() < MAX_WARNINGS && !warnings.contains(&text) {
             warnings.push(text);
         }
+    }
+
+    /// Time that the request spent where this server does not make it faster.
+    pub fn note_elsewhere(&self, took: Duration) {
+        self.elsewhere.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    pub fn elsewhere(&self) -> Duration {
+        Duration::from_nanos(self.elsewhere.load(Ordering::Relaxed))
     }
 
     /// Adds an annotation to the request's audit event.

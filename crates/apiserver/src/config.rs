@@ -10,6 +10,7 @@ use pki::Issued;
 use pki::tokens::{Signer, Verifier};
 use store::Store;
 
+use crate::admission;
 use crate::audit::Auditor;
 use crate::trace::Tracer;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
     pub limits: Limits,
     pub features: Features,
+    /// Which admission plugins are on, and how they are configured.
+    pub admission: admission::Settings,
     /// `None` writes no audit log.
     pub audit: Option<Arc<Auditor>>,
     /// `None` traces nothing.
@@ -128,6 +131,7 @@ impl Config {
             front_proxy: None,
             limits: Limits::default(),
             features: Features::default(),
+            admission: admission::Settings::default(),
             audit: None,
             tracer: None,
         }

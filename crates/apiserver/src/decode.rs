@@ -101,8 +101,11 @@ pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value,
         e.status(&served.info.version, &served.kind)
     })?;
     // Custom resources are read first and held against their schema then; built-in kinds are both at once.
-    let at = if served.custom.is_some() { 0 } else { notes.len() };
-    notes.splice(at..at, repeated(&duplicates));
+    if served.custom.is_some() {
+        notes.splice(0..0, repeated(&duplicates));
+    } else if !duplicates.is_empty() || notes.len() > 1 {
+        notes = in_order(notes, &duplicates, body);
+    }
     report(call, notes, validation, &served.info.version, &served.kind)?;
     Ok(value)
 }
@@ -141,6 +144,29 @@ fn read(call: &Call, body: &[u8], api_version: &str, kind: &str) -> Result<(Valu
     }
     check_kind(&mut value, api_version, kind, is_custom, body)?;
     Ok((value, duplicates))
+}
+
+/// Unknown and duplicate fields as they stand in the body. What is not known is not looked into.
+fn in_order(mut notes: Vec<String>, duplicates: &[String], body: &[u8]) -> Vec<String> {
+    let order = meta::field_order(body);
+    let path = |note: &str| note.strip_prefix("unknown field \"")?.strip_suffix('"').map(String::from);
+    let unknown: Vec<String> = notes.iter().filter_map(|note| path(note)).collect();
+    let is_within = |field: &str, outer: &String| {
+        field.strip_prefix(outer.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let known = |field: &&String| !unknown.iter().any(|outer| is_within(field, outer));
+    let again: Vec<String> = duplicates.iter().filter(known).cloned().collect();
+    notes.extend(repeated(&again));
+    let nth = |field: &String, nth| order.iter().enumerate().filter(|(_, path)| *path == field).nth(nth);
+    let mut places = unknown.iter().map(|field| nth(field, 0)).chain(again.iter().map(|field| nth(field, 1)));
+    // Of what is no unknown field the decoder says where it is itself.
+    if unknown.len() + again.len() != notes.len() {
+        return notes;
+    }
+    let mut placed: Vec<(usize, String)> =
+        notes.into_iter().map(|note| (places.next().flatten().map_or(usize::MAX, |(at, _)| at), note)).collect();
+    placed.sort_by_key(|(at, _)| *at);
+    placed.into_iter().map(|(_, note)| note).collect()
 }
 
 fn repeated(duplicates: &[String]) -> Vec<String> {

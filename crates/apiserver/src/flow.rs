@@ -5,6 +5,7 @@
 //! "API Priority and Fairness". Invariants: seats taken are given back when their guard drops; the seats of all limited
 //! levels are never more than the server has; the limit that a level does not lend is always there for it.
 
+mod counts;
 pub mod defaults;
 mod follow;
 mod level;
@@ -21,13 +22,13 @@ use crate::config::Limits;
 use crate::metrics::Page;
 use crate::user::User;
 
+use counts::{Counts, Held};
 pub use follow::{follow, settle};
-use level::Refusal;
-use level::{Entry, Levels};
+use level::{Entry, Level, Levels, Refusal};
 use schema::FlowSchema;
 
 /// A number of a level, for the metrics.
-type Read = fn(&level::Level<oneshot::Sender<Seats>>) -> usize;
+type Read = fn(&Levels<oneshot::Sender<Seats>>, &Level<oneshot::Sender<Seats>>) -> usize;
 
 /// What classification looks at.
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +69,16 @@ pub struct Seats {
     entry: Option<Entry>,
     began: Instant,
     counted: Option<usize>,
+    counts: Option<(Arc<Counts>, [Held; 2])>,
 }
 
 impl Drop for Seats {
     fn drop(&mut self) {
         if let Some(kind) = self.counted {
             self.inner.inflight[kind].fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some((counts, _)) = &self.counts {
+            counts.end(self.began.elapsed());
         }
         if let Some(entry) = self.entry.take() {
             let mut state = self.inner.lock();
@@ -88,6 +93,7 @@ impl Drop for Seats {
 pub struct Class {
     pub schema_uid: Arc<str>,
     pub level_uid: Arc<str>,
+    counts: Option<Arc<Counts>>,
 }
 
 impl Inner {
@@ -96,7 +102,8 @@ impl Inner {
     }
 
     fn seats(self: &Arc<Self>, entry: Option<Entry>) -> Seats {
-        Seats { inner: self.clone(), entry: entry.filter(Entry::is_limited), began: Instant::now(), counted: None }
+        let entry = entry.filter(Entry::is_limited);
+        Seats { inner: self.clone(), entry, began: Instant::now(), counted: None, counts: None }
     }
 
     /// Hands out the seats that have become free.
@@ -142,6 +149,12 @@ impl Flow {
             with_mandatory(schemas, &defaults::mandatory_schemas()).iter().map(FlowSchema::read).collect();
         schemas.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
         let mut state = self.inner.lock();
+        for schema in &mut schemas {
+            let same = |s: &&FlowSchema| s.name == schema.name && s.level == schema.level;
+            if let Some(before) = state.schemas.iter().find(same) {
+                schema.counts = before.counts.clone();
+            }
+        }
         state.levels.configure(&levels);
         state.schemas = schemas;
         self.inner.admit(&mut state);
@@ -159,12 +172,16 @@ impl Flow {
             let kind = usize::from(!matches!(digest.verb, "get" | "list" | "watch" | "head" | "options"));
             self.inner.inflight[kind].fetch_add(1, Ordering::Relaxed);
             seats.counted = Some(kind);
+            let width = seats.entry.as_ref().map_or(width, Entry::width);
+            seats.counts = class.counts.as_ref().map(|counts| (counts.clone(), counts.begin(width)));
             seats
         });
         (class, seats)
     }
 
     async fn take(&self, digest: &Digest<'_>, width: usize) -> (Class, Result<Seats, Status>) {
+        let began = Instant::now();
+        let waited = |class: &Class, refusal| class.counts.iter().for_each(|c| c.waited(began.elapsed(), refusal));
         let (class, waiting) = {
             let mut state = self.inner.lock();
             let (level, flow, class) = state.find(digest);
@@ -175,14 +192,27 @@ impl Flow {
                 sender
             };
             match (state.levels.enter(&level, flow, width, who), receiver) {
-                (Ok(Some(entry)), _) => return (class, Ok(self.inner.seats(Some(entry)))),
+                (Ok(Some(entry)), _) => {
+                    if entry.is_limited() {
+                        waited(&class, None);
+                    }
+                    return (class, Ok(self.inner.seats(Some(entry))));
+                }
                 (Ok(None), Some(waiting)) => (class, waiting),
-                _ => return (class, Err(refused())),
+                (result, _) => {
+                    waited(&class, Some(result.err().unwrap_or(Refusal::Limit)));
+                    return (class, Err(refused()));
+                }
             }
         };
+        let _waiting = class.counts.as_ref().map(Counts::wait);
         match tokio::time::timeout(self.inner.patience, waiting).await {
-            Ok(Ok(seats)) => (class, Ok(seats)),
+            Ok(Ok(seats)) => {
+                waited(&class, None);
+                (class, Ok(seats))
+            }
             _ => {
+                waited(&class, Some(Refusal::TimeOut));
                 self.inner.lock().levels.forget(|sender| sender.is_closed());
                 (class, Err(refused()))
             }
@@ -198,47 +228,29 @@ impl Flow {
     /// Appends the metrics, under upstream's names.
     pub fn write_metrics(&self, page: &mut Page) {
         let state = self.inner.lock();
-        let metrics: [(&str, &str, &str, Read); 4] = [
+        let metrics: [(&str, &str, Read); 3] = [
+            ("nominal", "Nominal number of execution seats configured for each priority level", |_, l| l.nominal()),
             (
-                "current_executing_seats",
-                "gauge",
-                "Concurrency (number of seats) occupied by the currently executing (initial stage for a WATCH, any stage otherwise) requests in the API Priority and Fairness subsystem",
-                |l| l.in_use(),
+                "lower",
+                "Configured lower bound on number of execution seats available to each priority level",
+                |_, l| l.reserve(),
             ),
             (
-                "current_inqueue_requests",
-                "gauge",
-                "Number of requests currently pending in queues of the API Priority and Fairness subsystem",
-                |l| l.waiting(),
-            ),
-            (
-                "nominal_limit_seats",
-                "gauge",
-                "Nominal number of execution seats configured for each priority level",
-                |l| l.nominal(),
-            ),
-            (
-                "dispatched_requests_total",
-                "counter",
-                "Number of requests executed by API Priority and Fairness subsystem",
-                |l| l.dispatched,
+                "upper",
+                "Configured upper bound on number of execution seats available to each priority level",
+                |levels, l| levels.most(l),
             ),
         ];
-        for (name, kind, help, read) in metrics {
-            let name = format!("apiserver_flowcontrol_{name}");
-            page.head(&name, kind, help);
+        for (name, help, read) in metrics {
+            let name = format!("apiserver_flowcontrol_{name}_limit_seats");
+            page.head(&name, "gauge", help);
             for level in state.levels.iter() {
-                page.line(format_args!("{name}{{priority_level=\"{}\"}} {}", level.name, read(level)));
+                page.line(format_args!("{name}{{priority_level=\"{}\"}} {}", level.name, read(&state.levels, level)));
             }
         }
-        let name = "apiserver_flowcontrol_rejected_requests_total";
-        page.head(name, "counter", "Number of requests rejected by API Priority and Fairness subsystem");
-        for level in state.levels.iter() {
-            for refusal in [Refusal::QueueFull, Refusal::Limit, Refusal::TimeOut] {
-                let (level, reason, count) = (&level.name, refusal.reason(), level.refused[refusal as usize]);
-                page.line(format_args!("{name}{{priority_level=\"{level}\",reason=\"{reason}\"}} {count}"));
-            }
-        }
+        let all: Vec<Arc<Counts>> = state.schemas.iter().map(|s| s.counts.clone()).collect();
+        drop(state);
+        counts::write(&all, page);
     }
 }
 
@@ -251,7 +263,8 @@ impl State {
             return (defaults::CATCH_ALL.into(), 0, Class::default());
         };
         let level_uid = self.levels.get(&schema.level).map(|l| l.uid.clone()).unwrap_or_default();
-        (schema.level.clone(), schema.flow(digest), Class { schema_uid: schema.uid.clone(), level_uid })
+        let class = Class { schema_uid: schema.uid.clone(), level_uid, counts: Some(schema.counts.clone()) };
+        (schema.level.clone(), schema.flow(digest), class)
     }
 }
 
@@ -332,9 +345,10 @@ mod tests {
         let mut page = Page::default();
         flow.write_metrics(&mut page);
         for line in [
-            "apiserver_flowcontrol_rejected_requests_total{priority_level=\"l\",reason=\"queue-full\"} 1",
-            "apiserver_flowcontrol_rejected_requests_total{priority_level=\"l\",reason=\"time-out\"} 1",
-            "apiserver_flowcontrol_current_inqueue_requests{priority_level=\"l\"} 0",
+            "apiserver_flowcontrol_rejected_requests_total{flow_schema=\"s\",priority_level=\"l\",reason=\"queue-full\"} 1",
+            "apiserver_flowcontrol_rejected_requests_total{flow_schema=\"s\",priority_level=\"l\",reason=\"time-out\"} 1",
+            "apiserver_flowcontrol_current_inqueue_requests{flow_schema=\"s\",priority_level=\"l\"} 0",
+            "apiserver_flowcontrol_request_wait_duration_seconds_count{execute=\"true\",flow_schema=\"s\",priority_level=\"l\"} 3",
         ] {
             assert!(page.0.contains(line), "{line} in {}", page.0);
         }

@@ -13,6 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Body as _;
 use meta::Status;
 
 use crate::accept::{Accept, Offer, Shape};
@@ -30,7 +31,7 @@ use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
 use crate::shared::Shared;
 use crate::trace::Kind;
 use crate::user::User;
-use crate::{aggregate, authn, connect, decode, paths, reply, trace, verbs};
+use crate::{aggregate, authn, connect, decode, paths, reply, stream, trace, verbs};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -243,7 +244,9 @@ async fn resource(
         definitions::sync(&shared);
         served = find();
     }
+    let started = Instant::now();
     let (found, seats) = enter(&shared, &user, verb, &path, &query, served.as_deref()).await;
+    let queued = started.elapsed();
     *class = found;
     let seats = seats?;
     if let Some(remote) = remote {
@@ -270,11 +273,13 @@ async fn resource(
         _ => Accept::parse(request.headers(), offer)?,
     };
     check_shape(verb, accept.shape, &served)?;
-    let started = Instant::now();
+    let upgrade = verb == Verb::Watch && stream::watch::is_asked(request.headers());
+    let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     // A stream's headers go on to the kubelet with the request.
     let headers = if connects { request.headers().clone() } else { std::mem::take(request.headers_mut()) };
     let mut call = Call::new(shared, user, verb, path, query, headers, accept, served, connection.is_near);
     call.audit = entry.cloned();
+    call.note_elsewhere(queued);
     let call = Arc::new(call);
     if connects {
         with_peer(&mut request, &connection);
@@ -314,7 +319,11 @@ async fn resource(
     };
     reply::add_warnings(&mut response, call.take_warnings());
     if verb == Verb::Watch && response.status().is_success() {
-        count_running(call.shared.metrics.running.of(verb, &call.served), &mut response);
+        let within = !call.path.namespace.is_empty();
+        count_running(call.shared.metrics.running.within(verb, &call.served, within), &mut response);
+        if let Some(client) = upgrade {
+            response = stream::watch::upgrade(&call, client, response);
+        }
     }
     Ok(response)
 }
@@ -359,12 +368,11 @@ fn check_shape(verb: Verb, shape: Shape, served: &Served) -> Result<(), Status> 
 }
 
 fn record(call: &Call, answer: &Result<Response, Status>, started: Instant) {
-    let code = match answer {
-        Ok(response) => response.status().as_u16(),
-        Err(status) => status.code,
+    let (code, bytes) = match answer {
+        Ok(response) => (response.status().as_u16(), response.body().size_hint().exact()),
+        Err(status) => (status.code, None),
     };
-    let dry_run = call.query.has("dryRun");
-    call.shared.metrics.record(call.verb, &call.served, &call.path.subresource, dry_run, code, started.elapsed());
+    call.shared.metrics.record(call, code, started.elapsed(), bytes);
 }
 
 /// Counts a watch as running until its body is dropped.

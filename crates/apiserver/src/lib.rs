@@ -63,6 +63,7 @@ pub mod webhook;
 mod write;
 mod yaml;
 
+pub use admission::Settings as AdmissionSettings;
 pub use config::{Cidr, Config, Features, FrontProxy, KubeletClient, Limits, Tokens};
 pub use server::{Error, Local, Server};
 pub use user::User;

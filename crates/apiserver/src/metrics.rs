@@ -13,6 +13,8 @@ use api::resource::Resource;
 use compact_str::CompactString;
 
 use crate::admission;
+use crate::aggregate;
+use crate::call::Call;
 use crate::health::Checks;
 use crate::registry::Served;
 use crate::request::Verb;
@@ -24,6 +26,9 @@ const BOUNDS_S: [f64; 23] = [
     45.0, 60.0,
 ];
 
+/// Upper bounds of the sizes of answers.
+const BOUNDS_BYTES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
 #[derive(Clone)]
 struct Key {
     verb: Verb,
@@ -31,19 +36,21 @@ struct Key {
     subresource: CompactString,
     code: u16,
     dry_run: bool,
+    /// Asked for within one namespace.
+    within: bool,
 }
 
 /// Resources are told apart by name: a custom one may go and come again.
 impl Key {
-    fn parts(&self) -> (Verb, &str, &str, &str, &str, u16, bool) {
+    fn parts(&self) -> (Verb, &str, &str, &str, &str, u16, bool, bool) {
         let Resource { group, version, plural, .. } = &*self.info;
-        (self.verb, group, version, plural, &self.subresource, self.code, self.dry_run)
+        (self.verb, group, version, plural, &self.subresource, self.code, self.dry_run, self.within)
     }
 
     /// What the metrics of requests have in common, sorted.
     fn labels(&self) -> String {
         let scope = match self.verb {
-            Verb::List | Verb::Watch | Verb::DeleteCollection if self.info.namespaced => "namespace",
+            Verb::List | Verb::Watch | Verb::DeleteCollection if self.within => "namespace",
             Verb::List | Verb::Watch | Verb::DeleteCollection => "cluster",
             _ => "resource",
         };
@@ -74,6 +81,7 @@ impl Hash for Key {
 }
 
 /// A number, or a histogram of times.
+#[derive(Debug)]
 pub struct Series {
     pub count: AtomicU64,
     nanos: AtomicU64,
@@ -91,6 +99,43 @@ impl Series {
         self.nanos.fetch_add((seconds * 1e9) as u64, Ordering::Relaxed);
         if let Some(bucket) = self.buckets.get(bounds_s.partition_point(|bound| *bound < seconds)) {
             bucket.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One metric whose labels come from the cluster, such as the names of webhooks; by its labels, sorted.
+pub struct Labelled {
+    bounds_s: &'static [f64],
+    series: RwLock<BTreeMap<String, Arc<Series>>>,
+}
+
+/// Sets of labels of one metric that are told apart; what comes later is not counted.
+const MAX_LABELS: usize = 4096;
+
+impl Labelled {
+    pub const fn new(bounds_s: &'static [f64]) -> Labelled {
+        Labelled { bounds_s, series: RwLock::new(BTreeMap::new()) }
+    }
+
+    pub fn observe(&self, labels: String, seconds: f64) {
+        let found = self.series.read().unwrap_or_else(PoisonError::into_inner).get(&labels).cloned();
+        let series = found.or_else(|| {
+            let mut all = self.series.write().unwrap_or_else(PoisonError::into_inner);
+            let room = all.len() < MAX_LABELS;
+            room.then(|| all.entry(labels).or_insert_with(|| Arc::new(Series::new(self.bounds_s))).clone())
+        });
+        series.into_iter().for_each(|series| series.observe(self.bounds_s, seconds));
+    }
+
+    /// Where there are bounds, a histogram, else a counter.
+    pub fn write(&self, page: &mut Page, name: &str, help: &str) {
+        let all = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        page.head(name, if self.bounds_s.is_empty() { "counter" } else { "histogram" }, help);
+        for (labels, series) in all.iter() {
+            match self.bounds_s {
+                [] => page.line(format_args!("{name}{{{labels}}} {}", series.count.load(Ordering::Relaxed))),
+                bounds_s => page.histogram(name, labels, bounds_s, [&**series]),
+            }
         }
     }
 }
@@ -121,7 +166,11 @@ impl Family {
 
     /// That of a verb on a resource.
     pub fn of(&self, verb: Verb, served: &Served) -> Arc<Series> {
-        self.at(Key { verb, info: served.info.clone(), subresource: "".into(), code: 0, dry_run: false })
+        self.within(verb, served, false)
+    }
+
+    pub fn within(&self, verb: Verb, served: &Served, within: bool) -> Arc<Series> {
+        self.at(Key { verb, info: served.info.clone(), subresource: "".into(), code: 0, dry_run: false, within })
     }
 
     pub fn observe(&self, verb: Verb, served: &Served, took: Duration) {
@@ -140,6 +189,9 @@ impl Family {
 
 pub struct Metrics {
     requests: Family,
+    /// Without what webhooks and queues took.
+    own_times: Family,
+    sizes: Family,
     /// Watches under way.
     pub running: Family,
     pub watch_events: Family,
@@ -151,6 +203,8 @@ impl Default for Metrics {
     fn default() -> Metrics {
         Metrics {
             requests: Family::new(&BOUNDS_S),
+            own_times: Family::new(&BOUNDS_S[2..]),
+            sizes: Family::new(&BOUNDS_BYTES),
             running: Family::new(&[]),
             watch_events: Family::new(&[]),
             admission: admission::Times::default(),
@@ -160,11 +214,21 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a finished request.
-    pub fn record(&self, verb: Verb, served: &Served, subresource: &str, dry_run: bool, code: u16, took: Duration) {
-        let known = served.info.subresource(subresource).map_or("", |s| &*s.name);
-        let key = Key { verb, info: served.info.clone(), subresource: known.into(), code, dry_run };
+    /// Counts a finished request, whose answer has this size if it is known.
+    pub fn record(&self, call: &Call, code: u16, took: Duration, size_bytes: Option<u64>) {
+        let known = call.served.info.subresource(&call.path.subresource).map_or("", |s| &*s.name);
+        let (verb, dry_run) = (call.verb, call.query.has("dryRun"));
+        let within = !call.path.namespace.is_empty();
+        let key = Key { verb, info: call.served.info.clone(), subresource: known.into(), code, dry_run, within };
+        let plain = Key { code: 0, dry_run: false, ..key.clone() };
         self.requests.at(key).observe(&BOUNDS_S, took.as_secs_f64());
+        if let (Verb::Get | Verb::List, Some(bytes)) = (verb, size_bytes) {
+            self.sizes.at(plain.clone()).observe(&BOUNDS_BYTES, bytes as f64);
+        }
+        if !matches!(verb, Verb::Watch | Verb::Connect) {
+            let own = took.saturating_sub(call.elsewhere());
+            self.own_times.at(plain).observe(&BOUNDS_S[2..], own.as_secs_f64());
+        }
     }
 }
 
@@ -191,10 +255,10 @@ impl Page {
         }
     }
 
-    fn histograms(&mut self, name: &str, help: &str, all: BTreeMap<String, Vec<Arc<Series>>>) {
+    fn histograms(&mut self, name: &str, help: &str, bounds_s: &[f64], all: BTreeMap<String, Vec<Arc<Series>>>) {
         self.head(name, "histogram", help);
         for (labels, series) in all {
-            self.histogram(name, &labels, &BOUNDS_S, series.iter().map(|s| &**s));
+            self.histogram(name, &labels, bounds_s, series.iter().map(|s| &**s));
         }
     }
 
@@ -232,15 +296,26 @@ pub fn render(shared: &Shared) -> String {
     requests(&mut page, shared);
     shared.metrics.admission.write(&mut page);
     shared.flow.write_metrics(&mut page);
+    let of_store = |key: &Key| {
+        let Resource { group, plural, .. } = &*key.info;
+        format!("group=\"{group}\",operation=\"{}\",resource=\"{plural}\"", key.verb.as_str())
+    };
+    let help = "Etcd request counts for each operation and object type.";
+    page.numbers("etcd_requests_total", "counter", help, shared.storage.times.by(of_store));
     page.histograms(
         "etcd_request_duration_seconds",
         "Etcd request latency in seconds for each operation and object type.",
-        shared.storage.times.by(|key| {
-            let Resource { group, plural, .. } = &*key.info;
-            format!("group=\"{group}\",operation=\"{}\",resource=\"{plural}\"", key.verb.as_str())
-        }),
+        &BOUNDS_S,
+        shared.storage.times.by(of_store),
     );
     objects(&mut page, shared);
+    let name = "aggregator_unavailable_apiservice";
+    page.head(name, "gauge", "Gauge of APIServices which are marked as unavailable broken down by APIService name.");
+    let services = shared.registry.stored(aggregate::GROUP, aggregate::RESOURCE);
+    for object in services.map(|s| s.cache.snapshot("", "", 0, false, |_| true).objects).unwrap_or_default() {
+        let lost = aggregate::is_unavailable(&object.stored_document());
+        page.line(format_args!("{name}{{name=\"{}\"}} {}", object.name, u8::from(lost)));
+    }
     if let Some(tracer) = &shared.config.tracer {
         const NAME: &str = "knarr_tracing_spans_dropped_total";
         page.head(NAME, "counter", "Number of spans that were not delivered to the collector.");
@@ -268,7 +343,21 @@ fn requests(page: &mut Page, shared: &Shared) {
     page.histograms(
         "apiserver_request_duration_seconds",
         "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
+        &BOUNDS_S,
         times,
+    );
+    let plain = |key: &Key| format!("component=\"apiserver\",{}", key.labels());
+    page.histograms(
+        "apiserver_request_sli_duration_seconds",
+        "Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.",
+        &BOUNDS_S[2..],
+        metrics.own_times.by(plain),
+    );
+    page.histograms(
+        "apiserver_response_sizes",
+        "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
+        &BOUNDS_BYTES,
+        metrics.sizes.by(plain),
     );
     page.head(
         "apiserver_current_inflight_requests",
@@ -283,7 +372,7 @@ fn requests(page: &mut Page, shared: &Shared) {
         "apiserver_longrunning_requests",
         "gauge",
         "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
-        metrics.running.by(|key| format!("component=\"apiserver\",{}", key.labels())),
+        metrics.running.by(plain),
     );
     page.numbers(
         "apiserver_watch_events_total",
@@ -326,6 +415,8 @@ fn process(page: &mut Page) {
         let rest = text.lines().find_map(|line| line.strip_prefix(start)).unwrap_or_default();
         rest.split_whitespace().next().and_then(|n| n.parse::<f64>().ok()).unwrap_or_default()
     };
+    // Compat: -1 of 64 bits where there is no limit (Prometheus' client library for Go).
+    let space = Some(number(&limits, "Max address space")).filter(|n| *n > 0.0).unwrap_or(u64::MAX as f64);
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as f64;
     for (name, kind, help, value) in [
         ("cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", ticks(11) + ticks(12)),
@@ -338,6 +429,7 @@ fn process(page: &mut Page) {
             "Start time of the process since unix epoch in seconds.",
             number(&system, "btime") + ticks(19),
         ),
+        ("virtual_memory_max_bytes", "gauge", "Maximum amount of virtual memory available in bytes.", space),
         ("virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", number(&status, "VmSize:") * 1024.0),
     ] {
         page.head(&format!("process_{name}"), kind, help);

@@ -8,6 +8,7 @@ pub mod port_forward;
 pub mod proxy;
 pub mod remote_command;
 pub mod spdy;
+pub mod watch;
 
 use std::net::SocketAddr;
 

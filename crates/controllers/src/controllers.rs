@@ -44,6 +44,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("resourcequota-controller", resourcequota::start),
     ("persistentvolumeclaim-protection-controller", storage_protection::start_claims),
     ("persistentvolume-protection-controller", storage_protection::start_volumes),
+    ("volumeattributesclass-protection-controller", storage_protection::start_classes),
     ("validatingadmissionpolicy-status-controller", validatingadmissionpolicy_status::start),
 ];
 

@@ -39,7 +39,8 @@ const DISCOVERY_MIN: Duration = Duration::from_secs(1);
 const WRITES_MAX: usize = 8;
 const PAGE_SIZE: u32 = 500;
 /// Kinds whose objects use more than their number, and free some of it by a change.
-const MEASURED: [&str; 3] = ["pods", "services", "persistentvolumeclaims"];
+const MEASURED: [(&str, &str); 4] =
+    [("", "pods"), ("", "services"), ("", "persistentvolumeclaims"), ("resource.k8s.io", "resourceclaims")];
 
 /// Has quotas counted anew.
 #[derive(Clone)]
@@ -176,7 +177,7 @@ impl Controller {
         counted: &mut Amounts,
     ) -> Result<()> {
         let (group, plural) = (of.group.as_str(), of.plural.as_str());
-        let measured = group.is_empty() && MEASURED.contains(&plural);
+        let measured = MEASURED.contains(&(group, plural));
         // Of the others only the number is wanted, which comes with any page. No scope selects them.
         if !measured && !quota::selects(quota, group, plural, &Value::Null) {
             return Ok(());
@@ -274,7 +275,7 @@ impl Sink<PartialObjectMeta<DynamicObject>> for Watched {
     }
 
     fn apply(&mut self, object: PartialObjectMeta<DynamicObject>) {
-        if self.of.group.is_empty() && MEASURED.contains(&self.of.plural.as_str()) {
+        if MEASURED.contains(&(&self.of.group, &self.of.plural)) {
             self.delete(object);
         }
     }

@@ -1,13 +1,14 @@
-//! Keeps claims and volumes that are in use: a finalizer holds a deleted one until no pod uses the claim, and until the
-//! volume is bound to no claim.
-//! Reads: PersistentVolumeClaim, PersistentVolume, Pod (live before a claim is let go). Writes: their finalizers, each in the
-//! version that was looked at. Source: the page "Persistent Volumes", Storage Object in Use Protection.
+//! Keeps claims, volumes and VolumeAttributesClasses that are in use: a finalizer holds a deleted one until no pod uses the
+//! claim, until the volume is bound to no claim, until no claim or volume has the class.
+//! Reads: PersistentVolumeClaim, PersistentVolume, VolumeAttributesClass, Pod (live before a claim is let go). Writes: their
+//! finalizers, each in the version that was looked at. Source: the page "Persistent Volumes", Storage Object in Use Protection.
 
 use std::collections::HashSet;
 
 use client::{Action, Informer, Key};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::ListParams;
@@ -17,6 +18,7 @@ use crate::finalizer;
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
+const CLASS: &str = "kubernetes.io/vac-protection";
 
 #[derive(Debug, PartialEq)]
 enum Step {
@@ -127,6 +129,66 @@ impl Volumes {
     }
 }
 
+/// The VolumeAttributesClasses that a claim asks for, has, and is on the way to.
+fn classes_of_claim(claim: &PersistentVolumeClaim) -> HashSet<String> {
+    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.clone());
+    let status = claim.status.as_ref();
+    let current = status.and_then(|status| status.current_volume_attributes_class_name.clone());
+    let modified = status.and_then(|status| status.modify_volume_status.as_ref());
+    let target = modified.and_then(|modified| modified.target_volume_attributes_class_name.clone());
+    [wanted, current, target].into_iter().flatten().filter(|name| !name.is_empty()).collect()
+}
+
+fn classes_of_volume(volume: &PersistentVolume) -> HashSet<String> {
+    let name = volume.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.clone());
+    name.into_iter().filter(|name| !name.is_empty()).collect()
+}
+
+/// What an event lets go of.
+fn released<K>(event: &client::Event<K>, classes: impl Fn(&K) -> HashSet<String>) -> Vec<Key> {
+    let (old, new) = match event {
+        client::Event::Added(_) => return Vec::new(),
+        client::Event::Modified { old, new } => (classes(old), classes(new)),
+        client::Event::Deleted(old) => (classes(old), HashSet::new()),
+    };
+    old.difference(&new).map(|name| Key::new("", name.as_str())).collect()
+}
+
+struct Classes {
+    ctx: Ctx,
+    classes: Informer<VolumeAttributesClass>,
+    claims: Informer<PersistentVolumeClaim>,
+    volumes: Informer<PersistentVolume>,
+}
+
+pub fn start_classes(ctx: Ctx) -> BoxFuture<'static, ()> {
+    let classes = ctx.informers.of::<VolumeAttributesClass>();
+    let (claims, volumes) = (ctx.informers.of::<PersistentVolumeClaim>(), ctx.informers.of::<PersistentVolume>());
+    let mut work = Work::new(&ctx);
+    work.watch_own(&classes);
+    work.watch(&claims, |event| released(event, classes_of_claim));
+    work.watch(&volumes, |event| released(event, classes_of_volume));
+    let count = ctx.config.concurrency;
+    let this = Classes { ctx, classes, claims, volumes };
+    work.start(count, this, |this, key| Box::pin(this.reconcile(key)))
+}
+
+impl Classes {
+    async fn reconcile(&self, key: &Key) -> Result<Action> {
+        let Some(class) = self.classes.get_key(key) else { return Ok(Action::Done) };
+        let used = || {
+            self.claims.list().iter().any(|claim| classes_of_claim(claim).contains(&key.name))
+                || self.volumes.list().iter().any(|volume| classes_of_volume(volume).contains(&key.name))
+        };
+        let step = plan(&class.metadata, CLASS);
+        if step == Step::Nothing || step == Step::LetGoUnlessUsed && used() {
+            return Ok(Action::Done);
+        }
+        let api = Api::all(self.ctx.client.clone());
+        finalizer::set(&api, class.as_ref(), CLASS, step == Step::Protect).await.map(|()| Action::Done)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -148,6 +210,26 @@ mod tests {
                 ..ObjectMeta::default()
             };
             assert_eq!(plan(&meta, CLAIM), want, "{deleting} {finalizers:?}");
+        }
+    }
+
+    #[test]
+    fn classes_are_let_go() {
+        let claim = |wanted: &str| {
+            let claim = json!({"metadata": {"name": "c"}, "spec": {"volumeAttributesClassName": wanted},
+                "status": {"currentVolumeAttributesClassName": "b", "modifyVolumeStatus": {
+                    "status": "Pending", "targetVolumeAttributesClassName": ""}}});
+            std::sync::Arc::new(serde_json::from_value::<PersistentVolumeClaim>(claim).unwrap())
+        };
+        let changed = client::Event::Modified { old: claim("a"), new: claim("d") };
+        for (event, want) in [
+            (client::Event::Added(claim("a")), vec![]),
+            (changed, vec!["a"]),
+            (client::Event::Deleted(claim("a")), vec!["a", "b"]),
+        ] {
+            let mut found: Vec<String> = released(&event, classes_of_claim).into_iter().map(|key| key.name).collect();
+            found.sort();
+            assert_eq!(found, want);
         }
     }
 

@@ -44,6 +44,7 @@ async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationT
         node_ports: first..=last,
         etcd: flags.etcd.clone(),
         audit: flags.audit.clone(),
+        admission: flags.admission.clone(),
         tracing: flags.tracing_config_file.clone(),
     };
     let server = serve(layout, &pki, options).await?;

@@ -118,6 +118,8 @@ pub struct Up {
     pub etcd: EtcdFlags,
     #[command(flatten)]
     pub audit: AuditFlags,
+    #[command(flatten)]
+    pub admission: AdmissionFlags,
     /// What is traced and where spans are sent: a TracingConfiguration of apiserver.config.k8s.io/v1 (YAML)
     #[arg(long, value_name = "FILE", help_heading = "Traces")]
     pub tracing_config_file: Option<PathBuf>,
@@ -142,6 +144,21 @@ pub struct EtcdFlags {
     /// Where in etcd the objects are
     #[arg(long, value_name = "PREFIX", default_value = "/registry")]
     pub etcd_prefix: String,
+}
+
+/// What the API server lets be stored.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Admission")]
+pub struct AdmissionFlags {
+    /// How plugins are configured: an AdmissionConfiguration of apiserver.config.k8s.io/v1 (YAML)
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
+    /// Plugins to turn on beside those that are on by default
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Plugins to turn off
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
 }
 
 /// Who asked for what.
@@ -214,6 +231,8 @@ pub struct Apiserver {
     pub etcd: EtcdFlags,
     #[command(flatten)]
     pub audit: AuditFlags,
+    #[command(flatten)]
+    pub admission: AdmissionFlags,
     /// What is traced and where spans are sent: a TracingConfiguration of apiserver.config.k8s.io/v1 (YAML)
     #[arg(long, value_name = "FILE", help_heading = "Traces")]
     pub tracing_config_file: Option<PathBuf>,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::audit::{Auditor, Log, Policy, Settings as LogSettings};
 use apiserver::trace::{Settings as TraceSettings, Tracer};
-use apiserver::{Server, User};
+use apiserver::{AdmissionSettings, Server, User};
 use client::Informers;
 use containerd::Containerd;
 use k8s_openapi::api::core::v1::Node;
@@ -26,7 +26,7 @@ use pki::{CertificateRequest, Pki, Usage};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::flags::{AuditFlags, EtcdFlags, Up};
+use crate::flags::{AdmissionFlags, AuditFlags, EtcdFlags, Up};
 use crate::host;
 use crate::layout::Layout;
 use crate::lock::Lock;
@@ -199,6 +199,7 @@ async fn start_server(plan: &Plan, pki: &Pki, progress: &Progress) -> Result<Ser
         node_ports: first..=last,
         etcd: plan.flags.etcd.clone(),
         audit: plan.flags.audit.clone(),
+        admission: plan.flags.admission.clone(),
         tracing: plan.flags.tracing_config_file.clone(),
     };
     let server = serve(&plan.layout, pki, options).await?;
@@ -218,6 +219,7 @@ pub struct ServerOptions {
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub etcd: EtcdFlags,
     pub audit: AuditFlags,
+    pub admission: AdmissionFlags,
     /// A TracingConfiguration.
     pub tracing: Option<PathBuf>,
 }
@@ -262,11 +264,30 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
             identity: pki.front_proxy_client()?,
             ca_pem: pki.front_proxy_ca.certificate_pem().into(),
         }),
+        admission: admission(&options.admission)?,
         audit: audit(&options.audit)?,
         tracer: options.tracing.as_deref().map(tracer).transpose()?,
         ..apiserver::Config::new(store)
     };
     Ok(Server::start(config).await?)
+}
+
+fn admission(flags: &AdmissionFlags) -> Result<AdmissionSettings> {
+    let mut settings = AdmissionSettings::default();
+    settings
+        .switch(&flags.enable_admission_plugins, &flags.disable_admission_plugins)
+        .map_err(|why| anyhow!("{why}"))?;
+    if let Some(file) = &flags.admission_control_config_file {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        // Relative to the file.
+        let read = |path: &str| {
+            let path = file.parent().unwrap_or(Path::new("")).join(path);
+            std::fs::read_to_string(&path).map_err(|why| format!("cannot read {}: {why}", path.display()))
+        };
+        let wrong = |why: String| anyhow!("cannot use the admission configuration {}: {why}", file.display());
+        settings.configure(&text, read).map_err(wrong)?;
+    }
+    Ok(settings)
 }
 
 fn audit(flags: &AuditFlags) -> Result<Option<Arc<Auditor>>> {

@@ -41,6 +41,15 @@ pub fn parse_noting_duplicates(bytes: &[u8]) -> Result<(Value, Vec<String>), Par
     Ok((value, notes.duplicates.into_inner()))
 }
 
+/// The paths of all fields of a JSON document in the order in which they stand there, as often as they do; none of what is
+/// no document.
+pub fn field_order(bytes: &[u8]) -> Vec<String> {
+    let notes = Notes { order: Some(RefCell::default()), ..Notes::default() };
+    let mut reader = sonic_rs::Deserializer::from_slice(bytes);
+    let read = Seed { notes: &notes, parent: None }.deserialize(&mut reader);
+    read.ok().and(notes.order).map(RefCell::into_inner).unwrap_or_default()
+}
+
 /// In Go's words where they are known, in those of our parser otherwise.
 fn refused(bytes: &[u8], error: &sonic_rs::Error) -> ParseError {
     ParseError(
@@ -53,6 +62,8 @@ fn refused(bytes: &[u8], error: &sonic_rs::Error) -> ParseError {
 struct Notes {
     depth: Cell<usize>,
     duplicates: RefCell<Vec<String>>,
+    /// All paths, when they are wanted.
+    order: Option<RefCell<Vec<String>>>,
 }
 
 /// Where in the document the reader stands: a linked list on the stack, so that a path costs nothing until it is asked.
@@ -100,9 +111,14 @@ impl<'a> Seed<'a> {
         self.notes.depth.set(self.notes.depth.get() - 1);
     }
 
-    fn note(&self, key: &str) {
+    fn path(&self, key: &str) -> String {
         let mut path = String::new();
         Place { parent: self.parent, step: Step::Key(key) }.write(&mut path);
+        path
+    }
+
+    fn note(&self, key: &str) {
+        let path = self.path(key);
         let mut all = self.notes.duplicates.borrow_mut();
         if all.len() < MAX_DUPLICATES && !all.contains(&path) {
             all.push(path);
@@ -164,6 +180,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
         self.enter()?;
         let mut entries: Vec<(CompactString, Value)> = Vec::new();
         while let Some(key) = map.next_key::<CompactString>()? {
+            if let Some(order) = &self.notes.order {
+                order.borrow_mut().push(self.path(&key));
+            }
             let value = {
                 let place = Place { parent: self.parent, step: Step::Key(&key) };
                 map.next_value_seed(Seed { notes: self.notes, parent: Some(&place) })?
@@ -342,6 +361,8 @@ mod tests {
             parse_noting_duplicates(br#"{"spec":{"a":[{"x":1,"x":2,"x":3}],"n":1,"n":2},"z":0,"z":1}"#).expect("json");
         assert_eq!(v.to_string(), r#"{"spec":{"a":[{"x":3}],"n":2},"z":1}"#);
         assert_eq!(duplicates, ["spec.a[0].x", "spec.n", "z"]);
+        assert_eq!(field_order(br#"{"b":[{"c":1,"c":2}],"a":{"d":1}}"#), ["b", "b[0].c", "b[0].c", "a", "a.d"]);
+        assert!(field_order(b"{").is_empty());
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn verb_of_method(method: &str) -> &'static str {
 }
 
 pub use gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
-pub use json::{ParseError, parse, parse_noting_duplicates};
+pub use json::{ParseError, field_order, parse, parse_noting_duplicates};
 pub use serde_json;
 pub use status::{Reason, Status};
 pub use value::{Map, Value};

@@ -17,7 +17,7 @@ pub static KIND: Kind = Kind {
             .filter(|v| v.bool_at(&["storage"]) == Some(true))
             .map(|v| text(v, &["name"]))
             .collect();
-        let status = json!({"acceptedNames": {"plural": "", "kind": ""}, "conditions": [], "storedVersions": stored});
+        let status = json!({"acceptedNames": {"plural": "", "kind": ""}, "conditions": null, "storedVersions": stored});
         new_object(c, status);
     },
     prepare_update: |new, old| {

@@ -3,6 +3,8 @@
 //! Reads: the configurations, compiled. Invariants: where nothing is configured, nothing is allocated; the objects that
 //! configure admission are never subject to it, so that a mistake can be mended.
 
+use std::time::Instant;
+
 use meta::field::Errors;
 use meta::{Status, Value};
 
@@ -11,7 +13,7 @@ use super::mutating_policies;
 use super::policies::{self, Binding, Policy};
 use super::request::Request;
 use super::webhooks::{self, Hook};
-use super::{Operation, Review, plugins};
+use super::{Operation, Review, plugins, times};
 use crate::call::Call;
 use crate::shared::Shared;
 use crate::write;
@@ -112,11 +114,20 @@ async fn pass(
     let (shared, outside) = (review.shared, &review.shared.outside);
     let request = Request::new(review).await?;
     let policies = (outside.mutating_policies.load(shared), outside.mutating_bindings.load(shared));
-    if let ((Some(policies), Some(bindings)), Some(new)) = (policies, new.as_deref_mut()) {
-        mutating_policies::mutate(&policies, &bindings, &request, new, old, policies_again)?;
+    let (times, on, mut since) = (&shared.metrics.admission, &shared.config.admission, Instant::now());
+    let mut timed = |which, result: Result<(), Status>| {
+        times.record(which, review.operation, result.is_err(), &mut since);
+        result
+    };
+    if let ((Some(policies), Some(bindings)), Some(new)) = (policies, new.as_deref_mut())
+        && on.is_on(times::MUTATING_POLICIES)
+    {
+        let result = mutating_policies::mutate(&policies, &bindings, &request, new, old, policies_again);
+        timed(times::MUTATING_POLICIES, result)?;
     }
-    if let Some(hooks) = outside.mutating.load(shared) {
-        webhooks::mutate(&hooks, &request, new, old, webhooks_again).await?;
+    if let Some(hooks) = outside.mutating.load(shared).filter(|_| on.is_on(times::MUTATING_WEBHOOKS)) {
+        let result = webhooks::mutate(&hooks, &request, new, old, webhooks_again).await;
+        timed(times::MUTATING_WEBHOOKS, result)?;
     }
     Ok(())
 }
@@ -128,11 +139,18 @@ pub async fn validate(review: &Review<'_>, new: Option<&Value>, old: Option<&Val
     }
     let work = async {
         let request = Request::new(review).await?;
-        if let (Some(policies), Some(bindings)) = (outside.policies.load(shared), outside.bindings.load(shared)) {
-            policies::validate(&policies, &bindings, &request, new, old)?;
+        let (times, on, mut since) = (&shared.metrics.admission, &shared.config.admission, Instant::now());
+        let mut timed = |which, result: Result<(), Status>| {
+            times.record(which, review.operation, result.is_err(), &mut since);
+            result
+        };
+        if let (Some(policies), Some(bindings)) = (outside.policies.load(shared), outside.bindings.load(shared))
+            && on.is_on(times::VALIDATING_POLICIES)
+        {
+            timed(times::VALIDATING_POLICIES, policies::validate(&policies, &bindings, &request, new, old))?;
         }
-        if let Some(hooks) = outside.validating.load(shared) {
-            webhooks::validate(&hooks, &request, new, old).await?;
+        if let Some(hooks) = outside.validating.load(shared).filter(|_| on.is_on(times::VALIDATING_WEBHOOKS)) {
+            timed(times::VALIDATING_WEBHOOKS, webhooks::validate(&hooks, &request, new, old).await)?;
         }
         Ok(())
     };

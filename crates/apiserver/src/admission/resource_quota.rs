@@ -5,15 +5,18 @@
 //! servers write, so that what is used never exceeds what is allowed.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::time::Instant;
 
 use api::quota::{self, Amounts, amounts};
+use meta::status::Reason;
 use meta::time::{self, Timestamp};
-use meta::{Status, Value};
+use meta::{Status, Value, json};
 use store::Op;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{Operation, Review};
+use super::{Operation, Review, times};
 use crate::metadata;
+use crate::registry::Served;
 use crate::storage::Beside;
 
 /// By namespace: whoever charges a quota waits for its turn, so that writers do not fail each other's transactions.
@@ -35,9 +38,11 @@ pub async fn charge(review: &Review<'_>, new: &Value, old: Option<&Value>) -> Re
     let (prefix, now, info) = (quotas.key(&review.namespace, ""), time::now(), &review.served.info);
     let evaluate = || {
         let mut beside = Beside::default();
+        limits(review, &quotas, new, old, now)?;
         for object in quotas.cache.snapshot(&prefix, "", 0, false, |_| true).objects {
             let mut document = object.stored_document();
-            if add(&mut document, &info.group, &info.plural, new, old, now)? {
+            let charged = add(&mut document, &info.group, &info.plural, new, old, now);
+            if charged.map_err(|why| review.forbidden(why))? {
                 let key = quotas.store_key(&object.key);
                 beside.change(object.rv, Op::Put { key, value: document.to_vec().into(), lease: 0 });
             }
@@ -50,12 +55,76 @@ pub async fn charge(review: &Review<'_>, new: &Value, old: Option<&Value>) -> Re
     let turn = BuildHasherDefault::<DefaultHasher>::default().hash_one(&review.namespace) as usize % TURNS.len();
     let _turn = Some(TURNS[turn].lock().await);
     review.shared.storage.fresh().await?;
-    let beside = evaluate().map_err(|why: String| review.forbidden(why))?;
+    let mut since = Instant::now();
+    let beside = evaluate();
+    review.shared.metrics.admission.record(times::RESOURCE_QUOTA, review.operation, beside.is_err(), &mut since);
+    let beside = beside?;
     Ok(Charge { beside, _turn })
+}
+
+/// Refuses what the configuration of the plugin lets nobody use who has no quota for it.
+fn limits(
+    review: &Review<'_>,
+    quotas: &Served,
+    new: &Value,
+    old: Option<&Value>,
+    now: Timestamp,
+) -> Result<(), Status> {
+    let info = &review.served.info;
+    let (group, resource) = (&*info.group, &*info.plural);
+    let text = |one: &Value, member: &str| one.str_at(&[member]).unwrap_or_default().to_string();
+    let all = review.shared.config.admission.limited.iter();
+    let limited: Vec<&Value> =
+        all.filter(|l| text(l, "apiGroup") == group && text(l, "resource") == resource).collect();
+    if limited.is_empty() {
+        return Ok(());
+    }
+    let all = quotas.cache.snapshot(&quotas.key(&review.namespace, ""), "", 0, false, |_| true).objects;
+    let all = all.iter().map(|object| object.stored_document());
+    let all: Vec<Value> = all.filter(|quota| quota::selects(quota, group, resource, new)).collect();
+    let scopes = |one: &Value| {
+        let mut probe = json!({});
+        probe.set(&["spec", "scopeSelector", "matchExpressions"], vec![one.clone()]);
+        quota::selects(&probe, group, resource, new)
+    };
+    let has_scope = |quota: &Value, scope: &Value| {
+        let plain = quota.array_at(&["spec", "scopes"]).contains(scope);
+        plain || quota.array_at(&["spec", "scopeSelector", "matchExpressions"]).iter().any(|e| e["scopeName"] == *scope)
+    };
+    let wanted = limited.iter().flat_map(|l| l.array_at(&["matchScopes"])).filter(|one| scopes(one));
+    let bare: Vec<String> = wanted
+        .filter(|one| !all.iter().any(|quota| has_scope(quota, &one["scopeName"])))
+        .map(|one| {
+            let values: Vec<&str> = one.array_at(&["values"]).iter().filter_map(Value::as_str).collect();
+            format!("{{{} {} [{}]}}", text(one, "scopeName"), text(one, "operator"), values.join(" "))
+        })
+        .collect();
+    if !bare.is_empty() {
+        // Compat: an error without a reason (quota admission).
+        let why = format!("insufficient quota to match these scopes: [{}]", bare.join(" "));
+        return Err(Status::new(500, Reason::named(""), why));
+    }
+    let parts: Vec<&str> =
+        limited.iter().flat_map(|l| l.array_at(&["matchContains"])).filter_map(Value::as_str).collect();
+    let before = old.map(|old| quota::usage(group, resource, old, now)).unwrap_or_default();
+    let mut used = quota::usage(group, resource, new, now);
+    used.retain(|name, amount| {
+        let grows = before.get(name).is_none_or(|before| *before < *amount);
+        let covered = all.iter().any(|quota| quota["status"]["hard"].get(name).is_some());
+        grows && !covered && parts.iter().any(|part| name.contains(part))
+    });
+    if used.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = used.into_keys().collect();
+    Err(review.forbidden(format!("insufficient quota to consume: {}", names.join(","))))
 }
 
 /// The writes that can make an object use more than before.
 fn is_charged(review: &Review<'_>) -> bool {
+    if !review.shared.config.admission.is_on(times::RESOURCE_QUOTA) {
+        return false;
+    }
     match (review.operation, review.subresource) {
         (Operation::Create, "") => review.served.namespaced && !review.is("", "events"),
         (Operation::Update, "") => review.is("", "services") || review.is("", "persistentvolumeclaims"),

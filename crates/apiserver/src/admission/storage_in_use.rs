@@ -1,6 +1,6 @@
-//! StorageObjectInUseProtection: new volumes and claims get a finalizer that keeps them while they are in use.
+//! StorageObjectInUseProtection: new volumes, claims and classes of their attributes get a finalizer that keeps them while they are in use.
 //!
-//! Changes: new volumes and claims. The finalizers are the controllers' to remove.
+//! Changes: those. The finalizers are the controllers' to remove.
 
 use meta::{Status, Value};
 
@@ -10,6 +10,9 @@ pub fn mutate(review: &Review<'_>, object: &mut Value, _: Option<&Value>) -> Res
     let finalizer = match review.operation {
         Operation::Create if review.is("", "persistentvolumeclaims") => Some("kubernetes.io/pvc-protection"),
         Operation::Create if review.is("", "persistentvolumes") => Some("kubernetes.io/pv-protection"),
+        Operation::Create if review.is("storage.k8s.io", "volumeattributesclasses") => {
+            Some("kubernetes.io/vac-protection")
+        }
         _ => None,
     };
     if let Some(finalizer) = finalizer {

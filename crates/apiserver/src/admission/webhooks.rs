@@ -5,7 +5,7 @@
 //! refusal is a refusal.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +18,7 @@ use super::expressions::{self, Condition, Facts};
 use super::matching::Matching;
 use super::outside::Reinvocation;
 use super::request::Request;
+use super::times::Called;
 use crate::audit::policy::Level;
 use crate::registry::Served;
 use crate::trace::{self, Kind};
@@ -132,7 +133,19 @@ impl Hook {
         (round, index): (usize, usize),
         mutating: bool,
     ) -> Result<Option<Answer>, Status> {
-        match self.call(request, served, new, old, mutating).await {
+        let (review, began) = (request.review, Instant::now());
+        let answer = self.call(request, served, new, old, mutating).await;
+        let (code, failed) = match &answer {
+            Ok(_) => (200, false),
+            Err(Failure::Refused(status)) => (status.code, false),
+            Err(Failure::Call(_)) => (503, true),
+        };
+        let (operation, rejected) = (review.operation, answer.is_err() && !(failed && self.ignores_failure));
+        let took = began.elapsed();
+        review.call.note_elsewhere(took);
+        let called = Called { name: &self.name, operation, mutating, code, failed, rejected, took };
+        review.shared.metrics.admission.called(&called);
+        match answer {
             Ok(answer) => Ok(Some(answer)),
             Err(Failure::Refused(status)) => Err(status),
             Err(Failure::Call(why)) if self.ignores_failure => {

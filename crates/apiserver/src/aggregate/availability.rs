@@ -13,7 +13,7 @@ use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
 use http_body_util::{BodyExt, Empty, Limited};
 use meta::{Value, json, time};
 
-use super::{Found, GROUP, RESOURCE, Remote, identify, sync};
+use super::{Found, GROUP, RESOURCE, Remote, automanaged, identify, sync};
 use crate::backend::{Leads, Lost, service_addresses};
 use crate::body::boxed;
 use crate::bootstrap::own_call;
@@ -38,6 +38,10 @@ type Verdict = (bool, &'static str, String);
 
 pub fn condition(document: &Value) -> Option<&Value> {
     document.array_at(&["status", "conditions"]).iter().find(|c| c["type"].as_str() == Some("Available"))
+}
+
+pub fn is_unavailable(document: &Value) -> bool {
+    condition(document).is_some_and(|c| c["status"].as_str() != Some("True"))
 }
 
 /// Where a remote's service leads.
@@ -196,15 +200,22 @@ async fn note(shared: &Arc<Shared>, name: &str, (available, reason, message): &V
 /// Follows the objects until the server stops.
 pub async fn follow(shared: Arc<Shared>) {
     let stored = |group, resource| shared.registry.stored(group, resource);
-    let served = (stored(GROUP, RESOURCE), stored("", "services"), stored("discovery.k8s.io", "endpointslices"));
-    let (Some(apis), Some(services), Some(slices)) = served else { return };
+    let served = (
+        stored(GROUP, RESOURCE),
+        stored("", "services"),
+        stored("discovery.k8s.io", "endpointslices"),
+        stored("apiextensions.k8s.io", "customresourcedefinitions"),
+    );
+    let (Some(apis), Some(services), Some(slices), Some(custom)) = served else { return };
     let mut changes = (apis.cache.changes(), services.cache.changes(), slices.cache.changes());
+    let mut defined = custom.cache.changes();
     let mut next = tokio::time::Instant::now();
     let work = async {
         loop {
-            for seen in [&mut changes.0, &mut changes.1, &mut changes.2] {
+            for seen in [&mut changes.0, &mut changes.1, &mut changes.2, &mut defined] {
                 seen.mark_unchanged();
             }
+            automanaged::settle(&shared).await;
             let due = tokio::time::Instant::now() >= next;
             let well = settle(&shared, due).await;
             let at = tokio::time::Instant::now() + if well { EVERY } else { AGAIN };
@@ -213,6 +224,7 @@ pub async fn follow(shared: Arc<Shared>) {
             let some = !shared.aggregator.remotes().is_empty();
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
+                changed = defined.changed() => if changed.is_err() { return },
                 changed = changes.0.changed() => if changed.is_err() { return },
                 changed = changes.1.changed(), if some => if changed.is_err() { return },
                 changed = changes.2.changed(), if some => if changed.is_err() { return },

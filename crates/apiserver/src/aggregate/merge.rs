@@ -35,7 +35,7 @@ pub fn version_priority(group: &str, version: &str) -> i64 {
         _ if built_in(group).is_none() => CUSTOM.1,
         ("", _) => 1,
         ("autoscaling", "v2") => 30,
-        ("flowcontrol.apiserver.k8s.io", "v1") => 21,
+        ("flowcontrol.apiserver.k8s.io" | "resource.k8s.io", "v1") => 21,
         (_, "v1") => 15,
         _ => 9,
     }

@@ -43,6 +43,10 @@ impl Entry {
     pub fn is_limited(&self) -> bool {
         !self.exempt
     }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
 }
 
 struct Waiter<W> {
@@ -77,8 +81,6 @@ pub struct Level<W> {
     /// A queue that was idle does not save up: it begins at what the level has served.
     served_s: f64,
     queues: Vec<Queue<W>>,
-    pub dispatched: usize,
-    pub refused: [usize; 3],
     /// Its object is gone: it goes once nobody is in it.
     leaving: bool,
 }
@@ -93,20 +95,12 @@ pub struct Levels<W> {
 }
 
 impl<W> Level<W> {
-    pub fn in_use(&self) -> usize {
-        self.in_use
-    }
-
-    pub fn waiting(&self) -> usize {
-        self.waiting
-    }
-
     pub fn nominal(&self) -> usize {
         self.nominal
     }
 
     /// What is always there for it.
-    fn reserve(&self) -> usize {
+    pub fn reserve(&self) -> usize {
         self.nominal - self.lendable.min(self.nominal)
     }
 
@@ -197,6 +191,11 @@ impl<W> Levels<W> {
         self.by_name.retain(|_, l| !l.leaving || l.in_use > 0 || l.waiting > 0);
     }
 
+    /// What a level has at most, with all that it may borrow.
+    pub fn most(&self, level: &Level<W>) -> usize {
+        level.nominal + level.borrowing_percent.map_or(self.seats, |percent| level.nominal * percent / 100)
+    }
+
     fn may_start(&self, level: &Level<W>, width: usize) -> bool {
         let after = level.in_use + width;
         // One request at a time always goes on, however wide: or a narrow level would never serve a wide one.
@@ -206,8 +205,7 @@ impl<W> Levels<W> {
         // What is neither in use nor kept for another level.
         let others = self.by_name.values().filter(|l| l.name != level.name);
         let kept: usize = others.map(|l| l.reserve().saturating_sub(l.in_use)).sum();
-        let most = level.borrowing_percent.map_or(usize::MAX, |p| level.nominal + level.nominal * p / 100);
-        after <= most.max(level.nominal) && self.in_use + kept + width <= self.seats
+        after <= self.most(level) && self.in_use + kept + width <= self.seats
     }
 
     /// Takes seats, or a place in a queue (`None`).
@@ -221,11 +219,7 @@ impl<W> Levels<W> {
     ) -> Result<Option<Entry>, Refusal> {
         let Some(level) = self.by_name.get(name) else { return Err(Refusal::Limit) };
         if level.exempt {
-            let entry = Entry { level: name.clone(), queue: None, width, exempt: true };
-            if let Some(level) = self.by_name.get_mut(name) {
-                level.dispatched += 1;
-            }
-            return Ok(Some(entry));
+            return Ok(Some(Entry { level: name.clone(), queue: None, width, exempt: true }));
         }
         let width = width.clamp(1, level.nominal.max(1));
         if level.waiting == 0 && self.may_start(level, width) {
@@ -235,12 +229,10 @@ impl<W> Levels<W> {
         }
         let Some(level) = self.by_name.get_mut(name) else { return Err(Refusal::Limit) };
         let Some(queuing) = &level.queuing else {
-            level.refused[Refusal::Limit as usize] += 1;
             return Err(Refusal::Limit);
         };
         let at = level.queue_of(flow, queuing);
         if level.queues[at].waiting.len() >= queuing.length {
-            level.refused[Refusal::QueueFull as usize] += 1;
             return Err(Refusal::QueueFull);
         }
         let served_s = level.served_s;
@@ -257,7 +249,6 @@ impl<W> Levels<W> {
         self.in_use += width;
         if let Some(level) = self.by_name.get_mut(&name) {
             level.in_use += width;
-            level.dispatched += 1;
             if let Some(queue) = queue.and_then(|q| level.queues.get_mut(q)) {
                 queue.served_s += width as f64 * GUESS.as_secs_f64();
             }
@@ -303,7 +294,6 @@ impl<W> Levels<W> {
                 queue.waiting.retain(|w| !gone(&w.who));
             }
             let left = level.queues.iter().map(|q| q.waiting.len()).sum();
-            level.refused[Refusal::TimeOut as usize] += level.waiting - left;
             level.waiting = left;
         }
         self.clear_out();
@@ -326,8 +316,6 @@ impl<W> Level<W> {
             waiting: 0,
             served_s: 0.0,
             queues: Vec::new(),
-            dispatched: 0,
-            refused: [0; 3],
             leaving: false,
         }
     }
@@ -389,7 +377,7 @@ mod tests {
             assert!(levels.enter(&name, 1, 1, || who).expect("room").is_none());
         }
         assert!(levels.enter(&name, 2, 1, || 100).expect("room").is_none());
-        assert_eq!(levels.get("l").map(Level::waiting), Some(9));
+        assert_eq!(levels.get("l").map(|l| l.waiting), Some(9));
         let mut order = Vec::new();
         for entry in held {
             levels.leave(&entry, Duration::from_secs(1));
@@ -412,7 +400,7 @@ mod tests {
         }
         assert_eq!(queued, 6, "two queues of three");
         levels.forget(|who| *who % 2 == 0);
-        assert_eq!(levels.get("l").map(Level::waiting), Some(3));
+        assert_eq!(levels.get("l").map(|l| l.waiting), Some(3));
         levels.configure(&[]);
         assert!(levels.get("l").is_none());
         levels.leave(&held, Duration::ZERO);

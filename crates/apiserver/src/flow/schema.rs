@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use meta::Value;
 
+use super::counts::Counts;
 use super::{Digest, Target};
 use crate::user::User;
 
@@ -15,6 +16,8 @@ pub struct FlowSchema {
     pub uid: Arc<str>,
     pub level: Arc<str>,
     pub precedence: i64,
+    /// Goes on when the schema is read anew.
+    pub counts: Arc<Counts>,
     by: Distinguisher,
     rules: Vec<Rule>,
 }
@@ -64,10 +67,13 @@ fn text(value: &Value, path: &[&str]) -> String {
 impl FlowSchema {
     pub fn read(object: &Value) -> FlowSchema {
         let spec = &object["spec"];
+        let (name, level) =
+            (text(object, &["metadata", "name"]), text(spec, &["priorityLevelConfiguration", "name"]).into());
         FlowSchema {
-            name: text(object, &["metadata", "name"]),
+            counts: Arc::new(Counts::new(&name, &level)),
+            name,
+            level,
             uid: text(object, &["metadata", "uid"]).into(),
-            level: text(spec, &["priorityLevelConfiguration", "name"]).into(),
             precedence: spec.int_at(&["matchingPrecedence"]).unwrap_or(1000),
             by: match spec.str_at(&["distinguisherMethod", "type"]) {
                 Some("ByUser") => Distinguisher::User,

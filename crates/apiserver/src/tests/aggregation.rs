@@ -17,7 +17,7 @@ async fn wait_for(lines: &mut Lines, reason: &str) -> String {
         let event = lines.next().await.expect("an event");
         let condition = event["object"].array_at(&["status", "conditions"]).first().cloned().unwrap_or_default();
         if condition.str_at(&["reason"]) == Some(reason) {
-            let status = if reason == "Passed" { "True" } else { "False" };
+            let status = if ["Passed", "Local"].contains(&reason) { "True" } else { "False" };
             assert_eq!(condition.str_at(&["status"]), Some(status));
             return condition.str_at(&["message"]).unwrap_or_default().to_string();
         }
@@ -140,4 +140,23 @@ async fn discovery(cluster: &Cluster) {
     assert!(!whole.to_string().contains("EVIL"));
     let document = cluster.call(Method::GET, "/openapi/v3/apis/ext.example.com/v1?hash=A", Value::Null).await;
     assert!(document.text.starts_with("GET /openapi/v3/apis/ext.example.com/v1?hash=A\n"), "{}", document.text);
+}
+
+#[tokio::test]
+async fn group_versions_of_definitions_are_registered_while_they_are_served() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/apiregistration.k8s.io/v1/apiservices?watch=true&labelSelector=kube-aggregator.kubernetes.io/automanaged=true";
+    let mut lines = Lines::new(cluster.send(cluster.request(Method::GET, path, "", "")).await);
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let definition = json!({"metadata": {"name": "foos.a.example.com"}, "spec": {"group": "a.example.com", "scope": "Cluster",
+        "names": {"plural": "foos", "kind": "Foo"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    cluster.ok(Method::POST, definitions, definition).await;
+    let made = lines.next().await.expect("an event");
+    assert_eq!(made["type"].as_str(), Some("ADDED"));
+    let want = json!({"group": "a.example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 100});
+    assert_eq!(made["object"]["spec"], want);
+    assert_eq!(wait_for(&mut lines, "Local").await, "Local APIServices are always available");
+    cluster.ok(Method::DELETE, &format!("{definitions}/foos.a.example.com"), Value::Null).await;
+    while lines.next().await.expect("an event")["type"].as_str() != Some("DELETED") {}
 }

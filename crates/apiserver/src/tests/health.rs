@@ -33,6 +33,10 @@ async fn health_and_metrics() {
         "etcd_request_duration_seconds_count{group=\"\",operation=\"create\",resource=\"namespaces\"} 4",
         "apiserver_admission_controller_admission_duration_seconds_count{name=\"PodSecurity\",operation=\"CREATE\",rejected=\"false\",type=\"validate\"}",
         "apiserver_storage_objects{resource=\"priorityclasses.scheduling.k8s.io\"} 2",
+        "etcd_requests_total{group=\"\",operation=\"create\",resource=\"namespaces\"} 4",
+        "aggregator_unavailable_apiservice{name=\"v1.apps\"} 0",
+        "apiserver_flowcontrol_dispatched_requests_total{flow_schema=\"exempt\",priority_level=\"exempt\"}",
+        "apiserver_request_sli_duration_seconds_count{component=\"apiserver\",group=\"\",resource=\"serviceaccounts\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1",
         "\nprocess_resident_memory_bytes ",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");

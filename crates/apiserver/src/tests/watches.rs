@@ -1,6 +1,13 @@
 //! Watches: order, starts, selectors, bookmarks, ends.
 
+use futures::StreamExt;
+use hyper_util::rt::TokioIo;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tower::Service;
 
 use http::Method;
 use meta::{Value, json};
@@ -146,4 +153,38 @@ async fn shutdown_ends_watches() {
     tokio::task::yield_now().await;
     tokio::time::timeout(Duration::from_secs(10), cluster.server.shutdown()).await.expect("stopped");
     assert_eq!(ended.await.expect("joined"), "end");
+}
+
+#[tokio::test]
+async fn a_websocket_has_a_message_an_event() {
+    let cluster = Cluster::start().await;
+    cluster.config_map("a", "1").await;
+    let path = "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0&timeoutSeconds=1";
+    let ask = async |protocols: &str| {
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let local = cluster.local.clone();
+        let service = hyper::service::service_fn(move |request| local.clone().call(request));
+        let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), service);
+        tokio::spawn(serving.with_upgrades());
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+        let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        let asked =
+            format!("GET {path} HTTP/1.1\r\nHost: h\r\n{upgrade}{key}Sec-WebSocket-Protocol: {protocols}\r\n\r\n");
+        client.write_all(asked.as_bytes()).await.expect("sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.expect("a byte"));
+        }
+        (String::from_utf8(head).expect("text").to_lowercase(), client)
+    };
+    assert!(ask("a, b").await.0.starts_with("http/1.1 400 "));
+    let (head, client) = ask("a").await;
+    assert!(head.starts_with("http/1.1 101 ") && head.contains("sec-websocket-protocol: a\r\n"), "{head}");
+    // The key and what follows from it are RFC 6455's example.
+    assert!(head.contains("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n"), "{head}");
+    let mut socket = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    let Some(Ok(Message::Text(event))) = socket.next().await else { panic!("an event") };
+    assert!(event.starts_with("{\"type\":\"ADDED\",\"object\":{") && event.ends_with("}\n"), "{event}");
+    let Some(Ok(Message::Close(Some(end)))) = socket.next().await else { panic!("an end") };
+    assert_eq!(u16::from(end.code), 1000);
 }

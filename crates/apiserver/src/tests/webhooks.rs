@@ -232,6 +232,32 @@ async fn refusals_and_failures() {
             None => assert_eq!(found, want),
         }
     }
+    let page = cluster.raw(Method::GET, "/metrics", "", "").await.text;
+    let mut found: Vec<&str> = page.lines().filter(|line| line.starts_with("apiserver_admission_webhook_")).collect();
+    let counted = |line: &str| ["closed", "no", "odd"].iter().any(|name| line.contains(&format!("name=\"{name}.")));
+    found.retain(|line| !line.contains("_bucket{") && !line.contains("_sum{") && counted(line));
+    let start = "apiserver_admission_webhook_";
+    let (operation, rejected) = ("operation=\"CREATE\"", "rejected=\"true\",type=\"validating\"");
+    let hooks_of = |name: &str, code: u16, error: &str| {
+        let name = format!("name=\"{name}.hooks.test\"");
+        [
+            format!("{start}admission_duration_seconds_count{{{name},{operation},{rejected}}} 1"),
+            format!(
+                "{start}rejection_count{{error_type=\"{error}\",{name},{operation},rejection_code=\"{code}\",type=\"validating\"}} 1"
+            ),
+            format!("{start}request_total{{code=\"{code}\",{name},{operation},{rejected}}} 1"),
+        ]
+    };
+    let mut want =
+        [("closed", 503, "calling_webhook_error"), ("no", 403, "no_error"), ("odd", 503, "calling_webhook_error")]
+            .map(|(name, code, error)| hooks_of(name, code, error))
+            .concat();
+    found.sort();
+    want.sort();
+    assert_eq!(found, want);
+    let step =
+        "admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"true\",type=\"validate\"} 4\n";
+    assert!(page.contains(step), "{page}");
     // What configures webhooks is not subject to them, and faulty conditions are refused.
     let path = format!("/apis/admissionregistration.k8s.io/v1/{VALIDATING}");
     let faulty = json!({"matchConditions": [{"name": "a", "expression": "object."}]});
