@@ -8,7 +8,7 @@
 pub mod certificates;
 mod claim_resize;
 mod configured;
-mod default_class;
+pub mod default_class;
 mod expressions;
 mod limit_ranger;
 mod matching;

@@ -52,9 +52,10 @@ mod skim;
 mod storage;
 mod stream;
 mod sub;
+pub mod table;
 #[cfg(test)]
 mod tests;
-pub mod trace;
+mod trace;
 mod unenforced;
 mod user;
 mod verbs;
