@@ -52,10 +52,10 @@ mod skim;
 mod storage;
 mod stream;
 mod sub;
-pub mod table;
+mod table;
 #[cfg(test)]
 mod tests;
-mod trace;
+pub mod trace;
 mod unenforced;
 mod user;
 mod verbs;

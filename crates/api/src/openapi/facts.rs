@@ -1,7 +1,7 @@
 //! What upstream's documents say of types that the schema does not: values, unions, which fields are required.
 //!
-//! Reads `data/openapi.txt`: `TYPE enum FIELD VALUE...` (a dash is the empty value), `TYPE required FIELD...`,
-//! `TYPE union DISCRIMINATOR FIELD=NAME...`. Source: the documents that upstream publishes.
+//! Reads `data/openapi.txt`, whose words stand between tabs: `TYPE enum FIELD VALUE...` (a dash is the empty value),
+//! `TYPE required FIELD...`, `TYPE union DISCRIMINATOR FIELD=NAME...`. Source: the documents that upstream publishes.
 
 use super::write::Writer;
 
@@ -12,8 +12,8 @@ pub(super) struct Facts(Vec<(&'static str, Vec<&'static str>)>);
 
 impl Facts {
     pub fn of(type_name: &str) -> Facts {
-        let own = FACTS.lines().filter_map(|line| line.strip_prefix(type_name)?.strip_prefix(' '));
-        let words = own.map(|line| line.split(' ').collect::<Vec<_>>());
+        let own = FACTS.lines().filter_map(|line| line.strip_prefix(type_name)?.strip_prefix('\t'));
+        let words = own.map(|line| line.split('\t').collect::<Vec<_>>());
         Facts(words.map(|words| (words[0], words[1..].to_vec())).collect())
     }
 
