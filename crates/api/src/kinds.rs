@@ -71,6 +71,7 @@ kinds! {
     }
     "autoscaling" => {
         HorizontalPodAutoscaler: horizontalpodautoscaler,
+        Scale: scale,
     }
     "batch" => {
         CronJob: cronjob,
@@ -79,6 +80,7 @@ kinds! {
     "certificates.k8s.io" => {
         CertificateSigningRequest: certificatesigningrequest,
         ClusterTrustBundle: clustertrustbundle,
+        PodCertificateRequest: podcertificaterequest,
     }
     "coordination.k8s.io" => {
         Lease: lease,
@@ -114,6 +116,7 @@ kinds! {
     }
     "resource.k8s.io" => {
         DeviceClass: deviceclass,
+        DeviceTaintRule: devicetaintrule,
         ResourceClaim: resourceclaim,
         ResourceClaimTemplate: resourceclaimtemplate,
         ResourceSlice: resourceslice,
@@ -129,13 +132,14 @@ kinds! {
         VolumeAttachment: volumeattachment,
         VolumeAttributesClass: volumeattributesclass,
     }
+    "storagemigration.k8s.io" => {
+        StorageVersionMigration: storageversionmigration,
+    }
 }
 
 /// What nearly every kind's file is written with.
 mod prelude {
-    pub(super) use super::columns::{
-        AGE, Cell, Column, NAME, int, joined, labels, name, selector, since, text, text_or,
-    };
+    pub(super) use super::columns::{AGE, Cell, Column, NAME, int, joined, labels, name, selector, since, text};
     pub(super) use super::rules::Check::*;
     pub(super) use super::rules::{Rule, check, check_at, check_immutable};
     pub(super) use super::{

@@ -15,6 +15,9 @@ const STREAM_TYPES: [&str; 2] = ["application/json;stream=watch", PROTOBUF_STREA
 /// The content type of watches in protobuf.
 pub const PROTOBUF_STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";
 
+/// Tables and metadata alone are the same in both versions.
+const META: [&str; 2] = ["meta.k8s.io/v1", "meta.k8s.io/v1beta1"];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,
@@ -41,6 +44,8 @@ pub enum Shape {
 pub struct Accept {
     pub format: Format,
     pub shape: Shape,
+    /// The version of `meta.k8s.io` in which tables and metadata alone are told.
+    pub meta: &'static str,
     pub gzip: bool,
 }
 
@@ -96,8 +101,12 @@ impl Offer {
     /// Compat: the routes of built-in kinds are go-restful's, which refuses what it never heard of in its own words.
     fn refusal(self, headers: &HeaderMap) -> Status {
         let known = |name: &str| name == "*/*" || MEDIA_TYPES.contains(&name);
-        if matches!(self, Offer::Custom | Offer::WatchCustom) || clauses(headers, ACCEPT).any(|(name, ..)| known(name))
-        {
+        if clauses(headers, ACCEPT).any(|(name, ..)| known(name)) {
+            // The form is looked at before what a stream or a custom resource can be sent as.
+            let has_form = best(headers, Offer::Everything).is_some();
+            return Status::not_acceptable(if has_form { self.media_types() } else { &MEDIA_TYPES });
+        }
+        if matches!(self, Offer::Custom | Offer::WatchCustom) {
             return Status::not_acceptable(self.media_types());
         }
         let streams = if matches!(self, Offer::List | Offer::Watch) { &STREAM_TYPES[..] } else { &[] };
@@ -109,25 +118,13 @@ impl Offer {
 
 impl Accept {
     /// Plain JSON.
-    pub const JSON: Accept = Accept { format: Format::Json, shape: Shape::Object, gzip: false };
+    pub const JSON: Accept = Accept { format: Format::Json, shape: Shape::Object, meta: META[0], gzip: false };
 
     pub fn parse(headers: &HeaderMap, offer: Offer) -> Result<Accept, Status> {
         let gzip = clauses(headers, ACCEPT_ENCODING).any(|(name, q, _)| name == "gzip" && q > 0);
-        let mut any = false;
-        let mut best: Option<((u16, bool, bool), Format, Shape)> = None;
-        for (media_type, q, parameters) in clauses(headers, ACCEPT) {
-            any = true;
-            let rank = (q, !media_type.starts_with("*/"), !media_type.ends_with("/*"));
-            if let Some((format, shape)) = form(media_type, parameters, offer)
-                && q > 0
-                && best.is_none_or(|(other, ..)| rank > other)
-            {
-                best = Some((rank, format, shape));
-            }
-        }
-        match best {
-            Some((_, format, shape)) => Ok(Accept { format, shape, gzip }),
-            None if any => Err(offer.refusal(headers)),
+        match best(headers, offer) {
+            Some(found) => Ok(Accept { gzip, ..found }),
+            None if clauses(headers, ACCEPT).next().is_some() => Err(offer.refusal(headers)),
             None => Ok(Accept { gzip, ..Accept::JSON }),
         }
     }
@@ -136,6 +133,21 @@ impl Accept {
     pub fn of_errors(headers: &HeaderMap) -> Format {
         Accept::parse(headers, Offer::Everything).map_or(Format::Json, |accept| accept.format)
     }
+}
+
+/// What the client likes best of what is offered.
+fn best(headers: &HeaderMap, offer: Offer) -> Option<Accept> {
+    let mut best: Option<((u16, bool, bool), Accept)> = None;
+    for (media_type, q, parameters) in clauses(headers, ACCEPT) {
+        let rank = (q, !media_type.starts_with("*/"), !media_type.ends_with("/*"));
+        if let Some(found) = form(media_type, parameters, offer)
+            && q > 0
+            && best.is_none_or(|(other, _)| rank > other)
+        {
+            best = Some((rank, found));
+        }
+    }
+    best.map(|(_, found)| found)
 }
 
 /// What a header lists: the value, its `q` in thousandths, and its parameters.
@@ -152,31 +164,33 @@ fn pairs(parameters: &str) -> impl Iterator<Item = (&str, &str)> {
     parameters.split(';').filter_map(|part| part.split_once('=')).map(|(key, value)| (key.trim(), value.trim()))
 }
 
-fn form(media_type: &str, parameters: &str, offer: Offer) -> Option<(Format, Shape)> {
+fn form(media_type: &str, parameters: &str, offer: Offer) -> Option<Accept> {
     let format = match media_type {
         "application/json" | "*/*" | "application/*" => Format::Json,
         "application/yaml" => Format::Yaml,
         protobuf::MEDIA_TYPE => Format::Protobuf,
         _ => return None,
     };
-    let (mut kind, mut version, mut group) = ("", "", "");
+    let (mut kind, mut version, mut group) = (None, "", "");
     for (key, value) in pairs(parameters) {
         match key {
-            "as" => kind = value,
+            "as" => kind = Some(value),
             "v" => version = value,
             "g" => group = value,
             _ => {}
         }
     }
+    let Some(kind) = kind else {
+        return offer.has(format, Shape::Object).then_some(Accept { format, ..Accept::JSON });
+    };
     let shape = match kind {
-        "" => Shape::Object,
-        _ if group != "meta.k8s.io" || version != "v1" => return None,
         "Table" => Shape::Table,
         "PartialObjectMetadata" => Shape::Metadata,
         "PartialObjectMetadataList" => Shape::MetadataList,
         _ => return None,
     };
-    offer.has(format, shape).then_some((format, shape))
+    let meta = META.into_iter().find(|meta| meta.split_once('/') == Some((group, version)))?;
+    offer.has(format, shape).then_some(Accept { format, shape, meta, gzip: false })
 }
 
 #[cfg(test)]

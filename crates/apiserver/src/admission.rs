@@ -9,7 +9,7 @@ mod anti_affinity;
 pub mod certificates;
 mod claim_resize;
 mod configured;
-mod default_class;
+pub mod default_class;
 mod expressions;
 mod extended_resources;
 mod external_ips;

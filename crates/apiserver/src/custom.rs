@@ -226,7 +226,7 @@ impl Custom {
     }
 
     pub fn column_definitions(&self) -> Value {
-        let mut all = vec![columns::NAME.to_value()];
+        let mut all = vec![columns::NAME.to_value(|_| String::new())];
         all.extend(self.columns.iter().map(|c| c.definition.clone()));
         all.into()
     }

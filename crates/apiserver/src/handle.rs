@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 use meta::Status;
 
-use crate::accept::{Accept, Offer, Shape};
+use crate::accept::{Accept, Format, Offer, Shape};
 use crate::audit::Entry;
 use crate::audit::policy::Asked;
 use crate::authz::{self, Ask};
@@ -58,7 +58,8 @@ pub fn handle(shared: Arc<Shared>, connection: Connection, request: Request) -> 
         let work = route(shared, connection, request, &mut class, &mut span, entry.as_ref());
         let mut response = match AssertUnwindSafe(work).catch_unwind().await {
             Ok(Ok(response)) => response,
-            Ok(Err(status)) => reply::status(&status, format()),
+            // Compat: a client that cannot be answered in its own way is told so in JSON.
+            Ok(Err(status)) => reply::status(&status, if status.code == 406 { Format::Json } else { format() }),
             Err(_) => {
                 tracing::error!("a request panicked; the server goes on");
                 let status = Status::internal("the server has a bug that this request met; see its log");
@@ -263,7 +264,7 @@ async fn resource(
     }
     check_name(&path)?;
     let offer = match verb {
-        Verb::Create if !served.is_stored() => Offer::Review,
+        Verb::Create if !served.is_stored() || path.subresource == "token" => Offer::Review,
         _ => Offer::of(served.info.type_name.is_empty(), verb),
     };
     let connects = served.custom.is_none() && connect::takes(verb, &path.resource, &path.subresource);
@@ -272,7 +273,7 @@ async fn resource(
         Verb::Connect if connects => Accept::JSON,
         _ => Accept::parse(request.headers(), offer)?,
     };
-    check_shape(verb, accept.shape, &served)?;
+    check_shape(verb, accept.shape, &served, &query)?;
     let upgrade = verb == Verb::Watch && stream::watch::is_asked(request.headers());
     let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     // A stream's headers go on to the kubelet with the request.
@@ -350,8 +351,14 @@ fn check_name(path: &ResourcePath) -> Result<(), Status> {
     Err(Status::bad_request(format!("Name parameter invalid: {:?}: {}", path.name, wrong.join(";"))))
 }
 
-/// One object has not the form of a list, nor the other way round.
-fn check_shape(verb: Verb, shape: Shape, served: &Served) -> Result<(), Status> {
+/// One object has not the form of a list, nor the other way round; rows go with what there is.
+fn check_shape(verb: Verb, shape: Shape, served: &Served, query: &Query) -> Result<(), Status> {
+    let include = query.get("includeObject");
+    if shape == Shape::Table && !["", "Metadata", "Object", "None"].contains(&include) {
+        return Err(Status::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {include:?}: must be 'Metadata', 'Object', 'None', or empty"
+        )));
+    }
     let (form, is, list) = match (shape, verb) {
         (Shape::Metadata, Verb::List) => ("PartialObjectMetadata", "a list", "List"),
         (Shape::MetadataList, Verb::Get | Verb::Create | Verb::Update | Verb::Patch) => {

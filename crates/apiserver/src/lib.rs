@@ -52,6 +52,7 @@ mod skim;
 mod storage;
 mod stream;
 mod sub;
+mod table;
 #[cfg(test)]
 mod tests;
 pub mod trace;

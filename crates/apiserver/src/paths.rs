@@ -73,6 +73,10 @@ pub async fn answer(
         ["openapi", "v3", ..] if !openapi_is_known(resources(), &segments[2..]) => Ok(reply::text(404, "")),
         ["openapi", "v3", "api", version] => Ok(document(resources, headers, query, "", version)),
         ["openapi", "v3", "apis", group, version] => Ok(document(resources, headers, query, group, version)),
+        ["openapi", "v3", page @ ..] => match openapi::v3_page(resources(), &page.join("/"), &docs()) {
+            Some(document) => Ok(reply::json(200, document)),
+            None => Ok(reply::text(404, "")),
+        },
         ["api" | "version", ..] => missing(shared, "", ""),
         ["apis", group, ..] => missing(shared, group, ""),
         _ => Ok(not_found()),
@@ -92,7 +96,7 @@ fn openapi_is_known<'r>(mut resources: impl Iterator<Item = &'r Resource>, path:
         [] => true,
         ["api", version] => resources.any(|r| r.group.is_empty() && r.version == *version),
         ["apis", group, version] => resources.any(|r| r.group == *group && r.version == *version),
-        _ => false,
+        _ => true,
     }
 }
 

@@ -4,7 +4,7 @@
 //! groups that store into the same place share one cache.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use api::kinds::{self, Kind};
 use api::resource::{self, Resource};
@@ -21,6 +21,7 @@ use crate::convert::{self, Conversion};
 use crate::custom::Custom;
 use crate::decode;
 use crate::object::{Fields, Object};
+use crate::{protobuf, table};
 
 /// One resource in one version.
 pub struct Served {
@@ -43,6 +44,7 @@ pub struct Served {
     pub gk: GroupKind,
     /// With a slash at its end: `/registry/pods/`.
     pub prefix: String,
+    columns: OnceLock<Box<[u8]>>,
 }
 
 impl Served {
@@ -61,6 +63,7 @@ impl Served {
             gr: info.group_resource(),
             gk: info.group_kind(),
             prefix: info.key_prefix(""),
+            columns: OnceLock::new(),
             info,
         }
     }
@@ -119,12 +122,14 @@ impl Served {
         errors
     }
 
-    /// The definitions of the table's columns.
-    pub fn columns(&self) -> Value {
-        match &self.custom {
-            Some(custom) => custom.column_definitions(),
-            None => self.rules.columns.iter().map(|c| c.to_value()).collect::<Vec<_>>().into(),
-        }
+    /// The definitions of the table's columns, as JSON.
+    pub fn columns(&self) -> &[u8] {
+        // Rows are made from the stored form.
+        let stored = || protobuf::find(&self.info.storage.to_string(), &self.kind).or(self.ty);
+        self.columns.get_or_init(|| match &self.custom {
+            Some(custom) => custom.column_definitions().to_vec().into(),
+            None => table::definitions(self.rules, stored()).to_vec().into(),
+        })
     }
 
     pub fn row(&self, document: &Value, now: Timestamp) -> Vec<Value> {
@@ -158,18 +163,25 @@ impl Served {
 
     /// Refuses a field selector on a field that the kind does not offer.
     pub fn check_field(&self, field: &str) -> Result<(), Status> {
+        let has_own = self.custom.is_some() || !self.rules.selectable_names.is_empty();
         let own = |c: &Custom| c.selectable.iter().any(|(name, _)| name == field);
-        if matches!(field, "metadata.name" | "metadata.namespace")
+        if field == "metadata.name"
+            || field == "metadata.namespace" && (self.namespaced || !has_own)
             || self.rules.selectable_names.contains(&field)
             || self.custom.as_deref().is_some_and(own)
         {
             return Ok(());
         }
         // Compat: kinds with fields of their own word it their own way (apimachinery's and each API's conversion).
-        let message = if self.rules.selectable_names.is_empty() && self.custom.is_none() {
-            format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
-        } else {
-            format!("field label not supported: {field}")
+        let message = match (self.info.group.as_ref(), self.kind.as_str()) {
+            _ if !has_own => {
+                format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            }
+            ("batch", "Job") => format!("field label {field:?} not supported for Job"),
+            ("resource.k8s.io", kind) => {
+                format!("field label not supported for {}, Kind={kind}: {field}", self.api_version)
+            }
+            _ => format!("field label not supported: {field}"),
         };
         Err(Status::bad_request(message))
     }

@@ -19,7 +19,7 @@ use crate::listing::Token;
 use crate::object::Object;
 use crate::options::WriteOptions;
 use crate::view::{ListPieces, View, metadata_only};
-use crate::{protobuf, yaml};
+use crate::{protobuf, table, yaml};
 
 /// Answers smaller than this are never compressed, as upstream.
 const GZIP_FROM_BYTES: usize = 128 * 1024;
@@ -113,8 +113,12 @@ pub fn created(call: &Call, made: &Object, options: &WriteOptions) -> Response {
 /// A document that is not stored under its own key: the result of a dry run, a Scale, a review.
 pub fn document(call: &Call, code: u16, document: &Value) -> Response {
     let (content_type, bytes) = match View::new(&call.served, &call.accept, &call.query) {
-        View::Metadata if document["metadata"].as_object().is_some() => {
-            render(call.accept.format, &metadata_only(document.clone()))
+        View::Metadata(meta) if document["metadata"].as_object().is_some() => {
+            render(call.accept.format, &metadata_only(document.clone(), meta))
+        }
+        View::Row { meta, include, now, .. } if call.served.custom.is_none() => {
+            let shown = table::of(document, meta, include, now);
+            render(call.accept.format, shown.as_ref().unwrap_or(document))
         }
         _ => render(call.accept.format, document),
     };

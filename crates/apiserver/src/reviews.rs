@@ -8,6 +8,7 @@ use meta::{Status, Value, json};
 use crate::authz::Ask;
 use crate::body::Response;
 use crate::call::Call;
+use crate::filter::Filter;
 use crate::options::WriteOptions;
 use crate::request::Verb;
 use crate::user::User;
@@ -168,6 +169,7 @@ async fn component_statuses(call: &Call) -> Result<Response, Status> {
     call.warn("v1 ComponentStatus is deprecated in v1.19+");
     match call.verb {
         Verb::List => {
+            Filter::parse(&call.served, &call.path, &call.query)?;
             let mut list = json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}});
             list.set(&["items"], vec![store]);
             Ok(reply::document(call, 200, &list))

@@ -10,6 +10,7 @@ use meta::time::Timestamp;
 use meta::{Value, json};
 
 use crate::accept::{Accept, Shape};
+use crate::admission::default_class;
 use crate::body::{CHUNK_BYTES, Pieces};
 use crate::object::Object;
 use crate::protobuf;
@@ -29,9 +30,11 @@ pub enum View {
     Whole,
     /// The stored form made into the served version.
     Converted(Arc<Served>),
-    Metadata,
+    /// In this version of `meta.k8s.io`.
+    Metadata(&'static str),
     Row {
         served: Arc<Served>,
+        meta: &'static str,
         include: Include,
         now: Timestamp,
     },
@@ -42,14 +45,14 @@ impl View {
         match accept.shape {
             Shape::Object if served.conversion.is_some() => View::Converted(served.clone()),
             Shape::Object => View::Whole,
-            Shape::Metadata | Shape::MetadataList => View::Metadata,
+            Shape::Metadata | Shape::MetadataList => View::Metadata(accept.meta),
             Shape::Table => {
                 let include = match query.get("includeObject") {
                     "None" => Include::None,
                     "Object" => Include::Object,
                     _ => Include::Metadata,
                 };
-                View::Row { served: served.clone(), include, now: meta::time::now() }
+                View::Row { served: served.clone(), meta: accept.meta, include, now: meta::time::now() }
             }
         }
     }
@@ -62,8 +65,8 @@ impl View {
     pub fn kinds<'a>(&self, served: &'a Served) -> [&'a str; 3] {
         match self {
             View::Whole | View::Converted(_) => [&served.api_version, &served.kind, &served.list_kind],
-            View::Metadata => ["meta.k8s.io/v1", "PartialObjectMetadata", "PartialObjectMetadataList"],
-            View::Row { .. } => ["meta.k8s.io/v1", "Table", "Table"],
+            View::Metadata(meta) => [meta, "PartialObjectMetadata", "PartialObjectMetadataList"],
+            View::Row { meta, .. } => [meta, "Table", "Table"],
         }
     }
 
@@ -71,7 +74,7 @@ impl View {
     pub fn message(&self, object: &Object) -> Bytes {
         match self {
             View::Converted(served) => protobuf::object(&served.read(object)),
-            View::Metadata => protobuf::metadata(object.message()),
+            View::Metadata(_) => protobuf::metadata(object.message()),
             View::Whole | View::Row { .. } => object.message().clone(),
         }
     }
@@ -81,9 +84,17 @@ impl View {
         match self {
             View::Whole => object.write_to(out),
             View::Converted(served) => served.read(object).write_to(out),
-            View::Metadata => write_metadata_only(object, out),
-            View::Row { served, include, now } => write_row(served, object, *include, *now, out),
+            View::Metadata(meta) => write_metadata_only(object, meta, out),
+            View::Row { served, meta, include, now } => write_row(served, object, (meta, *include, *now), None, out),
         }
+    }
+
+    /// As `write`, of the class of storage that is the default one.
+    fn write_default(&self, object: &Object, out: &mut Vec<u8>) {
+        let View::Row { served, meta, include, now } = self else { return self.write(object, out) };
+        let mut cells = served.row(&object.stored_document(), *now);
+        cells[0] = format!("{} (default)", object.name).into();
+        write_row(served, object, (meta, *include, *now), Some(cells), out);
     }
 
     /// What stands before and after the items of a list.
@@ -93,7 +104,7 @@ impl View {
         list_head(&mut open, kind, api_version, metadata);
         if let View::Row { served, .. } = self {
             open.extend_from_slice(b",\"columnDefinitions\":");
-            columns(served).write_to(&mut open);
+            open.extend_from_slice(served.columns());
             open.extend_from_slice(b",\"rows\":[");
         } else {
             open.extend_from_slice(b",\"items\":[");
@@ -104,8 +115,11 @@ impl View {
     /// A table of this one row, or the object itself in another form.
     pub fn write_single(&self, object: &Object, headers: bool, out: &mut Vec<u8>) {
         match self {
-            View::Row { served, .. } => {
-                table_head(served, object.rv, headers, out);
+            View::Row { served, meta, .. } => {
+                list_head(out, "Table", meta, &json!({"resourceVersion": object.rv.to_string()}));
+                out.extend_from_slice(b",\"columnDefinitions\":");
+                out.extend_from_slice(if headers { served.columns() } else { b"null" });
+                out.extend_from_slice(b",\"rows\":[");
                 self.write(object, out);
                 out.extend_from_slice(b"]}");
             }
@@ -114,52 +128,45 @@ impl View {
     }
 }
 
-fn table_head(served: &Served, rv: u64, headers: bool, out: &mut Vec<u8>) {
-    list_head(out, "Table", "meta.k8s.io/v1", &json!({"resourceVersion": rv.to_string()}));
-    out.extend_from_slice(b",\"columnDefinitions\":");
-    if headers {
-        columns(served).write_to(out);
-    } else {
-        out.extend_from_slice(b"null");
-    }
-    out.extend_from_slice(b",\"rows\":[");
-}
-
 fn list_head(out: &mut Vec<u8>, kind: &str, api_version: &str, metadata: &Value) {
     out.extend_from_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":").as_bytes());
     metadata.write_to(out);
 }
 
-fn columns(served: &Served) -> Value {
-    served.columns()
-}
-
-/// The object as `meta.k8s.io/v1` PartialObjectMetadata.
-pub fn metadata_only(mut document: Value) -> Value {
+/// The object as PartialObjectMetadata of a version of `meta.k8s.io`.
+pub fn metadata_only(mut document: Value, meta: &'static str) -> Value {
     let metadata = document.get_mut("metadata").map(Value::take).unwrap_or_else(Value::object);
-    let mut out = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"});
+    let mut out = json!({"kind": "PartialObjectMetadata", "apiVersion": meta});
     out.set(&["metadata"], metadata);
     out
 }
 
-fn write_metadata_only(object: &Object, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":"#);
+fn write_metadata_only(object: &Object, meta: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"apiVersion":""#);
+    out.extend_from_slice(meta.as_bytes());
+    out.extend_from_slice(br#"","kind":"PartialObjectMetadata","metadata":"#);
     object.write_metadata_to(out);
     out.push(b'}');
 }
 
-/// The kind's function for rows works on the stored version.
-fn write_row(served: &Served, object: &Object, include: Include, now: Timestamp, out: &mut Vec<u8>) {
+/// The cells are the kind's, whose function for rows works on the stored version, unless they are given.
+fn write_row(
+    served: &Served,
+    object: &Object,
+    (meta, include, now): (&str, Include, Timestamp),
+    own: Option<Vec<Value>>,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"{\"cells\":");
     // Columns of custom resources change with their definitions, so their cells are not kept.
-    match if served.custom.is_none() { object.cells(served.rules) } else { None } {
+    match if served.custom.is_none() && own.is_none() { object.cells(served.rules) } else { None } {
         Some(cells) => cells.write(now, out),
-        None => Value::Array(served.row(&object.stored_document(), now)).write_to(out),
+        None => Value::Array(own.unwrap_or_else(|| served.row(&object.stored_document(), now))).write_to(out),
     }
     out.extend_from_slice(b",\"object\":");
     match include {
         Include::None => out.extend_from_slice(b"null"),
-        Include::Metadata => write_metadata_only(object, out),
+        Include::Metadata => write_metadata_only(object, meta, out),
         Include::Object if served.conversion.is_some() => served.read(object).write_to(out),
         Include::Object => object.write_to(out),
     }
@@ -175,12 +182,16 @@ pub struct ListPieces {
     close: &'static [u8],
     first: bool,
     done: bool,
+    /// The name of the default one, of classes of storage: tables of lists mark it.
+    default: Option<String>,
 }
 
 impl ListPieces {
     pub fn new(view: View, served: &Served, metadata: &Value, objects: Vec<Arc<Object>>) -> ListPieces {
         let (open, close) = view.frame(served, metadata);
-        ListPieces { view, objects: objects.into_iter(), open, close, first: true, done: false }
+        let classes = matches!(view, View::Row { .. }) && served.kind == "StorageClass" && served.custom.is_none();
+        let default = if classes { default_class::of_storage(&objects) } else { None };
+        ListPieces { view, objects: objects.into_iter(), open, close, first: true, done: false, default }
     }
 }
 
@@ -202,7 +213,11 @@ impl Pieces for ListPieces {
                 out.push(b',');
             }
             self.first = false;
-            self.view.write(&object, &mut out);
+            if self.default.as_deref() == Some(&*object.name) {
+                self.view.write_default(&object, &mut out);
+            } else {
+                self.view.write(&object, &mut out);
+            }
         }
         Some(out.into())
     }

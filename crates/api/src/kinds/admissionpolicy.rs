@@ -11,6 +11,21 @@ pub(super) const PARAM_KIND: Column = Column::text("ParamKind", "The kind of the
     format!("{}/{}", text(kind, &["apiVersion"]), text(kind, &["kind"])).into()
 });
 
+/// Compat: a selector as Go prints its own struct (what the server answers).
+fn shown(selector: &Value) -> String {
+    let labels = selector["matchLabels"].as_object().into_iter().flat_map(|all| all.iter());
+    let labels: String = labels.map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or_default())).collect();
+    let expressions = selector.array_at(&["matchExpressions"]).iter().map(|e| {
+        let values: Vec<&str> = e.array_at(&["values"]).iter().filter_map(Value::as_str).collect();
+        let (key, operator, values) = (text(e, &["key"]), text(e, &["operator"]), values.join(" "));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    });
+    let expressions: String = expressions.collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
+}
+
 pub(super) const BINDING: Kind = Kind {
     columns: &[
         NAME,
@@ -19,8 +34,8 @@ pub(super) const BINDING: Kind = Kind {
             let parameters = &b["spec"]["paramRef"];
             match (text(parameters, &["namespace"]), text(parameters, &["name"])) {
                 _ if parameters.is_null() => "<unset>".into(),
-                (_, "") => "*".into(),
-                ("", name) => name.into(),
+                (_, "") => shown(&parameters["selector"]).into(),
+                ("", name) => format!("*/{name}").into(),
                 (namespace, name) => format!("{namespace}/{name}").into(),
             }
         }),

@@ -9,7 +9,7 @@ pub static KIND: Kind = Kind {
         AGE,
         Column::text("SignerName", "Who is asked to sign.").at("spec.signerName"),
         Column::text("Requestor", "Who asks.").at("spec.username"),
-        Column::text("RequestedDuration", "How long the certificate shall last.")
+        Column::text("RequestedDuration", ".spec.expirationSeconds")
             .by(|c| c.int_at(&["spec", "expirationSeconds"]).map_or("<none>".into(), meta::time::human_seconds).into()),
         Column::text("Condition", "What became of the request.").by(condition),
     ],

@@ -3,7 +3,7 @@
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("SignerName", "The signer whose roots these are.").at("spec.signerName")],
+    columns: &[NAME, Column::text("SignerName", "").at("spec.signerName")],
     name_rule: |_| Vec::new(),
     rules: &[("spec.trustBundle", Required(""))],
     selectable: |b| vec![("spec.signerName", text(b, &["spec", "signerName"]).to_string())],

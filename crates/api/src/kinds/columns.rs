@@ -9,10 +9,13 @@ use meta::{Value, json};
 #[derive(Clone, Copy)]
 pub struct Column {
     pub name: &'static str,
-    /// `string`, `integer`, `date`, ...
+    /// What the cells are: `string`, `integer`, `date`, ...
     pub ty: &'static str,
+    /// What the definition says that they are.
+    said: &'static str,
     /// `name` marks the column that names the object.
     pub format: &'static str,
+    /// After a dot: the path of the field whose documentation it is. Nothing: that of what the column shows.
     pub description: &'static str,
     /// 0: always shown; 1: only in wide output.
     pub priority: i32,
@@ -39,7 +42,7 @@ enum Show {
 
 impl Column {
     const fn new(name: &'static str, ty: &'static str, description: &'static str) -> Self {
-        Column { name, ty, format: "", description, priority: 0, show: Show::Row }
+        Column { name, ty, said: ty, format: "", description, priority: 0, show: Show::Row }
     }
 
     pub const fn text(name: &'static str, description: &'static str) -> Self {
@@ -74,6 +77,11 @@ impl Column {
         Column { show: Show::By(cell), ..self }
     }
 
+    /// Shows what the function says, which depends on the time too.
+    pub const fn by_time(self, cell: fn(&Value, Timestamp) -> Cell) -> Self {
+        Column { show: Show::ByTime(cell), ..self }
+    }
+
     /// The cell of an object.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Cell {
         let find = |path| super::rules::at(object, path);
@@ -85,6 +93,7 @@ impl Column {
                 (_, found) => found.as_str().unwrap_or_default().into(),
             },
             Show::Or(path, otherwise) => match find(path) {
+                Value::Int(n) if self.ty == "integer" => (*n).into(),
                 Value::Int(n) => n.to_string().into(),
                 found => found.as_str().filter(|t| !t.is_empty()).unwrap_or(otherwise).into(),
             },
@@ -94,20 +103,39 @@ impl Column {
         }
     }
 
+    /// The same column, defined as one of text.
+    pub const fn said_text(self) -> Self {
+        Column { said: "string", ..self }
+    }
+
+    /// The same column, said to name an object.
+    pub const fn naming(self) -> Self {
+        Column { format: "name", ..self }
+    }
+
     /// The same column, shown in wide output only.
     pub const fn wide(self) -> Self {
         Column { priority: 1, ..self }
     }
 
     /// The definition as the Table form holds it.
-    pub fn to_value(&self) -> Value {
-        json!({"name": self.name, "type": self.ty, "format": self.format, "description": self.description, "priority": self.priority})
+    /// `documented` says what the field at a dotted path is for.
+    pub fn to_value(&self, documented: impl Fn(&str) -> String) -> Value {
+        let description = match (self.description.strip_prefix('.'), self.show) {
+            (Some(path), _) => documented(path),
+            (None, Show::At(path) | Show::Or(path, _) | Show::Count(path)) if self.description.is_empty() => {
+                documented(path)
+            }
+            _ => self.description.to_string(),
+        };
+        json!({"name": self.name, "type": self.said, "format": self.format, "description": description, "priority": self.priority})
     }
 }
 
 pub const NAME: Column = Column {
     name: "Name",
     ty: "string",
+    said: "string",
     format: "name",
     description: "Name must be unique within a namespace. Is required when creating resources, although some resources \
                   may allow a client to request the generation of an appropriate name automatically. Name is primarily \
@@ -120,6 +148,7 @@ pub const NAME: Column = Column {
 pub const AGE: Column = Column {
     name: "Age",
     ty: "string",
+    said: "string",
     format: "",
     description: "CreationTimestamp is a timestamp representing the server time when this object was created. It is \
                   not guaranteed to be set in happens-before order across separate operations. Clients may not set \
@@ -131,8 +160,13 @@ pub const AGE: Column = Column {
 };
 
 /// For kinds that upstream has no columns for: the date itself.
-pub const CREATED_AT: Column =
-    Column { name: "Created At", ty: "date", show: Show::By(|o| o["metadata"]["creationTimestamp"].clone()), ..AGE };
+pub const CREATED_AT: Column = Column {
+    name: "Created At",
+    ty: "date",
+    said: "date",
+    show: Show::By(|o| o["metadata"]["creationTimestamp"].clone()),
+    ..AGE
+};
 
 /// Kinds without columns of their own.
 pub const NAME_AND_CREATED_AT: &[Column] = &[NAME, CREATED_AT];

@@ -4,7 +4,7 @@ use super::prelude::*;
 use super::{MAX_DATA_BYTES, validate_frozen, validate_key};
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("Data", "How many keys it holds.").by(keys), AGE],
+    columns: &[NAME, Column::text("Data", ".data").by(keys), AGE],
     validate,
     validate_update: |new, old| validate_frozen(new, old, &["immutable", "data", "binaryData"]),
     ..Kind::PLAIN

@@ -6,7 +6,7 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         Column::text("Controller", "Controller of the object").by(owner),
-        Column::number("Revision", "Revision indicates the revision of the state represented by Data.").at("revision"),
+        Column::number("Revision", "").at("revision").said_text(),
         AGE,
     ],
     validate: |r, errors| {

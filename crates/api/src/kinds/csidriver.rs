@@ -5,16 +5,16 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::flag("AttachRequired", "Whether volumes are attached before they are mounted.")
+        Column::flag("AttachRequired", "")
             .at("spec.attachRequired"),
-        Column::flag("PodInfoOnMount", "Whether the driver is told about the pod.").at("spec.podInfoOnMount"),
-        Column::flag("StorageCapacity", "Whether the driver says how much is left.").at("spec.storageCapacity"),
-        Column::text("TokenRequests", "Audiences of the tokens that the driver gets.").by(|d| {
+        Column::flag("PodInfoOnMount", "").at("spec.podInfoOnMount"),
+        Column::flag("StorageCapacity", "").at("spec.storageCapacity"),
+        Column::text("TokenRequests", ".spec.tokenRequests").by(|d| {
             let requests = d.array_at(&["spec", "tokenRequests"]).iter();
             joined(&requests.map(|r| text(r, &["audience"])).collect::<Vec<_>>().into(), "<unset>")
         }),
-        Column::flag("RequiresRepublish", "Whether the driver is asked again and again.").at("spec.requiresRepublish"),
-        Column::text("Modes", "How long the volumes live.")
+        Column::flag("RequiresRepublish", "").at("spec.requiresRepublish"),
+        Column::text("Modes", ".spec.volumeLifecycleModes")
             .by(|d| joined(&d["spec"]["volumeLifecycleModes"], "<none>")),
         AGE,
     ],

@@ -3,11 +3,7 @@
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[
-        NAME,
-        Column::text("StorageClassName", "The class that the capacity is of.").at("storageClassName"),
-        Column::text("Capacity", "How much is left.").at("capacity"),
-    ],
+    columns: super::columns::NAME_AND_CREATED_AT,
     rules: &[
         ("nodeTopology", Selector),
         ("storageClassName", AnyName(names::dns1123_subdomain)),

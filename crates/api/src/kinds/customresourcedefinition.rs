@@ -3,12 +3,21 @@
 //! Who serves what a definition says is the API server's business (`apiserver::custom`). Invariant: a definition without
 //! errors can be served as it is.
 
-use super::columns::NAME_AND_CREATED_AT;
+use super::columns::CREATED_AT;
 use super::prelude::*;
 use structural::{JsonPath, check as schemas};
 
 pub static KIND: Kind = Kind {
-    columns: NAME_AND_CREATED_AT,
+    columns: &[
+        NAME,
+        Column::text("Scope", "Cluster/Namespaced").at("spec.scope"),
+        Column::text("Versions", "Served versions").by(served_versions),
+        CREATED_AT,
+        Column::text("Group", "API group").at("spec.group").wide(),
+        Column::text("Kind", "CustomResource kind").at("spec.names.kind").wide(),
+        Column::text("ShortNames", "Short names").by(|c| joined(&c["spec"]["names"]["shortNames"], "")).wide(),
+        Column::flag("Established", "Established status").by(|c| established(c).into()).wide(),
+    ],
     defaults,
     prepare_create: |c| {
         let stored: Vec<&str> = c
@@ -49,6 +58,17 @@ pub static KIND: Kind = Kind {
     unconditional_update: false,
     ..Kind::PLAIN
 };
+
+fn served_versions(c: &Value) -> Cell {
+    let served = c.array_at(&["spec", "versions"]).iter().filter(|v| v.bool_at(&["served"]) == Some(true));
+    let mark = |v: &Value| if v.bool_at(&["storage"]) == Some(true) { "(storage)" } else { "" };
+    served.map(|v| format!("{}{}", text(v, &["name"]), mark(v))).collect::<Vec<_>>().join(",").into()
+}
+
+fn established(c: &Value) -> bool {
+    let mut conditions = c.array_at(&["status", "conditions"]).iter();
+    conditions.any(|c| text(c, &["type"]) == "Established" && text(c, &["status"]) == "True")
+}
 
 /// Compat: upstream keeps definitions in the form of v1beta1, where what all versions have alike stands beside them.
 pub fn from_v1beta1(c: &mut Value) {

@@ -6,14 +6,14 @@ use super::{pod_spec, workload};
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::number("Desired", "Nodes that should run the pod.").at("status.desiredNumberScheduled"),
-        Column::number("Current", "Nodes that run at least one such pod and should.")
+        Column::number("Desired", "").at("status.desiredNumberScheduled"),
+        Column::number("Current", "")
             .at("status.currentNumberScheduled"),
-        Column::number("Ready", "Nodes that should run the pod and have one ready.").at("status.numberReady"),
-        Column::number("Up-to-date", "Nodes that run the current template.").at("status.updatedNumberScheduled"),
-        Column::number("Available", "Nodes whose pod has been ready for at least minReadySeconds.")
+        Column::number("Ready", "").at("status.numberReady"),
+        Column::number("Up-to-date", "").at("status.updatedNumberScheduled"),
+        Column::number("Available", "")
             .at("status.numberAvailable"),
-        Column::text("Node Selector", "Labels that a node must have.")
+        Column::text("Node Selector", ".spec.template.spec.nodeSelector")
             .by(|ds| labels(&ds["spec"]["template"]["spec"]["nodeSelector"]).into()),
         AGE,
         workload::CONTAINERS,

@@ -7,9 +7,9 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         Column::text("Ready", "Number of the pod with ready state").by(workload::ready),
-        Column::number("Up-to-date", "Pods that run the current template.").at("status.updatedReplicas"),
-        Column::number("Available", "Pods that have been ready for at least minReadySeconds.")
-            .at("status.availableReplicas"),
+        Column::number("Up-to-date", "").at("status.updatedReplicas").said_text(),
+        Column::number("Available", "")
+            .at("status.availableReplicas").said_text(),
         AGE,
         workload::CONTAINERS,
         workload::IMAGES,

@@ -3,7 +3,7 @@
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("Endpoints", "Addresses and ports that traffic goes to.").by(endpoints), AGE],
+    columns: &[NAME, Column::text("Endpoints", ".subsets").by(endpoints), AGE],
     defaults: |e| fill::each(e, &["subsets"], |s| fill::each(s, &["ports"], |p| fill::text(p, "protocol", "TCP"))),
     validate,
     create_on_update: true,

@@ -6,9 +6,9 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("AddressType", "The type of address carried by this EndpointSlice.").at("addressType"),
-        Column::text("Ports", "The ports of each endpoint in this slice.").by(ports),
-        Column::text("Endpoints", "The addresses in this slice.").by(endpoints),
+        Column::text("AddressType", "").at("addressType"),
+        Column::text("Ports", ".ports").by(ports),
+        Column::text("Endpoints", ".endpoints").by(endpoints),
         AGE,
     ],
     defaults: |s| {
@@ -36,8 +36,11 @@ fn without_topology(s: &mut Value) {
 }
 
 fn ports(s: &Value) -> Cell {
-    let all: Vec<String> =
-        s.array_at(&["ports"]).iter().map(|p| p.int_at(&["port"]).map_or("*".into(), |n| n.to_string())).collect();
+    let shown = |port: &Value| match port.int_at(&["port"]) {
+        Some(number) => Some(number.to_string()),
+        None => port.str_at(&["name"]).filter(|name| !name.is_empty()).map(str::to_string),
+    };
+    let all: Vec<String> = s.array_at(&["ports"]).iter().filter_map(shown).collect();
     if all.is_empty() { "<unset>".into() } else { shorten(&all).into() }
 }
 

@@ -9,12 +9,12 @@ const OLD: Kind = Kind {
     columns: &[
         Column::text("Last Seen", "The time at which the most recent occurrence of this event was recorded."),
         Column::text("Type", "Type of this event (Normal, Warning), new types could be added in the future"),
-        Column::text("Reason", "A short, machine understandable word for why this happened."),
+        Column::text("Reason", ".reason"),
         Column::text("Object", "The object that this event is about."),
-        Column::text("Subobject", "The part of the object, such as a container.").wide(),
-        Column::text("Source", "The component reporting this event.").wide(),
+        Column::text("Subobject", ".involvedObject.fieldPath").wide(),
+        Column::text("Source", ".source").wide(),
         Column::text("Message", "A human-readable description of the status of this operation."),
-        Column::text("First Seen", "The time at which the event was first recorded.").wide(),
+        Column::text("First Seen", ".firstTimestamp").wide(),
         Column::text("Count", "The number of times this event has occurred.").wide(),
         NAME.wide(),
     ],
@@ -23,16 +23,17 @@ const OLD: Kind = Kind {
     // What an event is called is up to who records it.
     name_rule: names::path_segment,
     selectable,
-    selectable_names: FIELDS,
+    selectable_names: FIELDS.split_at(11).0,
     create_on_update: true,
     ..Kind::PLAIN
 };
 
+/// Those of `v1`, up to `type`, and from `reason` on those of the other.
 const FIELDS: &[&str] = &[
     "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-    "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "regarding.kind",
-    "regarding.namespace", "regarding.name", "regarding.uid", "regarding.apiVersion", "regarding.resourceVersion",
-    "regarding.fieldPath", "reason", "reportingComponent", "reportingController", "source", "type",
+    "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath", "reportingComponent",
+    "source", "reason", "type", "reportingController", "regarding.kind", "regarding.namespace", "regarding.name",
+    "regarding.uid", "regarding.apiVersion", "regarding.resourceVersion", "regarding.fieldPath",
 ];
 
 /// The object that the event is about.
@@ -164,6 +165,7 @@ const FIXED_TEXTS: [&str; 6] = ["reason", "message", "type", "action", "reportin
 
 /// The same event as `events.k8s.io/v1` serves it.
 pub static NEW: Kind = Kind {
+    selectable_names: FIELDS.split_at(9).1,
     validate: |_, _| {},
     validate_create: |e| {
         let mut errors = Errors::new();

@@ -5,10 +5,10 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("PriorityLevel", "The priority level that matching requests get.")
+        Column::text("PriorityLevel", "")
             .at("spec.priorityLevelConfiguration.name"),
-        Column::number("MatchingPrecedence", "Lower goes first.").at("spec.matchingPrecedence"),
-        Column::text("DistinguisherMethod", "How requests are told apart into flows.")
+        Column::number("MatchingPrecedence", "").at("spec.matchingPrecedence").said_text(),
+        Column::text("DistinguisherMethod", ".spec.distinguisherMethod")
             .or("spec.distinguisherMethod.type", "<none>"),
         AGE,
         Column::text("MissingPL", "Whether the priority level is missing.").by(|f| {

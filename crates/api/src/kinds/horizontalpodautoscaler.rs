@@ -7,14 +7,14 @@ use meta::quantity::Quantity;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Reference", "What is scaled.").by(|h| {
+        Column::text("Reference", ".spec.scaleTargetRef").by(|h| {
             let target = &h["spec"]["scaleTargetRef"];
             format!("{}/{}", text(target, &["kind"]), text(target, &["name"])).into()
         }),
-        Column::text("Targets", "The metrics that decide, with their present and wanted values.").by(targets),
-        Column::text("MinPods", "At least so many pods.").or("spec.minReplicas", "<unset>"),
-        Column::text("MaxPods", "At most so many pods.").by(|h| int(h, &["spec", "maxReplicas"]).into()),
-        Column::text("Replicas", "How many pods there are.").by(|h| int(h, &["status", "currentReplicas"]).into()),
+        Column::text("Targets", ".spec.metrics").by(targets),
+        Column::text("MinPods", "").or("spec.minReplicas", "<unset>"),
+        Column::text("MaxPods", ".spec.maxReplicas").by(|h| int(h, &["spec", "maxReplicas"]).into()),
+        Column::text("Replicas", ".status.currentReplicas").by(|h| int(h, &["status", "currentReplicas"]).into()),
         AGE,
     ],
     defaults,

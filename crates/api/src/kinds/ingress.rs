@@ -7,7 +7,7 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         Column::text("Class", "The name of the IngressClass resource that should be used for additional configuration")
-            .by(class),
+            .or("spec.ingressClassName", "<none>"),
         Column::text("Hosts", "Hosts that incoming requests are matched against before the ingress rule").by(hosts),
         Column::text("Address", "Addresses at which the ingress is reached.")
             .by(|i| load_balancer(&i["status"]).join(",").into()),
@@ -20,13 +20,6 @@ pub static KIND: Kind = Kind {
     validate,
     ..Kind::PLAIN
 };
-
-fn class(i: &Value) -> Cell {
-    match text(i, &["spec", "ingressClassName"]) {
-        "" => text_or(i, &["metadata", "annotations", "kubernetes.io/ingress.class"], "<none>"),
-        class => class.into(),
-    }
-}
 
 fn hosts(i: &Value) -> Cell {
     let hosts: Vec<String> = i

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("ParentRef", "The object that has the address.").by(parent), AGE],
+    columns: &[NAME, Column::text("ParentRef", ".spec.parentRef").by(parent)],
     name_rule: |name| match name.parse::<IpAddr>() {
         Ok(ip) if ip.to_string() != name => vec![format!("must be in canonical form ({:?})", ip.to_string())],
         _ => names::ip(name),

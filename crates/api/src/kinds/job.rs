@@ -15,7 +15,7 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         Column::text("Status", "Status of the job."),
-        Column::text("Completions", "How many of the wanted pods have finished successfully."),
+        Column::text("Completions", ".status.succeeded"),
         Column::text("Duration", "Time required to complete the job."),
         AGE,
         workload::CONTAINERS,

@@ -9,15 +9,15 @@ pub static KIND: Kind = Kind {
         Column::text("Roles", "The roles of the node").by(roles),
         AGE,
         Column::text("Version", "Kubelet Version reported by the node.").at("status.nodeInfo.kubeletVersion"),
-        Column::text("Internal-IP", "The address of the node inside the cluster.")
+        Column::text("Internal-IP", ".status.addresses")
             .by(|n| address(n, "InternalIP"))
             .wide(),
-        Column::text("External-IP", "The address of the node from outside.").by(|n| address(n, "ExternalIP")).wide(),
-        Column::text("OS-Image", "OS Image reported by the node.").or("status.nodeInfo.osImage", "<unknown>").wide(),
-        Column::text("Kernel-Version", "Kernel Version reported by the node.")
+        Column::text("External-IP", ".status.addresses").by(|n| address(n, "ExternalIP")).wide(),
+        Column::text("OS-Image", "").or("status.nodeInfo.osImage", "<unknown>").wide(),
+        Column::text("Kernel-Version", "")
             .or("status.nodeInfo.kernelVersion", "<unknown>")
             .wide(),
-        Column::text("Container-Runtime", "ContainerRuntime Version reported by the node.")
+        Column::text("Container-Runtime", "")
             .or("status.nodeInfo.containerRuntimeVersion", "<unknown>")
             .wide(),
     ],

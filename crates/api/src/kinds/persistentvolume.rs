@@ -6,16 +6,16 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Capacity", "How much the volume holds.").at("spec.capacity.storage"),
-        Column::text("Access Modes", "All ways the volume can be mounted.")
+        Column::text("Capacity", ".spec.capacity").at("spec.capacity.storage"),
+        Column::text("Access Modes", ".spec.accessModes")
             .by(|v| access_modes(v.array_at(&["spec", "accessModes"])).into()),
-        Column::text("Reclaim Policy", "What happens to the volume when its claim is released.")
+        Column::text("Reclaim Policy", "")
             .at("spec.persistentVolumeReclaimPolicy"),
-        Column::text("Status", "Whether the volume is available, bound, released or failed.").by(phase),
-        Column::text("Claim", "The claim that the volume is bound to.").by(claim),
+        Column::text("Status", ".status.phase").by(phase),
+        Column::text("Claim", ".spec.claimRef").by(claim),
         Column::text("StorageClass", "The class that the volume belongs to.").by(|v| storage_class(v).into()),
         ATTRIBUTES_CLASS,
-        Column::text("Reason", "Why the volume is in its state.").at("status.reason"),
+        Column::text("Reason", "").at("status.reason"),
         AGE,
         VOLUME_MODE,
     ],
@@ -57,7 +57,7 @@ pub(super) const ATTRIBUTES_CLASS: Column =
     Column::text("VolumeAttributesClass", "The class of the volume's attributes.")
         .or("spec.volumeAttributesClassName", "<unset>");
 pub(super) const VOLUME_MODE: Column =
-    Column::text("VolumeMode", "A filesystem or a block device.").or("spec.volumeMode", "<unset>").wide();
+    Column::text("VolumeMode", "").or("spec.volumeMode", "<unset>").wide();
 
 /// `RWO,RWX`, as kubectl shortens access modes.
 pub(super) fn access_modes(modes: &[Value]) -> String {

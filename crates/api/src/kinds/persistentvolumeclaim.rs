@@ -8,11 +8,11 @@ use meta::quantity::Quantity;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Status", "Whether the claim is bound.").by(phase),
-        Column::text("Volume", "The volume that the claim is bound to.").at("spec.volumeName"),
-        Column::text("Capacity", "How much the volume holds.")
+        Column::text("Status", ".status.phase").by(phase),
+        Column::text("Volume", "").at("spec.volumeName"),
+        Column::text("Capacity", ".status.capacity")
             .by(|c| bound(c).map_or("", |c| text(c, &["status", "capacity", "storage"])).into()),
-        Column::text("Access Modes", "How the volume can be mounted.")
+        Column::text("Access Modes", ".status.accessModes")
             .by(|c| bound(c).map_or(String::new(), |c| access_modes(c.array_at(&["status", "accessModes"]))).into()),
         Column::text("StorageClass", "The class that the claim asks for.").by(|c| storage_class(c).into()),
         ATTRIBUTES_CLASS,

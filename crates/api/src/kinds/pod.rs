@@ -26,7 +26,7 @@ pub static KIND: Kind = Kind {
 
 const FIELDS: &[&str] = &[
     "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-    "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",
+    "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName", "spec.host",
 ];
 
 const COLUMNS: &[Column] = &[
@@ -39,10 +39,10 @@ const COLUMNS: &[Column] = &[
          restarted.",
     ),
     AGE,
-    Column::text("IP", "podIP address allocated to the pod. Routable at least within the cluster.").wide(),
-    Column::text("Node", "The node that the pod runs on; empty until it is scheduled.").wide(),
-    Column::text("Nominated Node", "The node on which preemption makes room for the pod.").wide(),
-    Column::text("Readiness Gates", "How many of the pod's readiness gates are true.").wide(),
+    Column::text("IP", ".status.podIP").wide(),
+    Column::text("Node", ".spec.nodeName").wide(),
+    Column::text("Nominated Node", ".status.nominatedNodeName").wide(),
+    Column::text("Readiness Gates", ".spec.readinessGates").wide(),
 ];
 
 fn defaults(pod: &mut Value) {
@@ -115,6 +115,7 @@ pub fn qos_class(spec: &Value) -> &'static str {
 fn selectable(pod: &Value) -> Vec<(&'static str, String)> {
     let value = |field: &str| match field {
         "spec.hostNetwork" => pod.bool_at(&["spec", "hostNetwork"]).unwrap_or(false).to_string(),
+        "spec.host" => text(pod, &["spec", "nodeName"]).to_string(), // as the first versions called it
         "status.podIPs" => text(pod, &["status", "podIP"]).to_string(),
         _ => super::rules::at(pod, field).as_str().unwrap_or_default().to_string(),
     };

@@ -5,10 +5,10 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::number("Value", "The priority that pods of this class get.").at("value"),
-        Column::flag("Global-Default", "Whether pods without a class get this one.").at("globalDefault"),
+        Column::number("Value", "").at("value"),
+        Column::flag("Global-Default", "").at("globalDefault"),
         AGE,
-        Column::text("PreemptionPolicy", "Whether pods of this class make room for themselves.").at("preemptionPolicy"),
+        Column::text("PreemptionPolicy", "").at("preemptionPolicy"),
     ],
     defaults: |p| fill::unset(p, "preemptionPolicy", "PreemptLowerPriority"),
     prepare_create: first_generation,

@@ -5,14 +5,14 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Type", "Whether the level is limited.").at("spec.type"),
-        Column::text("NominalConcurrencyShares", "Its share of all requests at a time.")
-            .or("spec.limited.nominalConcurrencyShares", "<none>"),
-        Column::text("Queues", "How many queues there are.").or("spec.limited.limitResponse.queuing.queues", "<none>"),
-        Column::text("HandSize", "How many of them a flow may use.")
-            .or("spec.limited.limitResponse.queuing.handSize", "<none>"),
-        Column::text("QueueLengthLimit", "How long a queue gets.")
-            .or("spec.limited.limitResponse.queuing.queueLengthLimit", "<none>"),
+        Column::text("Type", "").at("spec.type"),
+        Column::number("NominalConcurrencyShares", "")
+            .or("spec.limited.nominalConcurrencyShares", "<none>").said_text(),
+        Column::number("Queues", "").or("spec.limited.limitResponse.queuing.queues", "<none>").said_text(),
+        Column::number("HandSize", "")
+            .or("spec.limited.limitResponse.queuing.handSize", "<none>").said_text(),
+        Column::number("QueueLengthLimit", "")
+            .or("spec.limited.limitResponse.queuing.queueLengthLimit", "<none>").said_text(),
         AGE,
     ],
     defaults,

@@ -5,9 +5,9 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Node", "The node that the devices are on.").or("spec.nodeName", "<unset>"),
-        Column::text("Driver", "Who looks after the devices.").at("spec.driver"),
-        Column::text("Pool", "The pool that the devices belong to.").at("spec.pool.name"),
+        Column::text("Node", "").at("spec.nodeName"),
+        Column::text("Driver", "").at("spec.driver"),
+        Column::text("Pool", "").at("spec.pool.name"),
         AGE,
     ],
     prepare_create: first_generation,
@@ -17,8 +17,9 @@ pub static KIND: Kind = Kind {
         vec![
             ("spec.nodeName", text(s, &["spec", "nodeName"]).to_string()),
             ("spec.driver", text(s, &["spec", "driver"]).to_string()),
+            ("spec.pool.name", text(s, &["spec", "pool", "name"]).to_string()),
         ]
     },
-    selectable_names: &["spec.nodeName", "spec.driver"],
+    selectable_names: &["spec.nodeName", "spec.driver", "spec.pool.name"],
     ..Kind::PLAIN
 };

@@ -4,7 +4,7 @@ use super::pod_spec;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("Handler", "The configuration of the container runtime to use.").at("handler"), AGE],
+    columns: &[NAME, Column::text("Handler", "").by(|c| text(c, &["handler"]).into()), AGE],
     rules: &[("handler", Required("")), ("handler", Name(names::dns1123_label)), ("handler", Fixed)],
     validate: |c, errors| {
         for (name, amount) in

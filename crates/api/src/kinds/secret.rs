@@ -6,8 +6,8 @@ use super::{MAX_DATA_BYTES, validate_frozen, validate_key};
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Type", "Used to facilitate programmatic handling of secret data.").at("type"),
-        Column::text("Data", "How many keys it holds.").by(|s| s["data"].as_object().map_or(0, |m| m.len()).into()),
+        Column::text("Type", "").at("type"),
+        Column::text("Data", ".data").by(|s| s["data"].as_object().map_or(0, |m| m.len()).into()),
         AGE,
     ],
     defaults,

@@ -13,12 +13,12 @@ use super::{Kind, fill, keep_status, pod_spec};
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Type", "How the service is exposed: ClusterIP, NodePort, LoadBalancer or ExternalName."),
-        Column::text("Cluster-IP", "The address of the service inside the cluster."),
-        Column::text("External-IP", "Addresses at which the service is reached from outside."),
-        Column::text("Port(s)", "The ports that are exposed by this service."),
+        Column::text("Type", ".spec.type"),
+        Column::text("Cluster-IP", ".spec.clusterIP"),
+        Column::text("External-IP", ".spec.externalIPs"),
+        Column::text("Port(s)", ".spec.ports"),
         AGE,
-        Column::text("Selector", "Labels of the pods that traffic goes to.").wide(),
+        Column::text("Selector", ".spec.selector").wide(),
     ],
     row: Some(row),
     defaults,

@@ -3,7 +3,6 @@
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[NAME, Column::text("Secrets", "How many secrets pods with this account may use.").count("secrets"), AGE],
     prepare_create: names_only,
     prepare_update: |new, _| names_only(new),
     ..Kind::PLAIN

@@ -6,7 +6,7 @@ use meta::cidr::Cidr;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("CIDRs", "The ranges that addresses of services come from.")
+        Column::text("CIDRs", ".spec.cidrs")
             .by(|c| joined(&c["spec"]["cidrs"], "")),
         AGE,
     ],

@@ -4,11 +4,11 @@ use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
-        NAME.by(name_and_default),
-        Column::text("Provisioner", "Who makes the volumes of this class.").at("provisioner"),
-        Column::text("ReclaimPolicy", "What happens to a volume when its claim is released.").at("reclaimPolicy"),
-        Column::text("VolumeBindingMode", "When volumes are made and bound.").at("volumeBindingMode"),
-        Column::flag("AllowVolumeExpansion", "Whether volumes of this class can grow.").at("allowVolumeExpansion"),
+        NAME,
+        Column::text("Provisioner", "").at("provisioner"),
+        Column::text("ReclaimPolicy", "").at("reclaimPolicy"),
+        Column::text("VolumeBindingMode", "").at("volumeBindingMode"),
+        Column::flag("AllowVolumeExpansion", "").at("allowVolumeExpansion").said_text(),
         AGE,
     ],
     defaults: |c| {
@@ -19,13 +19,6 @@ pub static KIND: Kind = Kind {
     rules: &[("parameters", Fixed), ("provisioner", Fixed), ("reclaimPolicy", Fixed), ("volumeBindingMode", Fixed)],
     ..Kind::PLAIN
 };
-
-/// The name of a class of storage or of volumes' attributes, and whether it is the one of who names none.
-pub(super) fn name_and_default(class: &Value) -> Cell {
-    let marks = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-    let default = marks.iter().any(|mark| text(class, &["metadata", "annotations", mark]) == "true");
-    if default { format!("{} (default)", text(class, &["metadata", "name"])).into() } else { name(class) }
-}
 
 fn validate(c: &Value, errors: &mut Errors) {
     validate_parameters(c, true, errors);

@@ -4,8 +4,8 @@ use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
-        NAME.by(super::storageclass::name_and_default),
-        Column::text("DriverName", "The CSI driver that knows the attributes.").at("driverName"),
+        NAME,
+        Column::text("DriverName", "").at("driverName"),
         AGE,
     ],
     validate_update: |new, old| {

@@ -7,20 +7,17 @@ use meta::selector::LabelSelector;
 use super::columns::{Cell, Column, containers_and_images, int, selector};
 use super::pod_spec;
 
-pub(super) const DESIRED: Column = Column::number("Desired", "Number of desired pods.").at("spec.replicas");
-pub(super) const CURRENT: Column =
-    Column::number("Current", "Most recently observed number of pods.").at("status.replicas");
-pub(super) const READY: Column =
-    Column::number("Ready", "Number of pods with a Ready condition.").at("status.readyReplicas");
+pub(super) const DESIRED: Column = Column::number("Desired", "").at("spec.replicas");
+pub(super) const CURRENT: Column = Column::number("Current", "").at("status.replicas");
+pub(super) const READY: Column = Column::number("Ready", "").at("status.readyReplicas");
 pub(super) const CONTAINERS: Column = Column::text("Containers", "Names of each container in the template.")
     .by(|o| containers_and_images(&o["spec"]["template"]["spec"]).0.into())
     .wide();
 pub(super) const IMAGES: Column = Column::text("Images", "Images referenced by each container in the template.")
     .by(|o| containers_and_images(&o["spec"]["template"]["spec"]).1.into())
     .wide();
-pub(super) const SELECTOR: Column = Column::text("Selector", "Which pods count as this object's own.")
-    .by(|o| selector(&o["spec"]["selector"]).into())
-    .wide();
+pub(super) const SELECTOR: Column =
+    Column::text("Selector", ".spec.selector").by(|o| selector(&o["spec"]["selector"]).into()).wide();
 
 /// How many of the pods are ready.
 pub(super) fn ready(object: &Value) -> Cell {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a type or field without a description has an empty one; nothing here fails.
 
+use meta::schema::TypeRef;
 use std::borrow::Cow;
 
 #[derive(Default)]
@@ -30,6 +31,15 @@ impl Docs {
             at += line.len();
         }
         Docs { text, types }
+    }
+
+    /// What the field at a dotted path below a type is for.
+    pub fn field(&self, ty: TypeRef<'_>, path: &str) -> String {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        match (ty.field(first), rest) {
+            (Some(field), Some(rest)) => self.field(field.ty(), rest),
+            _ => self.of(&ty.full_name().unwrap_or_default()).field(first).1.into(),
+        }
     }
 
     pub(super) fn of(&self, type_name: &str) -> TypeDocs<'_> {

@@ -37,6 +37,8 @@ struct Operation<'a> {
     answer: Option<String>,
     /// Codes besides 200 and 401.
     codes: &'a [&'a str],
+    /// Media types of the answer, where they are not the usual ones.
+    types: Option<&'static [&'static str]>,
 }
 
 struct Paths<'a, 'w> {
@@ -63,6 +65,35 @@ pub(super) fn write(w: &mut Writer, form: Form, resources: &[&Resource], docs: &
         used.serve(r);
         paths.resource(r, used);
     }
+}
+
+/// The path of a page that is about no resource: below `/`, with a slash at its end.
+pub(super) fn write_page(w: &mut Writer, form: Form, page: &str, docs: &Docs, used: &mut Used<'_>) {
+    let group = page.strip_prefix("apis/").unwrap_or_default().trim_end_matches(".k8s.io");
+    let words: Vec<&str> = group.split('.').collect();
+    let own = camel_start(&words);
+    let own_id = format!("get{}APIGroup", words.iter().map(|word| capitalised(word)).collect::<String>());
+    let versions = "get available API versions";
+    let (tag, id, description, answer) = match page {
+        "api" => ("core", "getCoreAPIVersions", versions, Some(used.meta("APIVersions"))),
+        "apis" => ("apis", "getAPIVersions", versions, Some(used.meta("APIGroupList"))),
+        "version" => ("version", "getCodeVersion", "get the version of this server", Some(used.version())),
+        ".well-known/openid-configuration" => (
+            "WellKnown", "getServiceAccountIssuerOpenIDConfiguration", "get the OpenID configuration of this issuer",
+            None,
+        ),
+        "openid/v1/jwks" => ("openid", "getServiceAccountIssuerOpenIDKeyset", "get the keys of this issuer", None),
+        _ => (&*own, &*own_id, "get information of a group", Some(used.meta("APIGroup"))),
+    };
+    let types: Option<&[&str]> = match page {
+        "openid/v1/jwks" => Some(&["application/jwk-set+json"]),
+        "version" | ".well-known/openid-configuration" => Some(&["application/json"]),
+        _ => None,
+    };
+    let (id, description) = (id.to_string(), description.into());
+    let operation = Operation { method: "get", id, description, answer, types, ..Operation::default() };
+    let mut paths = Paths { form, docs, w, camel: String::new(), tag: tag.into(), custom: false };
+    paths.path(&format!("/{page}/"), &[], vec![operation]);
 }
 
 fn capitalised(word: &str) -> String {
@@ -143,6 +174,7 @@ impl Paths<'_, '_> {
             gvk: (&r.group, &r.version, &r.kind),
             query: parameters::list(),
             answer: schema_of(used, &r.group, &r.version, &r.list_kind),
+            types: (!self.custom).then_some(LIST_TYPES),
             ..Operation::default()
         }
     }
@@ -165,6 +197,7 @@ impl Paths<'_, '_> {
             body: own.clone(),
             answer: own,
             codes: &["201", "202"],
+            types: None,
         }
     }
 
@@ -179,6 +212,7 @@ impl Paths<'_, '_> {
             body: Some(used.meta("DeleteOptions")),
             answer: Some(used.meta("Status")),
             codes: &["202"],
+            types: None,
         }
     }
 
@@ -234,6 +268,7 @@ impl Paths<'_, '_> {
             body,
             answer: own.clone(),
             codes,
+            types: None,
         };
         let mut operations = Vec::new();
         if can("get") {
@@ -334,6 +369,10 @@ fn article(kind: &str) -> String {
 
 /// What custom resources do not have stands last.
 const ANSWER_TYPES: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const LIST_TYPES: &[&str] = &[
+    "application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/json;stream=watch",
+    "application/vnd.kubernetes.protobuf;stream=watch",
+];
 const PATCH_TYPES: &[&str] = &[
     "application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml",
     "application/strategic-merge-patch+json",
@@ -363,7 +402,7 @@ fn write_operation(w: &mut Writer, form: Form, tag: &str, custom: bool, operatio
     match (form, &operation.body) {
         (Form::V2, _) => {
             w.strings("consumes", body_types.iter().copied());
-            w.strings("produces", types(ANSWER_TYPES, custom).iter().copied());
+            w.strings("produces", operation.types.unwrap_or(types(ANSWER_TYPES, custom)).iter().copied());
             w.strings("schemes", ["https"]);
         }
         (Form::V3, Some(body)) => w.within("requestBody", |w| {
@@ -398,8 +437,10 @@ fn write_answers(w: &mut Writer, form: Form, custom: bool, operation: &Operation
             w.pair("description", description);
             match form {
                 Form::V2 => write_schema(w, form, answer),
-                Form::V3 if answer.is_none() => write_content(w, form, &["*/*"], None),
-                Form::V3 => write_content(w, form, types(ANSWER_TYPES, custom), answer),
+                Form::V3 => {
+                    let usual = if answer.is_none() { &["*/*"] } else { types(ANSWER_TYPES, custom) };
+                    write_content(w, form, operation.types.unwrap_or(usual), answer);
+                }
             }
         });
     }

@@ -3,13 +3,19 @@
 //! Invariant: a type that is referred to is noted in `Used` and gets written.
 
 use super::docs::Docs;
+use super::facts::Facts;
 use super::write::Writer;
 use super::{Form, paths};
 use crate::resource::{self, Resource};
+use meta::Value;
 use meta::schema::{FieldRef, Kind, ListKind, Scalar, Schema, TypeId, TypeRef};
 use std::collections::{BTreeSet, HashSet};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+/// A type of the documents only.
+const VERSION: &str = "io.k8s.apimachinery.pkg.version.Info";
+const VERSION_FIELDS: [&str; 9] =
+    ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"];
 
 /// The types that a document refers to so far.
 pub(super) struct Used<'s> {
@@ -19,6 +25,7 @@ pub(super) struct Used<'s> {
     /// Group versions whose resources have paths in the document.
     versions: BTreeSet<(String, String)>,
     patch: bool,
+    version: bool,
     /// Custom kinds, each with the full name of its schema.
     custom: Vec<(Resource, String)>,
 }
@@ -31,6 +38,7 @@ impl<'s> Used<'s> {
             waiting: Vec::new(),
             versions: BTreeSet::new(),
             patch: false,
+            version: false,
             custom: Vec::new(),
         }
     }
@@ -65,6 +73,12 @@ impl<'s> Used<'s> {
         Some(self.take(ty))
     }
 
+    /// What `/version` answers.
+    pub fn version(&mut self) -> String {
+        self.version = true;
+        VERSION.into()
+    }
+
     pub fn meta(&mut self, name: &str) -> String {
         if name == "Patch" {
             // Compat: a type of the documents only; Go has it as bytes without a struct.
@@ -85,6 +99,16 @@ pub(super) fn write(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'_>
             w.pair("type", "object");
         });
     }
+    if used.version {
+        w.within(VERSION, |w| {
+            w.pair("description", "What the server was built from, and how.");
+            w.pair("type", "object");
+            w.strings("required", VERSION_FIELDS);
+            w.within("properties", |w| {
+                VERSION_FIELDS.iter().for_each(|field| w.within(field, |w| w.pair("type", "string")));
+            });
+        });
+    }
     for (r, package) in std::mem::take(&mut used.custom) {
         let Some(schema) = &r.schema else { continue };
         let gvk = (&*r.group, &*r.version, &*r.kind);
@@ -101,6 +125,7 @@ pub(super) fn write(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'_>
 
 fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, ty: TypeRef<'s>, name: &str) {
     let own = docs.of(name);
+    let facts = Facts::of(name);
     let kinds = kinds_of(ty, name, used);
     let description = match (own.description(), ty.name().strip_suffix("List")) {
         (text, Some(kind)) if text.is_empty() && !kinds.is_empty() => {
@@ -114,7 +139,7 @@ fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, 
     match ty.kind() {
         Kind::Scalar(scalar) => return write_scalar(w, form, scalar),
         Kind::Struct => {}
-        _ => return write_content(w, form, used, ty),
+        _ => return write_content(w, form, used, ty, Use::default()),
     }
     w.pair("type", "object");
     let is_list = !kinds.is_empty() && ty.field("items").is_some() && ty.name().ends_with("List");
@@ -131,10 +156,13 @@ fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, 
                 if text.is_empty() && is_list {
                     text = list_field_text(docs, field.name());
                 }
-                w.within(field.name(), |w| write_field(w, form, used, field, &text));
+                let values = facts.values(field.name());
+                let is_items = is_list && field.name() == "items";
+                w.within(field.name(), |w| write_field(w, form, used, (field, is_items, values.as_deref()), &text));
             }
         });
     }
+    required = facts.required().map_or(required, <[_]>::to_vec);
     if !required.is_empty() {
         w.strings("required", required);
     }
@@ -144,6 +172,7 @@ fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, 
     if ty.is_atomic() {
         w.pair("x-kubernetes-map-type", "atomic");
     }
+    facts.write_unions(w);
 }
 
 /// Lists are described by no one: their fields mean the same in all of them.
@@ -160,7 +189,9 @@ fn list_field_text<'d>(docs: &'d Docs, field: &str) -> std::borrow::Cow<'d, str>
 fn kinds_of<'n>(ty: TypeRef<'_>, name: &'n str, used: &Used<'_>) -> Vec<(String, String, &'n str)> {
     let short = name.rsplit('.').next().unwrap_or(name);
     if matches!(ty.name(), "DeleteOptions" | "WatchEvent") && ty.package() == META {
-        return used.versions.iter().map(|(g, v)| (g.clone(), v.clone(), short)).collect();
+        let mut versions = used.versions.clone();
+        versions.insert((String::new(), "v1".into()));
+        return versions.into_iter().map(|(g, v)| (g, v, short)).collect();
     }
     if ty.package() == META && matches!(ty.name(), "Status" | "APIResourceList" | "APIGroup" | "APIGroupList") {
         return vec![(String::new(), "v1".into(), short)];
@@ -175,19 +206,38 @@ fn kinds_of<'n>(ty: TypeRef<'_>, name: &'n str, used: &Used<'_>) -> Vec<(String,
     package.next().map(|r| vec![(r.group.to_string(), r.version.to_string(), short)]).unwrap_or_default()
 }
 
-fn write_field<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, field: FieldRef<'s>, description: &str) {
+/// What stands for a field that is left out, where Go has no pointer to leave out.
+fn default_of(field: FieldRef<'_>) -> Option<Value> {
+    let zero = || match field.ty().kind() {
+        Kind::Struct => Some(Value::object()),
+        Kind::Scalar(_) if field.omitempty() => None,
+        Kind::Scalar(Scalar::Bool) => Some(false.into()),
+        Kind::Scalar(Scalar::Int32 | Scalar::Int64) => Some(0.into()),
+        Kind::Scalar(Scalar::String) => Some("".into()),
+        _ => None,
+    };
+    field.default().or_else(|| if field.is_pointer() { None } else { zero() })
+}
+
+/// `is_items`: of a list of objects; `values`: what it may be.
+fn write_field<'s>(
+    w: &mut Writer,
+    form: Form,
+    used: &mut Used<'s>,
+    (field, is_items, values): (FieldRef<'s>, bool, Option<&[&str]>),
+    description: &str,
+) {
     let ty = field.ty();
     if !description.is_empty() {
         w.pair("description", description);
     }
-    if form == Form::V3 {
-        // Version 2 has no place for defaults beside a reference, and upstream's says none.
-        if let Some(default) = field.default() {
-            w.member("default", |w| w.value(&default));
-        }
+    // Version 2 has no place for defaults beside a reference, and upstream's says none.
+    let default = if form == Form::V3 { default_of(field) } else { None };
+    if let Some(default) = &default {
+        w.member("default", |w| w.value(default));
     }
-    let siblings = !description.is_empty() || field.default().is_some();
-    write_use(w, form, used, ty, siblings);
+    let siblings = !description.is_empty() || default.is_some();
+    write_use(w, form, used, ty, Use { siblings, values, bare: is_items });
     if let Some(key) = field.merge_key() {
         w.pair("x-kubernetes-patch-merge-key", key);
     }
@@ -207,18 +257,29 @@ fn write_field<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, field: Field
     }
 }
 
+/// How a type is used where it stands.
+#[derive(Clone, Copy, Default)]
+struct Use<'v> {
+    /// Something else is said beside it.
+    siblings: bool,
+    /// What it, or each of its items, may be.
+    values: Option<&'v [&'v str]>,
+    /// How a list merges is not said.
+    bare: bool,
+}
+
 /// The members that say a type where it is used: a reference, or its content when it has no schema of its own.
-fn write_use<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>, siblings: bool) {
+fn write_use<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>, how: Use<'_>) {
     let named = match ty.kind() {
         Kind::Struct => !ty.name().is_empty(),
         Kind::Scalar(s) => !s.is_basic() && !ty.name().is_empty(),
         _ => false,
     };
     if !named {
-        return write_content(w, form, used, ty);
+        return write_content(w, form, used, ty, how);
     }
     let target = format!("{}{}", form.ref_prefix(), used.take(ty));
-    if form == Form::V3 && siblings {
+    if form == Form::V3 && how.siblings {
         // A reference may have no siblings in version 3.0.
         w.objects("allOf", [target], |w, target| w.pair("$ref", &target));
     } else {
@@ -226,21 +287,30 @@ fn write_use<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s
     }
 }
 
-fn write_content<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>) {
+fn write_content<'s>(w: &mut Writer, form: Form, used: &mut Used<'s>, ty: TypeRef<'s>, how: Use<'_>) {
+    let of_items = Use { values: how.values, ..Use::default() };
     match ty.kind() {
-        Kind::Scalar(scalar) => write_scalar(w, form, scalar),
+        Kind::Scalar(scalar) => {
+            write_scalar(w, form, scalar);
+            if let Some(values) = how.values {
+                w.strings("enum", values.iter().copied());
+            }
+        }
         Kind::Any => {}
         Kind::Struct => w.pair("type", "object"),
         Kind::Map => {
             w.pair("type", "object");
             if let Some(value) = ty.element() {
-                w.within("additionalProperties", |w| write_use(w, form, used, value, false));
+                w.within("additionalProperties", |w| write_use(w, form, used, value, Use { bare: true, ..of_items }));
             }
         }
         Kind::List(kind) => {
             w.pair("type", "array");
             if let Some(item) = ty.element() {
-                w.within("items", |w| write_use(w, form, used, item, false));
+                w.within("items", |w| write_use(w, form, used, item, of_items));
+            }
+            if how.bare {
+                return;
             }
             w.pair(
                 "x-kubernetes-list-type",

@@ -4,19 +4,22 @@
 //! new as that the first by name; where there is none the object stays as it is.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use meta::{Status, Value};
 
 use super::{Operation, Review};
 use crate::metadata;
+use crate::object::Object;
 
 const NETWORKING: &str = "networking.k8s.io";
+const STORAGE_MARKS: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 pub fn storage(review: &Review<'_>, claim: &mut Value, _: Option<&Value>) -> Result<(), Status> {
-    let marks = &["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
     if review.is("", "persistentvolumeclaims") {
         let before = "volume.beta.kubernetes.io/storage-class";
-        set(review, claim, ["storageClassName", before], ["storage.k8s.io", "storageclasses"], marks);
+        set(review, claim, ["storageClassName", before], ["storage.k8s.io", "storageclasses"], &STORAGE_MARKS);
     }
     Ok(())
 }
@@ -37,13 +40,22 @@ fn set(review: &Review<'_>, object: &mut Value, [member, before]: [&str; 2], cla
     }
     let [group, plural] = classes;
     let Some(classes) = review.shared.registry.stored(group, plural) else { return };
-    let marked = |o: &crate::object::Object| marks.iter().any(|mark| o.holds(mark));
-    let all = classes.cache.snapshot("", "", 0, false, marked).objects;
-    let all = all.iter().map(|class| class.document_without_owners());
+    let marked = |o: &Object| marks.iter().any(|mark| o.holds(mark));
+    if let Some(class) = newest(&classes.cache.snapshot("", "", 0, false, marked).objects, marks) {
+        object.set(&["spec", member], class);
+    }
+}
+
+/// The name of the class of storage that is the default one among these.
+pub fn of_storage(classes: &[Arc<Object>]) -> Option<String> {
+    newest(classes, &STORAGE_MARKS)
+}
+
+fn newest(classes: &[Arc<Object>], marks: &[&str]) -> Option<String> {
+    let all = classes.iter().map(|class| class.document_without_owners());
     let chosen =
         all.filter(|class| marks.iter().any(|m| class["metadata"]["annotations"][*m].as_str() == Some("true")));
     let age = |class: &Value| class.str_at(&["metadata", "creationTimestamp"]).unwrap_or_default().to_string();
-    if let Some(class) = chosen.max_by_key(|class| (age(class), Reverse(metadata::name(class).to_string()))) {
-        object.set(&["spec", member], metadata::name(&class));
-    }
+    let newest = chosen.max_by_key(|class| (age(class), Reverse(metadata::name(class).to_string())));
+    newest.map(|class| metadata::name(&class).to_string())
 }

@@ -184,6 +184,7 @@ fn name(object: &Value) -> &str {
 }
 
 /// Field managers are sorted by when they wrote, in seconds; here as if all had in one, however slow the machine is.
+/// What a table says of the time since then is `now`.
 fn of_one_second(document: &Value) -> Value {
     let mut document = document.clone();
     if let Some(Value::Array(entries)) = document.at_mut(&["metadata", "managedFields"]) {
@@ -191,6 +192,17 @@ fn of_one_second(document: &Value) -> Value {
             ["operation", "manager", "apiVersion", "subresource"]
                 .map(|field| entry.str_at(&[field]).unwrap_or_default().to_string())
         });
+    }
+    if let Some(Value::Array(rows)) = document.get_mut("rows") {
+        for cell in rows.iter_mut().filter_map(|row| row.at_mut(&["cells"])?.as_array_mut()).flatten() {
+            let text = cell.as_str().unwrap_or_default();
+            let age = text.strip_suffix('s').is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n < 60));
+            if age
+                || meta::time::parse(text).is_some_and(|at| meta::time::now().duration_since(at).as_secs().abs() < 60)
+            {
+                *cell = "now".into();
+            }
+        }
     }
     document
 }

@@ -397,8 +397,8 @@ impl Watcher {
             metadata.set(&["annotations", INITIAL_EVENTS_END], "true");
         }
         let mut object = match self.view {
-            View::Row { .. } => {
-                json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null, "rows": []})
+            View::Row { meta, .. } => {
+                json!({"kind": "Table", "apiVersion": meta, "columnDefinitions": null, "rows": []})
             }
             _ => {
                 let [api_version, kind, _] = self.view.kinds(&self.served);
