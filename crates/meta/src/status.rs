@@ -129,13 +129,20 @@ impl Status {
     }
 
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[field::Error]) -> Self {
-        let message = format!("{kind} {name:?} is invalid: {}", field::summary(errors));
+        // The same error at the same place is said once.
+        let mut said: Vec<field::Error> = Vec::with_capacity(errors.len());
+        errors.iter().for_each(|e| {
+            if !said.contains(e) {
+                said.push(e.clone())
+            }
+        });
+        let message = format!("{kind} {name:?} is invalid: {}", field::summary(&said));
         let mut status = Self::new(422, Reason::Invalid, message);
         status.details = Some(Box::new(Details {
             name: name.into(),
             group: kind.group.clone(),
             kind: kind.kind.clone(),
-            causes: errors
+            causes: said
                 .iter()
                 .map(|e| Cause { reason: e.kind.reason().into(), message: e.body().into(), field: e.field.clone() })
                 .collect(),

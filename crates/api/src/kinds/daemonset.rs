@@ -1,7 +1,7 @@
 //! DaemonSet.
 
 use super::prelude::*;
-use super::{pod_spec, workload};
+use super::{keep_all_but_status, pod_spec, workload};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -29,16 +29,20 @@ pub static KIND: Kind = Kind {
         ds.set(&["metadata", "annotations", GENERATION], "1");
     },
     prepare_update,
+    prepare_status_update: |new, old| {
+        keep_all_but_status(new, old);
+        if let Some(generation) = old.at(&["metadata", "annotations", GENERATION]) {
+            new.set(&["metadata", "annotations", GENERATION], generation);
+        }
+    },
     rules: &[("spec.selector", Immutable)],
     validate,
-    validate_status_update: |new, _| {
-        const COUNTS: [&str; 8] = [
+    validate_status_update: |new, old| {
+        const COUNTS: &[&str] = &[
             "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady",
-            "observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable",
+            "observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable", "collisionCount",
         ];
-        let mut errors = Errors::new();
-        check_at(&new["status"], &Path::new("status"), &COUNTS.map(|count| (count, NonNegative)), &mut errors);
-        errors
+        workload::validate_counts(new, old, COUNTS, &[], "")
     },
     ..Kind::PLAIN
 };

@@ -20,7 +20,14 @@ pub static KIND: Kind = Kind {
     prepare_update,
     rules: &[("spec.replicas", NonNegative), ("spec.selector", Immutable)],
     validate,
-    validate_status_update,
+    validate_status_update: |new, old| {
+        const COUNTS: &[&str] = &[
+            "observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas",
+            "unavailableReplicas", "terminatingReplicas", "collisionCount",
+        ];
+        let bounded = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+        workload::validate_counts(new, old, COUNTS, &bounded, "readyReplicas")
+    },
     ..Kind::PLAIN
 };
 
@@ -89,34 +96,6 @@ fn validate_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
         }
         _ => errors.push(Error::not_supported(path, strategy, &["Recreate", "RollingUpdate"])),
     }
-}
-
-fn validate_status_update(new: &Value, old: &Value) -> Errors {
-    const COUNTS: [&str; 8] = [
-        "status.observedGeneration", "status.replicas", "status.updatedReplicas", "status.readyReplicas",
-        "status.availableReplicas", "status.unavailableReplicas", "status.terminatingReplicas",
-        "status.collisionCount",
-    ];
-    let mut errors = Errors::new();
-    check(new, &COUNTS.map(|path| (path, NonNegative)), &mut errors);
-    let replicas = int(new, &["status", "replicas"]);
-    for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
-        let n = int(new, &["status", field]);
-        if n > replicas {
-            let at = Path::new("status").child(field);
-            errors.push(Error::invalid(&at, n, "cannot be greater than status.replicas"));
-        }
-    }
-    if int(new, &["status", "availableReplicas"]) > int(new, &["status", "readyReplicas"]) {
-        let (n, at) = (int(new, &["status", "availableReplicas"]), Path::new("status.availableReplicas"));
-        errors.push(Error::invalid(&at, n, "cannot be greater than readyReplicas"));
-    }
-    let count = |d: &Value| d.int_at(&["status", "collisionCount"]);
-    if count(old).is_some() && count(new).unwrap_or(0) < count(old).unwrap_or(0) {
-        let at = Path::new("status.collisionCount");
-        errors.push(Error::invalid(&at, count(new).unwrap_or(0), "cannot be decremented"));
-    }
-    errors
 }
 
 #[cfg(test)]

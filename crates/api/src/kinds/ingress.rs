@@ -1,7 +1,7 @@
 //! Ingress.
 
 use super::prelude::*;
-use super::service::load_balancer;
+use super::service::{load_balancer, validate_load_balancer};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -18,6 +18,7 @@ pub static KIND: Kind = Kind {
     prepare_create: |i| new_object(i, json!({"loadBalancer": {}})),
     prepare_update: keep_status_count_spec,
     validate,
+    validate_status_update: |new, _| validate_load_balancer(new, false),
     ..Kind::PLAIN
 };
 

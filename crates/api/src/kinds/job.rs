@@ -105,6 +105,8 @@ fn prepare_create(job: &mut Value) {
     if job.bool_at(&["spec", "manualSelector"]) == Some(true) {
         return;
     }
+    job.set_default(&["spec", "manualSelector"], false);
+    let labels_before = job["spec"]["template"]["metadata"]["labels"].clone();
     let uid = text(job, &["metadata", "uid"]).to_string();
     let name = text(job, &["metadata", "name"]).to_string();
     if uid.is_empty() {
@@ -116,6 +118,11 @@ fn prepare_create(job: &mut Value) {
         }
     }
     job.set_default(&["spec", "selector", "matchLabels", UID_LABELS[0]], &uid);
+    // Labels that were not the client's are those of the pods.
+    if job["metadata"]["labels"].is_empty() || job["metadata"]["labels"] == labels_before {
+        let labels = job["spec"]["template"]["metadata"]["labels"].clone();
+        job.set(&["metadata", "labels"], labels);
+    }
 }
 
 const RULES: &[Rule] = &[
@@ -172,10 +179,11 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
 const MANAGED_BY_MAX_BYTES: usize = 63;
 
 fn validate_create(job: &Value) -> Errors {
-    let mut errors = validate(job);
+    let mut errors = Errors::new();
     if job.bool_at(&["spec", "manualSelector"]) != Some(true) {
         validate_generated(job, &mut errors);
     }
+    errors.extend(validate(job));
     let last = int(job, &["spec", "completions"]) - 1;
     if text(job, &["spec", "completionMode"]) == "Indexed" && last >= 0 {
         let host = format!("{}-{last}", text(job, &["metadata", "name"]));
@@ -213,11 +221,101 @@ const EXCLUSIVE: [(&str, &str); 4] = [
     ("SuccessCriteriaMet", "FailureTarget"),
 ];
 
+fn validate_status_counts(new: &Value, old: &Value, path: &Path, errors: &mut Errors) {
+    let status = &new["status"];
+    let counts = ["active", "succeeded", "failed", "ready", "terminating"];
+    check_at(status, path, &counts.map(|count| (count, Check::NonNegative)), errors);
+    let mut seen = Vec::new();
+    for list in ["succeeded", "failed"] {
+        let at = path.child("uncountedTerminatedPods").child(list);
+        for (i, uid) in status.array_at(&["uncountedTerminatedPods", list]).iter().enumerate() {
+            if uid.is_empty() {
+                errors.push(Error::invalid(&at.index(i), uid, "must not be empty"));
+            } else if seen.contains(&uid) {
+                errors.push(Error::duplicate(&at.index(i), uid));
+            } else {
+                seen.push(uid);
+            }
+        }
+    }
+    if !status["completionTime"].is_null() && !has_condition(new, "Complete") {
+        let detail = "cannot set completionTime when there is no Complete=True condition";
+        errors.push(Error::invalid(&path.child("completionTime"), &status["completionTime"], detail));
+    }
+    validate_indexes(new, path, errors);
+    if int(status, &["ready"]) > int(status, &["active"]).max(0) {
+        let detail = "cannot set more ready pods than active";
+        errors.push(Error::invalid(&path.child("ready"), &status["ready"], detail));
+    }
+    for field in ["failed", "succeeded"] {
+        let n = int(status, &[field]);
+        if n < int(old, &["status", field]) {
+            errors.push(Error::invalid(&path.child(field), n, format!("cannot decrease the {field} counter")));
+        }
+    }
+    let started = &old["status"]["startTime"];
+    if !started.is_null() && status["startTime"] != *started && new.bool_at(&["spec", "suspend"]) != Some(true) {
+        let detail = "field is immutable for unsuspended job once set";
+        errors.push(Error::invalid(&path.child("startTime"), &status["startTime"], detail));
+    }
+}
+
+fn validate_indexes(new: &Value, path: &Path, errors: &mut Errors) {
+    let completions = int(new, &["spec", "completions"]);
+    let mut parsed = |field: &str| {
+        let shown = text(new, &["status", field]);
+        match parse_indexes(shown, completions) {
+            Ok(ranges) => Some(ranges),
+            Err(detail) => {
+                let detail = format!("error parsing {field}: {detail}");
+                errors.push(Error::invalid(&path.child(field), shown, detail));
+                None
+            }
+        }
+    };
+    let (completed, failed) = (parsed("completedIndexes"), parsed("failedIndexes"));
+    let Some(shown) = new.str_at(&["status", "failedIndexes"]) else { return };
+    let at = path.child("failedIndexes");
+    if new["spec"]["backoffLimitPerIndex"].is_null() {
+        let detail = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
+        errors.push(Error::invalid(&at, shown, detail));
+    }
+    let mut both = completed.iter().flatten().flat_map(|c| failed.iter().flatten().map(move |f| (c, f)));
+    if let Some((c, f)) = both.find(|(c, f)| c.0 <= f.1 && f.0 <= c.1) {
+        let detail = format!("failedIndexes and completedIndexes overlap at index: {}", c.0.max(f.0));
+        errors.push(Error::invalid(&at, shown, detail));
+    }
+}
+
+/// Indexes as a status has them, such as `1,3-5`: first and last of each range.
+fn parse_indexes(text: &str, completions: i64) -> Result<Vec<(i64, i64)>, String> {
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    let mut previous: Option<i64> = None;
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let mut range = Vec::new();
+        for index in part.split('-') {
+            let wrong = || format!("cannot convert string to integer for index: {index:?}");
+            let n: i64 = index.parse().map_err(|_| wrong())?;
+            if n >= completions {
+                return Err(format!("too large index: {index:?}"));
+            }
+            if let Some(previous) = previous.filter(|previous| *previous >= n) {
+                return Err(format!("non-increasing order, previous: {previous}, current: {n}"));
+            }
+            previous = Some(n);
+            range.push(n);
+        }
+        ranges.push((range[0], range[range.len() - 1]));
+    }
+    Ok(ranges)
+}
+
 /// A job that has finished stays so, was about to before, and has nothing left that runs.
 fn validate_status_update(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("status");
     let is = |ty: &str| has_condition(new, ty);
+    validate_status_counts(new, old, &path, &mut errors);
     let mut wrong = |detail: String| errors.push(Error::invalid_as_a_whole(&path.child("conditions"), detail));
     for (a, b) in EXCLUSIVE.into_iter().filter(|(a, b)| is(a) && is(b)) {
         wrong(format!("cannot set {a}=True and {b}=true conditions"));
@@ -254,6 +352,7 @@ fn validate(job: &Value) -> Errors {
     let mut parsed = None;
     if selector.is_null() {
         errors.push(Error::required(&path.child("selector"), ""));
+        parsed = Some(LabelSelector::nothing());
     } else {
         let wrong = LabelSelector::validate(selector, &path.child("selector"));
         if wrong.is_empty() {

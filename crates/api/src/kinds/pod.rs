@@ -13,9 +13,10 @@ pub static KIND: Kind = Kind {
     prepare_create,
     prepare_update: keep_status_count_spec,
     prepare_status_update,
+    validate: |pod, errors| pod_spec::validate(&pod["spec"], &Path::new("spec"), errors),
     validate_create: |pod| {
         let mut errors = Errors::new();
-        pod_spec::validate(&pod["spec"], &Path::new("spec"), &mut errors);
+        pod_spec::validate_new(&pod["spec"], &Path::new("spec"), &mut errors);
         errors
     },
     validate_update: update::validate,
@@ -49,6 +50,10 @@ fn defaults(pod: &mut Value) {
     let spec = pod.slot(&["spec"]);
     pod_spec::requests_from_limits(spec);
     spec.set_default(&["enableServiceLinks"], true);
+    // Compat: what is less than no time is a second, of a pod.
+    if spec.int_at(&["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
+        spec.set(&["terminationGracePeriodSeconds"], 1);
+    }
     if spec.bool_at(&["hostNetwork"]) == Some(true) {
         for list in ["initContainers", "containers"] {
             fill::each(spec, &[list], |container| {

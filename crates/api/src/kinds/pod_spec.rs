@@ -7,7 +7,10 @@ mod affinity;
 mod container;
 mod defaults;
 mod probe;
+mod projected;
+mod reference;
 mod resources;
+mod security;
 mod validate;
 mod volume;
 
@@ -17,5 +20,5 @@ pub use probe::validate_port;
 pub use resources::{
     validate_claim_resources, validate_container_resource_name, validate_quantity, validate_resource_name,
 };
-pub use validate::{validate, validate_template, validate_template_at};
+pub use validate::{validate, validate_new, validate_template, validate_template_at};
 pub use volume::validate_source_of;

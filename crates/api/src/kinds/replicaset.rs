@@ -22,5 +22,6 @@ pub static KIND: Kind = Kind {
     prepare_update: keep_status_count_spec,
     rules: &[("spec.replicas", NonNegative), ("spec.minReadySeconds", NonNegative), ("spec.selector", Immutable)],
     validate: |rs, errors| workload::validate(rs, "replicaset", errors),
+    validate_status_update: workload::validate_replica_counts,
     ..Kind::PLAIN
 };

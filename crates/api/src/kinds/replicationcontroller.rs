@@ -23,6 +23,7 @@ pub static KIND: Kind = Kind {
     validate,
     selectable: |rc| vec![("status.replicas", int(rc, &["status", "replicas"]).to_string())],
     selectable_names: &["status.replicas"],
+    validate_status_update: workload::validate_replica_counts,
     ..Kind::PLAIN
 };
 

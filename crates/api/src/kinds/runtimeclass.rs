@@ -18,7 +18,7 @@ pub static KIND: Kind = Kind {
         check(c, &[("scheduling.nodeSelector", Labels)], errors);
         let tolerations = c.array_at(&["scheduling", "tolerations"]);
         let path = Path::new("scheduling.tolerations");
-        pod_spec::validate_tolerations(tolerations, &path, &["Equal", "Exists"], errors);
+        pod_spec::validate_tolerations(tolerations, &path, errors);
         for (i, toleration) in tolerations.iter().enumerate().filter(|(i, t)| tolerations[..*i].contains(t)) {
             errors.push(Error::duplicate(&path.index(i), toleration));
         }

@@ -26,6 +26,7 @@ pub static KIND: Kind = Kind {
     prepare_update,
     validate_create: validate,
     validate_update,
+    validate_status_update: |new, _| validate_load_balancer(new, true),
     name_rule: names::dns1123_label,
     selectable: |s| {
         vec![
@@ -61,6 +62,41 @@ fn port_text(port: &Value) -> String {
         0 => format!("{number}/{protocol}"),
         node => format!("{number}:{node}/{protocol}"),
     }
+}
+
+/// Checks the addresses in a load balancer's status; only those of services say how they are reached.
+pub(super) fn validate_load_balancer(object: &Value, of_service: bool) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("status.loadBalancer.ingress");
+    let ingress = object.array_at(&["status", "loadBalancer", "ingress"]);
+    if of_service && !ingress.is_empty() && text(object, &["spec", "type"]) != "LoadBalancer" {
+        errors.push(Error::forbidden(&path, "may only be used when `spec.type` is 'LoadBalancer'"));
+        return errors;
+    }
+    for (i, point) in ingress.iter().enumerate() {
+        let at = path.index(i);
+        let (ip, host) = (text(point, &["ip"]), text(point, &["hostname"]));
+        if !ip.is_empty() {
+            errors.extend(names::ip(ip).into_iter().map(|m| Error::invalid(&at.child("ip"), ip, m)));
+        }
+        if let Some(mode) = point.str_at(&["ipMode"]).filter(|_| of_service) {
+            let at = at.child("ipMode");
+            if ip.is_empty() {
+                errors.push(Error::forbidden(&at, "may not be specified when `ip` is not set"));
+            } else if !["Proxy", "VIP"].contains(&mode) {
+                errors.push(Error::not_supported(&at, mode, &["Proxy", "VIP"]));
+            }
+        }
+        if !host.is_empty() {
+            let wrong = names::dns1123_subdomain(host).into_iter();
+            errors.extend(wrong.map(|m| Error::invalid(&at.child("hostname"), host, m)));
+            if names::ip(host).is_empty() {
+                let detail = "must be a DNS name, not an IP address";
+                errors.push(Error::invalid(&at.child("hostname"), host, detail));
+            }
+        }
+    }
+    errors
 }
 
 /// Addresses of a load balancer's status: ip, or else host name.

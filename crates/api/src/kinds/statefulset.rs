@@ -21,6 +21,14 @@ pub static KIND: Kind = Kind {
         check_immutable(new, old, FIXED, &mut errors);
         errors
     },
+    validate_status_update: |new, old| {
+        const COUNTS: &[&str] = &[
+            "replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas",
+            "observedGeneration", "collisionCount",
+        ];
+        let bounded = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
+        workload::validate_counts(new, old, COUNTS, &bounded, "status.readyReplicas")
+    },
     name_rule: names::dns1123_label,
     ..Kind::PLAIN
 };

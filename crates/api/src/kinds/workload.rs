@@ -6,6 +6,7 @@ use meta::selector::LabelSelector;
 
 use super::columns::{Cell, Column, containers_and_images, int, selector};
 use super::pod_spec;
+use super::rules::{Check, Rule, check_at};
 
 pub(super) const DESIRED: Column = Column::number("Desired", "").at("spec.replicas");
 pub(super) const CURRENT: Column = Column::number("Current", "").at("status.replicas");
@@ -76,6 +77,44 @@ fn validate_runs_for_ever(object: &Value, kind: &str, errors: &mut Errors) {
         let detail = format!("activeDeadlineSeconds in {word} is not Supported");
         errors.push(Error::forbidden(&path.child("activeDeadlineSeconds"), detail));
     }
+}
+
+/// Checks the counts of a status: none is negative, those `bounded` are no more than its replicas, no more pods are
+/// available than `ready`, and collisions are not forgotten.
+pub(super) fn validate_counts(
+    new: &Value,
+    old: &Value,
+    counts: &'static [&'static str],
+    bounded: &[&str],
+    ready: &str,
+) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("status");
+    let rules: Vec<Rule> = counts.iter().map(|count| (*count, Check::NonNegative)).collect();
+    check_at(&new["status"], &path, &rules, &mut errors);
+    let count = |field: &str| int(new, &["status", field]);
+    let mut wrong = |field: &str, detail: String| {
+        errors.push(Error::invalid(&path.child(field), count(field), detail));
+    };
+    for field in bounded.iter().filter(|field| count(field) > count("replicas")) {
+        wrong(field, "cannot be greater than status.replicas".into());
+    }
+    if bounded.contains(&"availableReplicas") && count("availableReplicas") > count("readyReplicas") {
+        wrong("availableReplicas", format!("cannot be greater than {ready}"));
+    }
+    if old.int_at(&["status", "collisionCount"]).is_some_and(|was| count("collisionCount") < was) {
+        wrong("collisionCount", "cannot be decremented".into());
+    }
+    errors
+}
+
+/// As `validate_counts`, of what holds a number of pods without updating them.
+pub(super) fn validate_replica_counts(new: &Value, old: &Value) -> Errors {
+    const COUNTS: &[&str] = &[
+        "replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration",
+        "terminatingReplicas",
+    ];
+    validate_counts(new, old, COUNTS, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], "readyReplicas")
 }
 
 /// Checks a count or a percentage, such as `maxSurge`.

@@ -92,7 +92,8 @@ pub async fn ephemeral_containers(call: &Call, body: &[u8]) -> Result<Response, 
 
 /// What the kind's rules say of the part that was changed.
 fn valid(pod: &Value, part: &str) -> Result<(), Status> {
-    let mut errors = (api::kinds::of("", "Pod").validate_create)(pod);
+    let mut errors = meta::field::Errors::new();
+    (api::kinds::of("", "Pod").validate)(pod, &mut errors);
     errors.retain(|error| error.field.starts_with(part));
     match errors.is_empty() {
         true => Ok(()),

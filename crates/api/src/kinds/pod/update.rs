@@ -3,8 +3,6 @@
 use meta::Value;
 use meta::field::{Error, Errors, Path};
 
-use crate::kinds::pod_spec;
-
 const MAY_NOT: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
                        `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions \
                        to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was \
@@ -13,7 +11,6 @@ const MAY_NOT: &str = "pod updates may not change fields other than `spec.contai
 pub(super) fn validate(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("spec");
-    pod_spec::validate(&new["spec"], &path, &mut errors);
     for list in ["containers", "initContainers"] {
         if new.array_at(&["spec", list]).len() != old.array_at(&["spec", list]).len() {
             errors.push(Error::forbidden(&path.child(list), "pod updates may not add or remove containers"));

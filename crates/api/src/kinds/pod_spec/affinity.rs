@@ -4,6 +4,8 @@ use meta::field::{Error, Errors, Path};
 use meta::selector::LabelSelector;
 use meta::{Value, names};
 
+use crate::kinds::rules::{Check, Rule, check_at};
+
 /// Checks `spec.affinity`.
 pub(super) fn validate_affinity(affinity: &Value, path: &Path, errors: &mut Errors) {
     let node = &affinity["nodeAffinity"];
@@ -66,6 +68,11 @@ fn validate_node_term(term: &Value, path: &Path, errors: &mut Errors) {
         }
         if key != "metadata.name" {
             errors.push(Error::invalid(&at.child("key"), key, "not a valid field selector key"));
+            continue;
+        }
+        for (i, name) in requirement.array_at(&["values"]).iter().filter_map(Value::as_str).enumerate() {
+            let wrong = names::dns1123_subdomain(name).into_iter();
+            errors.extend(wrong.map(|m| Error::invalid(&at.child("values").index(i), name, m)));
         }
     }
 }
@@ -90,11 +97,22 @@ fn validate_requirement(requirement: &Value, path: &Path, errors: &mut Errors) {
         other => errors.push(Error::invalid(&path.child("operator"), other, "not a valid selector operator")),
     }
     let key = requirement.str_at(&["key"]).unwrap_or_default();
-    for (i, value) in values.iter().filter_map(Value::as_str).enumerate().filter(|_| operator.ends_with("In")) {
+    errors.extend(names::qualified_name(key).into_iter().map(|m| Error::invalid(&path.child("key"), key, m)));
+    for (i, value) in values.iter().filter_map(Value::as_str).enumerate() {
         let at = path.child("values").index(i);
         errors.extend(names::label_value(value).into_iter().map(|m| Error::invalid(&at, value, m)));
     }
-    errors.extend(names::qualified_name(key).into_iter().map(|m| Error::invalid(&path.child("key"), key, m)));
+}
+
+/// Checks a list of label keys that is worth nothing without a selector of labels.
+fn validate_label_keys(holder: &Value, field: &str, path: &Path, errors: &mut Errors) {
+    let (keys, path) = (holder.array_at(&[field]), path.child(field));
+    if !keys.is_empty() && holder["labelSelector"].is_null() {
+        return errors.push(Error::forbidden(&path, "must not be specified when labelSelector is not set"));
+    }
+    for (i, key) in keys.iter().filter_map(Value::as_str).enumerate() {
+        errors.extend(names::qualified_name(key).into_iter().map(|m| Error::invalid(&path.index(i), key, m)));
+    }
 }
 
 fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
@@ -104,6 +122,13 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
     for name in term.array_at(&["namespaces"]).iter().filter_map(Value::as_str) {
         let wrong = names::dns1123_label(name);
         errors.extend(wrong.into_iter().map(|m| Error::invalid(&path.child("namespace"), name, m)));
+    }
+    validate_label_keys(term, "matchLabelKeys", path, errors);
+    validate_label_keys(term, "mismatchLabelKeys", path, errors);
+    let mismatched = term.array_at(&["mismatchLabelKeys"]);
+    for (i, key) in term.array_at(&["matchLabelKeys"]).iter().enumerate().filter(|(_, key)| mismatched.contains(key)) {
+        let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+        errors.push(Error::invalid(&path.child("matchLabelKeys").index(i), key, detail));
     }
     let key = term.str_at(&["topologyKey"]).unwrap_or_default();
     if key.is_empty() {
@@ -116,7 +141,7 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Checks tolerations.
-pub fn validate_tolerations(tolerations: &[Value], path: &Path, operators: &[&str], errors: &mut Errors) {
+pub fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut Errors) {
     for (i, toleration) in tolerations.iter().enumerate() {
         let at = path.index(i);
         let text = |name: &str| toleration.str_at(&[name]).unwrap_or_default();
@@ -145,7 +170,7 @@ pub fn validate_tolerations(tolerations: &[Value], path: &Path, operators: &[&st
             }
             "Exists" => {}
             other => {
-                errors.push(Error::not_supported(&at.child("operator"), other, operators));
+                errors.push(Error::not_supported(&at.child("operator"), other, &["Equal", "Exists"]));
             }
         }
         if !effect.is_empty() && !EFFECTS.contains(&effect) {
@@ -153,6 +178,11 @@ pub fn validate_tolerations(tolerations: &[Value], path: &Path, operators: &[&st
         }
     }
 }
+
+const INCLUSION: &[Rule] = &[
+    ("nodeAffinityPolicy", Check::GivenOneOf(&["Honor", "Ignore"])),
+    ("nodeTaintsPolicy", Check::GivenOneOf(&["Honor", "Ignore"])),
+];
 
 /// Checks `spec.topologySpreadConstraints`.
 pub(super) fn validate_spread(spec: &Value, path: &Path, errors: &mut Errors) {
@@ -169,24 +199,25 @@ pub(super) fn validate_spread(spec: &Value, path: &Path, errors: &mut Errors) {
         }
         let when = text("whenUnsatisfiable");
         let supported: &[&str] = &["DoNotSchedule", "ScheduleAnyway"];
-        if when.is_empty() {
-            errors.push(Error::required(&at.child("whenUnsatisfiable"), ""));
-        } else if !supported.contains(&when) {
+        if !supported.contains(&when) {
             errors.push(Error::not_supported(&at.child("whenUnsatisfiable"), when, supported));
         }
         let pair = |c: &Value| (c["topologyKey"].clone(), c["whenUnsatisfiable"].clone());
-        if constraints[..i].iter().any(|c| pair(c) == pair(constraint)) {
+        if constraints[i + 1..].iter().any(|c| pair(c) == pair(constraint)) {
             let shown = format!("{{{}, {}}}", text("topologyKey"), when);
             errors.push(Error::duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), shown));
         }
         if let Some(n) = constraint.int_at(&["minDomains"]) {
             if n <= 0 {
                 errors.push(Error::invalid(&at.child("minDomains"), n, "must be greater than zero"));
-            } else if when != "DoNotSchedule" {
+            }
+            if when != "DoNotSchedule" {
                 let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
                 errors.push(Error::invalid(&at.child("minDomains"), n, detail));
             }
         }
+        check_at(constraint, &at, INCLUSION, errors);
+        validate_label_keys(constraint, "matchLabelKeys", &at, errors);
         errors.extend(LabelSelector::validate(&constraint["labelSelector"], &at.child("labelSelector")));
     }
 }

@@ -6,7 +6,8 @@ use meta::field::{Error, Errors, Path};
 use meta::{Value, names};
 
 use super::volume::{Volumes, validate_descending};
-use super::{probe, resources};
+use super::{probe, reference, resources, security};
+use crate::kinds::rules::{Check, Rule, check_at};
 
 /// Which list a container stands in.
 #[derive(Clone, Copy, PartialEq)]
@@ -21,6 +22,11 @@ pub(super) struct Surroundings<'a> {
     pub volumes: &'a Volumes,
     pub grace_seconds: i64,
     pub host_network: bool,
+    pub host_users: bool,
+    /// The pod is never restarted.
+    pub once: bool,
+    /// Names of `spec.resourceClaims`.
+    pub claims: &'a BTreeSet<&'a str>,
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
@@ -55,11 +61,8 @@ fn validate_container(container: &Value, role: Role, path: &Path, around: &Surro
     } else {
         errors.extend(names::dns1123_label(name).into_iter().map(|m| Error::invalid(&path.child("name"), name, m)));
     }
-    let image = text(container, "image");
-    if image.is_empty() {
+    if text(container, "image").is_empty() {
         errors.push(Error::required(&path.child("image"), ""));
-    } else if image.trim() != image {
-        errors.push(Error::invalid(&path.child("image"), image, "must not have leading or trailing whitespace"));
     }
     match text(container, "terminationMessagePolicy") {
         "" => errors.push(Error::required(&path.child("terminationMessagePolicy"), "")),
@@ -70,7 +73,7 @@ fn validate_container(container: &Value, role: Role, path: &Path, around: &Surro
         }
     }
     validate_ports(container, &path.child("ports"), around, errors);
-    validate_env(container, &path.child("env"), errors);
+    validate_env(container, &path.child("env"), around.volumes, errors);
     validate_env_from(container, &path.child("envFrom"), errors);
     validate_mounts(container, path, around.volumes, errors);
     match text(container, "imagePullPolicy") {
@@ -81,20 +84,68 @@ fn validate_container(container: &Value, role: Role, path: &Path, around: &Surro
             errors.push(Error::not_supported(&at, other, &["Always", "IfNotPresent", "Never"]));
         }
     }
-    resources::validate(&container["resources"], &path.child("resources"), errors);
-    validate_security(&container["securityContext"], &path.child("securityContext"), errors);
+    resources::validate(&container["resources"], &path.child("resources"), around.claims, errors);
+    validate_resize(container, &path.child("resizePolicy"), around, errors);
+    let at = path.child("securityContext");
+    security::validate_context(&container["securityContext"], &at, around.host_users, errors);
     validate_role(container, role, path, around, errors);
 }
+
+/// Compat: upstream leaves out which of the policies it is, and which of its members.
+fn validate_resize(container: &Value, path: &Path, around: &Surroundings<'_>, errors: &mut Errors) {
+    let policies = container.array_at(&["resizePolicy"]);
+    for (i, policy) in policies.iter().enumerate() {
+        let resource = text(policy, "resourceName");
+        if policies[..i].iter().any(|p| text(p, "resourceName") == resource) {
+            errors.push(Error::duplicate(&path.index(i), resource));
+        }
+        let restart = text(policy, "restartPolicy");
+        for (value, supported) in [(resource, &["cpu", "memory"]), (restart, &["NotRequired", "RestartContainer"])] {
+            if value.is_empty() {
+                errors.push(Error::required(path, ""));
+            } else if !supported.contains(&value) {
+                errors.push(Error::not_supported(path, value, supported));
+            }
+        }
+        if around.once && restart != "NotRequired" {
+            let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            errors.push(Error::invalid(path, restart, detail));
+        }
+    }
+}
+
+const RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
+const RESTART_RULES: &[Rule] = &[
+    ("action", Check::AnyOneOf(&["Restart", "RestartAllContainers"])),
+    ("exitCodes", Check::Required("must be specified")),
+    ("exitCodes.operator", Check::AnyOneOf(&["In", "NotIn"])),
+    ("exitCodes.values", Check::MaxItems(EXIT_CODES_MAX)),
+];
+
+fn validate_restart(container: &Value, path: &Path, errors: &mut Errors) {
+    let policies = &["Always", "Never", "OnFailure"];
+    let policy = container.str_at(&["restartPolicy"]);
+    if let Some(policy) = policy.filter(|policy| !policies.contains(policy)) {
+        errors.push(Error::not_supported(&path.child("restartPolicy"), policy, policies));
+    }
+    let rules = container.array_at(&["restartPolicyRules"]);
+    if policy.is_none() && !rules.is_empty() {
+        let detail = "must specify restartPolicy when restart rules are used";
+        errors.push(Error::required(&path.child("restartPolicy"), detail));
+    }
+    check_at(container, path, &[("restartPolicyRules", Check::MaxItems(RULES_MAX))], errors);
+    for (i, rule) in rules.iter().enumerate().filter(|_| rules.len() <= RULES_MAX) {
+        check_at(rule, &path.child("restartPolicyRules").index(i), RESTART_RULES, errors);
+    }
+}
+
+/// What an ephemeral container may not have.
+const NOT_EPHEMERAL: &[&str] = &["ports", "resources", "resizePolicy", "restartPolicyRules"];
 
 fn validate_role(container: &Value, role: Role, path: &Path, around: &Surroundings<'_>, errors: &mut Errors) {
     let restart = text(container, "restartPolicy");
     let sidecar = role == Role::Init && restart == "Always";
-    if !restart.is_empty() && role == Role::Ephemeral {
-        errors.push(Error::forbidden(&path.child("restartPolicy"), "may not be set for ephemeral containers"));
-    } else if !restart.is_empty() && !["Always", "Never", "OnFailure"].contains(&restart) {
-        let at = path.child("restartPolicy");
-        errors.push(Error::not_supported(&at, restart, &["Always", "Never", "OnFailure"]));
-    }
     let probes = [("lifecycle", false), ("livenessProbe", true), ("readinessProbe", false), ("startupProbe", true)];
     for (name, must_be_one) in probes {
         let (value, at) = (&container[name], path.child(name));
@@ -106,7 +157,22 @@ fn validate_role(container: &Value, role: Role, path: &Path, around: &Surroundin
                 errors.push(Error::forbidden(&at, detail));
             }
             _ if name == "lifecycle" => probe::validate_lifecycle(value, &at, around.grace_seconds, errors),
-            _ => probe::validate_probe(value, &at, must_be_one, around.grace_seconds, errors),
+            _ => probe::validate_probe(value, &at, name, must_be_one, around.grace_seconds, errors),
+        }
+    }
+    if role != Role::Ephemeral {
+        return validate_restart(container, path, errors);
+    }
+    if !restart.is_empty() {
+        errors.push(Error::forbidden(&path.child("restartPolicy"), "may not be set for ephemeral containers"));
+    }
+    let detail = "cannot be set for an Ephemeral Container";
+    for field in NOT_EPHEMERAL.iter().filter(|f| !container[**f].is_empty()) {
+        errors.push(Error::forbidden(&path.child(field), detail));
+    }
+    for (i, mount) in container.array_at(&["volumeMounts"]).iter().enumerate() {
+        for field in ["subPath", "subPathExpr"].into_iter().filter(|f| !text(mount, f).is_empty()) {
+            errors.push(Error::forbidden(&path.child("volumeMounts").index(i).child(field), detail));
         }
     }
 }
@@ -170,7 +236,7 @@ fn validate_host_ports(spec: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_env(container: &Value, path: &Path, errors: &mut Errors) {
+fn validate_env(container: &Value, path: &Path, volumes: &Volumes, errors: &mut Errors) {
     for (i, env) in container.array_at(&["env"]).iter().enumerate() {
         let at = path.index(i);
         let name = text(env, "name");
@@ -187,7 +253,12 @@ fn validate_env(container: &Value, path: &Path, errors: &mut Errors) {
                 continue;
             }
             found += 1;
-            validate_reference(kind, &from[kind], &at.child(kind), errors);
+            let (reference, at) = (&from[kind], at.child(kind));
+            match kind {
+                "fieldRef" => reference::validate_field(reference, reference::ENV_FIELDS, &at, errors),
+                "resourceFieldRef" => reference::validate_amount(reference, false, &at, errors),
+                _ => reference::validate_key(kind, reference, &at, errors),
+            }
         }
         if found == 0 {
             let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
@@ -198,44 +269,16 @@ fn validate_env(container: &Value, path: &Path, errors: &mut Errors) {
             errors.push(Error::invalid(&at, "", "may not have more than one field specified at a time"));
         }
     }
-}
-
-/// Fields of its pod that a container can see in its environment.
-const FIELDS: &[&str] = &[
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP",
-    "status.hostIPs", "status.podIP", "status.podIPs",
-];
-
-fn validate_reference(kind: &str, reference: &Value, at: &Path, errors: &mut Errors) {
-    match kind {
-        "fieldRef" => {
-            let field = text(reference, "fieldPath");
-            if field.is_empty() {
-                errors.push(Error::required(&at.child("fieldPath"), ""));
-            } else if !FIELDS.contains(&field)
-                && !((field.starts_with("metadata.labels['") || field.starts_with("metadata.annotations['"))
-                    && field.ends_with("']"))
-            {
-                errors.push(Error::not_supported(&at.child("fieldPath"), field, FIELDS));
-            }
+    for (i, env) in container.array_at(&["env"]).iter().enumerate() {
+        let reference = &env["valueFrom"]["fileKeyRef"];
+        if !reference.is_null() {
+            let at = path.index(i).child("valueFrom.fileKeyRef");
+            reference::validate_volume(reference, volumes, &at, errors);
         }
-        "resourceFieldRef" if text(reference, "resource").is_empty() => {
-            errors.push(Error::required(&at.child("resource"), ""));
-        }
-        "configMapKeyRef" | "secretKeyRef" => {
-            if text(reference, "name").is_empty() {
-                errors.push(Error::required(&at.child("name"), ""));
-            }
-            let key = text(reference, "key");
-            if key.is_empty() {
-                errors.push(Error::required(&at.child("key"), ""));
-            } else {
-                errors.extend(names::config_map_key(key).into_iter().map(|m| Error::invalid(&at.child("key"), key, m)));
-            }
-        }
-        _ => {}
     }
 }
+
+const REFERENCED: &[Rule] = &[("name", Check::Required("")), ("name", Check::Name(names::dns1123_subdomain))];
 
 fn validate_env_from(container: &Value, path: &Path, errors: &mut Errors) {
     for (i, source) in container.array_at(&["envFrom"]).iter().enumerate() {
@@ -251,17 +294,33 @@ fn validate_env_from(container: &Value, path: &Path, errors: &mut Errors) {
                 continue;
             }
             found += 1;
-            if text(&source[kind], "name").is_empty() {
-                errors.push(Error::required(&at.child(kind).child("name"), ""));
-            }
+            check_at(&source[kind], &at.child(kind), REFERENCED, errors);
         }
         match found {
-            0 => errors.push(Error::invalid(&at, "", "must specify one of: `configMapRef` or `secretRef`")),
+            // Compat: upstream leaves the index out.
+            0 => errors.push(Error::invalid(path, "", "must specify one of: `configMapRef` or `secretRef`")),
             1 => {}
-            _ => errors.push(Error::invalid(&at, "", "may not have more than one field specified at a time")),
+            _ => errors.push(Error::invalid(path, "", "may not have more than one field specified at a time")),
         }
     }
 }
+
+/// The mounts of a container and its block devices have names and paths apart.
+fn validate_apart(container: &Value, item: &Value, at: &Path, lists: [(&str, &str); 2], errors: &mut Errors) {
+    let [(_, path), (others, other_path)] = lists;
+    let other = |field: &str, value: &str| container.array_at(&[others]).iter().any(|o| text(o, field) == value);
+    if other("name", text(item, "name")) {
+        let detail = format!("must not already exist in {others}");
+        errors.push(Error::invalid(&at.child("name"), text(item, "name"), detail));
+    }
+    if other(other_path, text(item, path)) {
+        let detail = format!("must not already exist as a path in {others}");
+        errors.push(Error::invalid(&at.child(path), text(item, path), detail));
+    }
+}
+
+const MOUNTS: (&str, &str) = ("volumeMounts", "mountPath");
+const DEVICES: (&str, &str) = ("volumeDevices", "devicePath");
 
 fn validate_mounts(container: &Value, path: &Path, volumes: &Volumes, errors: &mut Errors) {
     let mut taken = BTreeSet::new();
@@ -270,89 +329,84 @@ fn validate_mounts(container: &Value, path: &Path, volumes: &Volumes, errors: &m
         let (name, target) = (text(mount, "name"), text(mount, "mountPath"));
         if name.is_empty() {
             errors.push(Error::required(&at.child("name"), ""));
-        } else if !volumes.contains_key(name) {
+        }
+        if !volumes.contains_key(name) {
             errors.push(Error::not_found(&at.child("name"), name));
         }
         if target.is_empty() {
             errors.push(Error::required(&at.child("mountPath"), ""));
-        } else if !taken.insert(target.to_string()) {
+        }
+        if !taken.insert(target) {
             errors.push(Error::invalid(&at.child("mountPath"), target, "must be unique"));
         }
+        validate_apart(container, mount, &at, [MOUNTS, DEVICES], errors);
         let sub = (text(mount, "subPath"), text(mount, "subPathExpr"));
+        // Compat: upstream leaves the index out.
+        let all = path.child("volumeMounts");
         if !sub.0.is_empty() {
-            // Compat: upstream leaves the index out.
-            validate_descending(sub.0, &path.child("volumeMounts.subPath"), errors);
+            validate_descending(sub.0, &all.child("subPath"), errors);
         }
         if !sub.1.is_empty() {
             if !sub.0.is_empty() {
                 let detail = "subPathExpr and subPath are mutually exclusive";
                 errors.push(Error::invalid(&at.child("subPathExpr"), sub.1, detail));
             }
-            validate_descending(sub.1, &at.child("subPathExpr"), errors);
+            validate_descending(sub.1, &all.child("subPathExpr"), errors);
         }
-        let propagation = text(mount, "mountPropagation");
-        let supported: &[&str] = &["Bidirectional", "HostToContainer", "None"];
-        if !propagation.is_empty() && !supported.contains(&propagation) {
-            errors.push(Error::not_supported(&at.child("mountPropagation"), propagation, supported));
-        }
-        if propagation == "Bidirectional" && container.bool_at(&["securityContext", "privileged"]) != Some(true) {
+        let propagation = mount.str_at(&["mountPropagation"]);
+        let privileged = container.bool_at(&["securityContext", "privileged"]) == Some(true);
+        if propagation == Some("Bidirectional") && !privileged {
             let detail = "Bidirectional mount propagation is available only to privileged containers";
-            errors.push(Error::forbidden(&at.child("mountPropagation"), detail));
+            errors.push(Error::forbidden(&all.child("mountPropagation"), detail));
+        }
+        check_at(mount, &all, MOUNT, errors);
+        if ["Enabled", "IfPossible"].contains(&text(mount, "recursiveReadOnly")) {
+            let mut forbid = |detail| errors.push(Error::forbidden(&all.child("recursiveReadOnly"), detail));
+            if mount.bool_at(&["readOnly"]) != Some(true) {
+                forbid("may only be specified when readOnly is true");
+            }
+            if propagation.is_some_and(|p| p != "None") {
+                forbid("may only be specified when mountPropagation is None or not specified");
+            }
         }
     }
-    for (i, device) in container.array_at(&["volumeDevices"]).iter().enumerate() {
+    validate_devices(container, path, volumes, errors);
+}
+
+const MOUNT: &[Rule] = &[
+    ("mountPropagation", Check::GivenOneOf(&["Bidirectional", "HostToContainer", "None"])),
+    ("recursiveReadOnly", Check::GivenOneOf(&["Disabled", "Enabled", "IfPossible"])),
+];
+
+fn validate_devices(container: &Value, path: &Path, volumes: &Volumes, errors: &mut Errors) {
+    let devices = container.array_at(&["volumeDevices"]);
+    for (i, device) in devices.iter().enumerate() {
         let at = path.child("volumeDevices").index(i);
-        let name = text(device, "name");
-        match volumes.get(name) {
-            _ if name.is_empty() => errors.push(Error::required(&at.child("name"), "")),
+        let (name, target) = (text(device, "name"), text(device, "devicePath"));
+        let taken = |field: &str| devices[..i].iter().any(|d| text(d, field) == text(device, field));
+        if name.is_empty() {
+            errors.push(Error::required(&at.child("name"), ""));
+        }
+        if taken("name") {
+            errors.push(Error::invalid(&at.child("name"), name, "must be unique"));
+        }
+        match volumes.get(name).copied() {
             None => errors.push(Error::not_found(&at.child("name"), name)),
-            Some(false) => {
+            Some("persistentVolumeClaim" | "ephemeral") => {}
+            Some(_) => {
                 let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
                 errors.push(Error::invalid(&at.child("name"), name, detail));
             }
-            Some(true) => {}
         }
-        if text(device, "devicePath").is_empty() {
+        if target.is_empty() {
             errors.push(Error::required(&at.child("devicePath"), ""));
         }
-    }
-}
-
-pub(super) fn validate_security(context: &Value, path: &Path, errors: &mut Errors) {
-    for name in ["runAsUser", "runAsGroup", "fsGroup"] {
-        if let Some(n) = context.int_at(&[name]).filter(|n| !(0..=i64::from(i32::MAX)).contains(n)) {
-            errors.push(Error::invalid(&path.child(name), n, "must be between 0 and 2147483647, inclusive"));
+        if taken("devicePath") {
+            errors.push(Error::invalid(&at.child("devicePath"), target, "must be unique"));
         }
-    }
-    if context.bool_at(&["allowPrivilegeEscalation"]) == Some(false) {
-        if context.bool_at(&["privileged"]) == Some(true) {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.push(Error::invalid(path, context, detail));
+        if target.split('/').any(|part| part == "..") {
+            errors.push(Error::invalid(&at.child("devicePath"), target, "can not contain backsteps ('..')"));
         }
-        let added = context.array_at(&["capabilities", "add"]);
-        if added.iter().any(|c| c.as_str() == Some("CAP_SYS_ADMIN")) {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.push(Error::invalid(path, context, detail));
-        }
-    }
-    if let Some(seccomp) = context.get("seccompProfile").filter(|v| !v.is_null()) {
-        let at = path.child("seccompProfile");
-        let (ty, local) = (text(seccomp, "type"), text(seccomp, "localhostProfile"));
-        match ty {
-            "" => errors.push(Error::required(&at.child("type"), "type is required when seccompProfile is set")),
-            "Localhost" if local.is_empty() => {
-                let detail = "must be set when seccomp type is Localhost";
-                errors.push(Error::required(&at.child("localhostProfile"), detail));
-            }
-            "RuntimeDefault" | "Unconfined" if !local.is_empty() => {
-                let detail = "can only be set when seccomp type is Localhost";
-                errors.push(Error::invalid(&at.child("localhostProfile"), local, detail));
-            }
-            "Localhost" | "RuntimeDefault" | "Unconfined" => {}
-            other => {
-                let supported = &["Localhost", "RuntimeDefault", "Unconfined"];
-                errors.push(Error::not_supported(&at.child("type"), other, supported));
-            }
-        }
+        validate_apart(container, device, &at, [DEVICES, MOUNTS], errors);
     }
 }

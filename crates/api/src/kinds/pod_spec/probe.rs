@@ -7,7 +7,14 @@ use meta::{Value, names};
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 
 /// Checks a probe. Liveness and startup probes succeed at once, so their `successThreshold` is 1.
-pub(super) fn validate_probe(probe: &Value, path: &Path, must_be_one: bool, grace: i64, errors: &mut Errors) {
+pub(super) fn validate_probe(
+    probe: &Value,
+    path: &Path,
+    name: &str,
+    must_be_one: bool,
+    grace: i64,
+    errors: &mut Errors,
+) {
     if probe.is_null() {
         return;
     }
@@ -19,6 +26,10 @@ pub(super) fn validate_probe(probe: &Value, path: &Path, must_be_one: bool, grac
     }
     if let Some(n) = probe.int_at(&["terminationGracePeriodSeconds"]).filter(|n| *n <= 0) {
         errors.push(Error::invalid(&path.child("terminationGracePeriodSeconds"), n, "must be greater than 0"));
+    }
+    if let Some(n) = probe.int_at(&["terminationGracePeriodSeconds"]).filter(|_| name == "readinessProbe") {
+        let at = path.child("terminationGracePeriodSeconds");
+        errors.push(Error::invalid(&at, n, "must not be set for readinessProbes"));
     }
     if let Some(n) = probe.int_at(&["successThreshold"]).filter(|n| must_be_one && *n != 1) {
         errors.push(Error::invalid(&path.child("successThreshold"), n, "must be 1"));
@@ -76,12 +87,13 @@ fn validate_handler(handler: &Value, path: &Path, grace: i64, errors: &mut Error
 }
 
 fn validate_headers(action: &Value, path: &Path, errors: &mut Errors) {
-    for (i, header) in action.array_at(&["httpHeaders"]).iter().enumerate() {
+    for header in action.array_at(&["httpHeaders"]) {
         let name = header.str_at(&["name"]).unwrap_or_default();
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             let detail = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', \
                           regex used for validation is '[-A-Za-z0-9]+')";
-            errors.push(Error::invalid(&path.index(i).child("name"), name, detail));
+            // Compat: upstream leaves out which.
+            errors.push(Error::invalid(path, name, detail));
         }
     }
 }

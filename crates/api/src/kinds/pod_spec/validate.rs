@@ -1,59 +1,66 @@
 //! Validation of a PodSpec as a whole, and of a pod template.
 
+use std::collections::BTreeSet;
+
 use meta::field::{Error, Errors, Path};
 use meta::selector::{LabelSelector, validate_labels};
 use meta::{Value, names};
 
 use super::affinity::{validate_affinity, validate_spread, validate_tolerations};
-use super::container::{Surroundings, validate_containers, validate_security};
+use super::container::{Surroundings, validate_containers};
 use super::volume::validate_volumes;
+use super::{resources, security};
 use crate::kinds::object_meta;
 use crate::kinds::rules::{Check, Rule, check_at};
 
-const RULES: &[Rule] = &[
+const FIRST: &[Rule] = &[
     ("restartPolicy", Check::RequiredOneOf(&["Always", "OnFailure", "Never"])),
     ("dnsPolicy", Check::RequiredOneOf(&["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"])),
     ("nodeSelector", Check::Labels),
+];
+const LAST: &[Rule] = &[
     ("serviceAccountName", Check::Name(names::dns1123_subdomain)),
     ("nodeName", Check::Name(names::dns1123_subdomain)),
     ("activeDeadlineSeconds", Check::Range(1, i32::MAX as i64)),
     ("hostname", Check::Name(names::dns1123_label)),
     ("subdomain", Check::Name(names::dns1123_label)),
+];
+const FINALLY: &[Rule] = &[
     ("priorityClassName", Check::Name(names::dns1123_subdomain)),
     ("runtimeClassName", Check::Name(names::dns1123_subdomain)),
-    ("schedulerName", Check::Name(names::dns1123_subdomain)),
     ("preemptionPolicy", Check::OneOf(&["Never", "PreemptLowerPriority"])),
-    ("imagePullSecrets[].name", Check::Required("")),
-    ("terminationGracePeriodSeconds", Check::NonNegative),
-    ("securityContext.fsGroupChangePolicy", Check::OneOf(&["Always", "OnRootMismatch"])),
 ];
 
 /// Checks a PodSpec at `path`.
 pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     let volumes = validate_volumes(spec, &path.child("volumes"), errors);
+    let claims = validate_claims(spec, &path.child("resourceClaims"), errors);
     let around = Surroundings {
         volumes: &volumes,
         grace_seconds: spec.int_at(&["terminationGracePeriodSeconds"]).unwrap_or(30),
         host_network: spec.bool_at(&["hostNetwork"]) == Some(true),
+        host_users: spec.bool_at(&["hostUsers"]) != Some(false),
+        once: spec.str_at(&["restartPolicy"]) == Some("Never"),
+        claims: &claims,
     };
     validate_containers(spec, path, &around, errors);
-    check_at(spec, path, RULES, errors);
-    let os = &spec["os"];
-    match os.str_at(&["name"]).unwrap_or_default() {
-        _ if os.is_null() => {}
-        "" => errors.push(Error::required(&path.child("os.name"), "cannot be empty")),
-        "linux" | "windows" => {}
-        name => errors.push(Error::not_supported(&path.child("os"), name, &["linux", "windows"])),
-    }
-    validate_security(&spec["securityContext"], &path.child("securityContext"), errors);
-    validate_sysctls(spec, &path.child("securityContext.sysctls"), errors);
+    resources::validate_of_pod(spec, &path.child("resources"), &claims, errors);
+    check_at(spec, path, FIRST, errors);
+    security::validate_pod_context(spec, path, errors);
     validate_affinity(&spec["affinity"], &path.child("affinity"), errors);
     validate_dns(spec, &path.child("dnsConfig"), errors);
     validate_gates(spec, path, errors);
     validate_spread(spec, &path.child("topologySpreadConstraints"), errors);
-    // Compat: upstream lists operators of a gate that is off.
-    let operators = &["Equal", "Exists", "Lt", "Gt"];
-    validate_tolerations(spec.array_at(&["tolerations"]), &path.child("tolerations"), operators, errors);
+    security::validate_host_users(spec, path, errors);
+    if let Some(name) = spec.str_at(&["hostnameOverride"]) {
+        let at = path.child("hostnameOverride");
+        if spec.bool_at(&["setHostnameAsFQDN"]) == Some(true) {
+            errors.push(Error::forbidden(&at, "may not be specified when setHostnameAsFQDN is true"));
+        }
+        errors.extend(names::dns1123_subdomain(name).into_iter().map(|m| Error::invalid(&at, name, m)));
+    }
+    check_at(spec, path, LAST, errors);
+    validate_tolerations(spec.array_at(&["tolerations"]), &path.child("tolerations"), errors);
     for (i, alias) in spec.array_at(&["hostAliases"]).iter().enumerate() {
         let at = path.child("hostAliases").index(i);
         let ip = alias.str_at(&["ip"]).unwrap_or_default();
@@ -63,36 +70,64 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
             errors.extend(wrong.map(|m| Error::invalid(&at.child("hostnames").index(j), name, m)));
         }
     }
-}
-
-const SYSCTL_MAX: usize = 253;
-
-fn validate_sysctls(spec: &Value, path: &Path, errors: &mut Errors) {
-    let sysctls = spec.array_at(&["securityContext", "sysctls"]);
-    for (i, sysctl) in sysctls.iter().enumerate() {
-        let at = path.index(i).child("name");
-        let name = sysctl.str_at(&["name"]).unwrap_or_default();
-        if name.is_empty() {
-            errors.push(Error::required(&at, ""));
-        } else if name.len() > SYSCTL_MAX || !name.split(['.', '/']).all(is_sysctl_segment) {
-            let detail = format!(
-                "must have at most {SYSCTL_MAX} characters and match regex \
-                 ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\.\\/])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
-            );
-            errors.push(Error::invalid(&at, name, detail));
-        } else if sysctls[..i].iter().any(|other| other.str_at(&["name"]) == Some(name)) {
-            errors.push(Error::duplicate(&at, name));
+    check_at(spec, path, FINALLY, errors);
+    security::validate_os(spec, path, errors);
+    for list in ["containers", "initContainers"] {
+        for (i, container) in spec.array_at(&[list]).iter().enumerate() {
+            let image = container.str_at(&["image"]).unwrap_or_default();
+            if image.trim() != image {
+                let detail = "must not have leading or trailing whitespace";
+                errors.push(Error::invalid(&path.child(list).index(i).child("image"), image, detail));
+            }
         }
     }
 }
 
-fn is_sysctl_segment(segment: &str) -> bool {
-    let plain = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let bytes = segment.as_bytes();
-    bytes.first().is_some_and(plain)
-        && bytes.last().is_some_and(plain)
-        && bytes.iter().all(|c| plain(c) || matches!(c, b'-' | b'_'))
+/// What only a pod itself may not have, when it is made.
+pub fn validate_new(spec: &Value, path: &Path, errors: &mut Errors) {
+    if !spec.array_at(&["ephemeralContainers"]).is_empty() {
+        errors.push(Error::forbidden(&path.child("ephemeralContainers"), "cannot be set on create"));
+    }
+    if !spec.array_at(&["schedulingGates"]).is_empty() && !spec["nodeName"].is_empty() {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        errors.push(Error::forbidden(&path.child("nodeName"), detail));
+    }
 }
+
+/// Checks `spec.resourceClaims`; answers their names.
+fn validate_claims<'a>(spec: &'a Value, path: &Path, errors: &mut Errors) -> BTreeSet<&'a str> {
+    let mut known = BTreeSet::new();
+    for (i, claim) in spec.array_at(&["resourceClaims"]).iter().enumerate() {
+        let at = path.index(i);
+        let name = claim.str_at(&["name"]).unwrap_or_default();
+        if name.is_empty() {
+            errors.push(Error::required(&at.child("name"), ""));
+        } else if !known.insert(name) {
+            errors.push(Error::duplicate(&at.child("name"), name));
+        } else {
+            errors.extend(names::dns1123_label(name).into_iter().map(|m| Error::invalid(&at.child("name"), name, m)));
+        }
+        let (by_name, by_template) = (&claim["resourceClaimName"], &claim["resourceClaimTemplateName"]);
+        if by_name.is_null() == by_template.is_null() {
+            let detail = match by_name.is_null() {
+                true => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+                false => "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            };
+            let shown = format!(
+                "{{\"Name\":{},\"ResourceClaimName\":{by_name},\"ResourceClaimTemplateName\":{by_template}}}",
+                Value::from(name)
+            );
+            errors.push(Error::invalid_raw(&at, &shown, detail));
+        }
+        check_at(claim, &at, CLAIM, errors);
+    }
+    known
+}
+
+const CLAIM: &[Rule] = &[
+    ("resourceClaimName", Check::GivenName(names::dns1123_subdomain)),
+    ("resourceClaimTemplateName", Check::GivenName(names::dns1123_subdomain)),
+];
 
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
@@ -120,6 +155,16 @@ fn validate_dns(spec: &Value, path: &Path, errors: &mut Errors) {
         let detail = format!("must not have more than {SEARCHES_MAX} search paths");
         errors.push(Error::invalid(&path.child("searches"), &config["searches"], detail));
     }
+    for (i, search) in config.array_at(&["searches"]).iter().filter_map(Value::as_str).enumerate() {
+        // A trailing dot and underscores are common in search paths.
+        let plain = search.strip_suffix('.').unwrap_or(search).replace('_', "a");
+        let wrong = if search == "." { Vec::new() } else { names::dns1123_subdomain(&plain) };
+        let wrong = wrong.into_iter().map(|m| {
+            let m = m.replace("'-' or '.'", "'_', '-' or '.'");
+            m.replace("[a-z0-9]([-a-z0-9]*[a-z0-9])?", "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?")
+        });
+        errors.extend(wrong.map(|m| Error::invalid(&path.child("searches").index(i), search, m)));
+    }
     for (i, option) in config.array_at(&["options"]).iter().enumerate() {
         if option.str_at(&["name"]).unwrap_or_default().is_empty() {
             errors.push(Error::required(&path.child("options").index(i), "must not be empty"));
@@ -141,10 +186,6 @@ fn validate_gates(spec: &Value, path: &Path, errors: &mut Errors) {
         if gates[..i].iter().any(|g| g["name"] == gate["name"]) {
             errors.push(Error::duplicate(&at, name));
         }
-    }
-    if !gates.is_empty() && !spec["nodeName"].is_empty() {
-        let detail = "cannot be set until all schedulingGates have been cleared";
-        errors.push(Error::forbidden(&path.child("nodeName"), detail));
     }
 }
 
@@ -176,30 +217,5 @@ pub fn validate_template_at(template: &Value, path: &Path, errors: &mut Errors) 
     if !template.array_at(&["spec", "ephemeralContainers"]).is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         errors.push(Error::forbidden(&path.child("spec.ephemeralContainers"), detail));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use meta::json;
-
-    #[test]
-    fn sysctls() {
-        let wrong = "must have at most 253 characters and match regex \
-                     ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\.\\/])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
-        let names = ["kernel.shmmax", "net/ipv4.conf.eth0-1", "foo-", "", "kernel.shmmax", "bar.."];
-        let sysctls: Vec<Value> = names.iter().map(|name| json!({"name": (*name), "value": "1"})).collect();
-        let mut errors = Vec::new();
-        let spec = json!({"securityContext": {"sysctls": (Value::Array(sysctls))}});
-        validate_sysctls(&spec, &Path::new("spec.securityContext.sysctls"), &mut errors);
-        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let want = [
-            format!("spec.securityContext.sysctls[2].name: Invalid value: \"foo-\": {wrong}"),
-            "spec.securityContext.sysctls[3].name: Required value".to_string(),
-            "spec.securityContext.sysctls[4].name: Duplicate value: \"kernel.shmmax\"".to_string(),
-            format!("spec.securityContext.sysctls[5].name: Invalid value: \"bar..\": {wrong}"),
-        ];
-        assert_eq!(said, want);
     }
 }

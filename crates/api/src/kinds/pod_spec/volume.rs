@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use meta::field::{Error, Errors, Path};
+use meta::quantity::Quantity;
 use meta::{Value, names};
 
+use super::{projected, reference};
 use crate::kinds::rules::Check::*;
 use crate::kinds::rules::{Check, Rule, check_at};
+use crate::kinds::{object_meta, persistentvolumeclaim};
 
-/// What the containers may mount: volume name to whether it is a claim (which may be a block device).
-pub(super) type Volumes = BTreeMap<String, bool>;
+/// What the containers may mount: the volumes' names, and of which source each is.
+pub(super) type Volumes = BTreeMap<String, &'static str>;
 
 /// Checks the volumes; answers those that have a usable name.
 pub(super) fn validate_volumes(spec: &Value, path: &Path, errors: &mut Errors) -> Volumes {
@@ -29,28 +32,37 @@ pub(super) fn validate_volumes(spec: &Value, path: &Path, errors: &mut Errors) -
             wrong.push(Error::duplicate(&name_at, name));
         }
         if wrong.is_empty() {
-            let claim = !volume["persistentVolumeClaim"].is_null() || !volume["ephemeral"].is_null();
-            known.insert(name.to_string(), claim);
+            let source = SOURCES.into_iter().find(|member| !volume[*member].is_null());
+            known.insert(name.to_string(), source.unwrap_or_default());
         }
         errors.extend(wrong);
     }
     known
 }
 
+/// The sources in upstream's order.
+const SOURCES: [&str; 30] = [
+    "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi",
+    "glusterfs", "flocker", "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc",
+    "flexVolume", "configMap", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk",
+    "storageos", "projected", "scaleIO", "csi", "ephemeral", "image",
+];
+
 fn validate_source(volume: &Value, path: &Path, errors: &mut Errors) {
-    let Some(members) = volume.as_object() else { return };
-    let mut found = 0;
-    for (kind, source) in members.iter().filter(|(k, v)| *k != "name" && !v.is_null()) {
-        let at = path.child(kind);
-        found += 1;
-        if found > 1 {
-            errors.push(Error::forbidden(&at, "may not specify more than 1 volume type"));
-        } else {
-            validate_one(kind, source, &at, errors);
-        }
-    }
-    if found == 0 {
-        errors.push(Error::required(path, "must specify a volume type"));
+    let mut given = SOURCES.into_iter().filter(|kind| !volume[*kind].is_null());
+    let Some(kind) = given.next() else {
+        return errors.push(Error::required(path, "must specify a volume type"));
+    };
+    // Compat: some are called otherwise in messages.
+    let shown = if kind == "gcePersistentDisk" { "persistentDisk" } else { kind };
+    validate_one(kind, &volume[kind], &path.child(shown), errors);
+    for kind in given {
+        let shown = match kind {
+            "cephfs" => "cephFS",
+            "downwardAPI" => "downwarAPI",
+            kind => kind,
+        };
+        errors.push(Error::forbidden(&path.child(shown), "may not specify more than 1 volume type"));
     }
 }
 
@@ -65,13 +77,7 @@ pub fn source_rules(kind: &str) -> &'static [Rule] {
         "rbd" => &[("monitors", Required("")), ("image", Required(""))],
         "quobyte" => &[("registry", Required(REGISTRY)), ("registry", Name(registry)), ("volume", Required(""))],
         "cephfs" => &[("monitors", Required(""))],
-        "iscsi" => &[
-            ("targetPortal", Required("")),
-            ("iqn", Required("")),
-            ("iqn", Name(iqn)),
-            ("lun", Range(0, 255)),
-            ("secretRef.name", Required("")),
-        ],
+        "iscsi" => &[("targetPortal", Required("")), ("iqn", Required("")), ("iqn", Name(iqn)), ("lun", Range(0, 255))],
         "cinder" => {
             &[("volumeID", Required("")), ("secretRef.name", Required("")), ("secretRef.namespace", Required(""))]
         }
@@ -82,15 +88,28 @@ pub fn source_rules(kind: &str) -> &'static [Rule] {
         "azureDisk" => &[
             ("diskName", Required("")),
             ("diskURI", Required("")),
-            ("cachingMode", OneOf(&["None", "ReadOnly", "ReadWrite"])),
-            ("kind", OneOf(&["Dedicated", "Managed", "Shared"])),
+            ("cachingMode", GivenOneOf(&["None", "ReadOnly", "ReadWrite"])),
+            ("kind", GivenOneOf(&["Dedicated", "Managed", "Shared"])),
         ],
         "scaleIO" => &[("gateway", Required("")), ("system", Required("")), ("volumeName", Required(""))],
         "flexVolume" => &[("driver", Required(""))],
         "secret" => &[("secretName", Required(""))],
         "configMap" => &[("name", Required(""))],
         "persistentVolumeClaim" => &[("claimName", Required(""))],
-        "csi" => &[("driver", Required("")), ("driver", Name(names::dns1123_subdomain))],
+        "csi" => &[
+            ("driver", Required("")),
+            ("driver", MaxBytes(63)),
+            ("driver", Name(names::dns1123_subdomain)),
+            ("nodePublishSecretRef.name", Required("")),
+        ],
+        "gitRepo" => &[("repository", Required("")), ("directory", Name(descending))],
+        "image" => &[("reference", Required("")), ("pullPolicy", OneOf(&["Always", "IfNotPresent", "Never"]))],
+        "storageos" => &[
+            ("volumeName", Required("")),
+            ("volumeName", Name(names::dns1123_label)),
+            ("volumeNamespace", Name(names::dns1123_label)),
+            ("secretRef.name", Required("")),
+        ],
         "ephemeral" => &[("volumeClaimTemplate", Required(""))],
         _ => &[],
     }
@@ -149,8 +168,13 @@ pub fn validate_source_of(kind: &str, source: &Value, at: &Path, errors: &mut Er
             }
         }
         "iscsi" => {
+            let chap = ["chapAuthDiscovery", "chapAuthSession"].iter().any(|c| source.bool_at(&[c]) == Some(true));
+            if chap && source["secretRef"].is_null() {
+                errors.push(Error::required(&at.child("secretRef"), ""));
+            }
+            check_at(source, at, &[("secretRef.name", Required(""))], errors);
             let initiator = text("initiatorName");
-            let wrong = if initiator.is_empty() { Vec::new() } else { iqn(initiator) };
+            let wrong = if source["initiatorName"].is_null() { Vec::new() } else { iqn(initiator) };
             errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("initiatorname"), initiator, m)));
         }
         _ => {}
@@ -166,7 +190,7 @@ fn fault(is: bool, message: &str) -> Vec<String> {
     is.then(|| message.to_string()).into_iter().collect()
 }
 
-fn no_way_up(path: &str) -> Vec<String> {
+pub(super) fn no_way_up(path: &str) -> Vec<String> {
     fault(path.split('/').any(|part| part == ".."), "must not contain '..'")
 }
 
@@ -193,8 +217,10 @@ fn validate_one(kind: &str, source: &Value, at: &Path, errors: &mut Errors) {
     validate_source_of(kind, source, at, errors);
     match kind {
         "emptyDir" => {
-            if let Some(limit) = source.get("sizeLimit").filter(|v| !v.is_null()) {
-                super::validate_quantity(limit, &at.child("sizeLimit"), errors);
+            let limit = source.str_at(&["sizeLimit"]).and_then(|limit| Quantity::parse(limit).ok());
+            if limit.is_some_and(|limit| limit.sign() < 0) {
+                let detail = "SizeLimit field must be a valid resource quantity";
+                errors.push(Error::forbidden(&at.child("sizeLimit"), detail));
             }
         }
         "secret" | "configMap" => {
@@ -205,12 +231,15 @@ fn validate_one(kind: &str, source: &Value, at: &Path, errors: &mut Errors) {
             validate_mode(source, "defaultMode", at, errors);
             validate_downward(source, at, errors);
         }
-        "projected" => validate_projected(source, at, errors),
+        "projected" => projected::validate(source, at, errors),
+        "ephemeral" if !source["volumeClaimTemplate"].is_null() => {
+            validate_claim_template(&source["volumeClaimTemplate"], &at.child("volumeClaimTemplate"), errors);
+        }
         _ => {}
     }
 }
 
-fn validate_mode(source: &Value, name: &str, at: &Path, errors: &mut Errors) {
+pub(super) fn validate_mode(source: &Value, name: &str, at: &Path, errors: &mut Errors) {
     if let Some(mode) = source.int_at(&[name]).filter(|m| !(0..=0o777).contains(m)) {
         let detail = "must be a number between 0 and 0777 (octal), both inclusive";
         errors.push(Error::invalid(&at.child(name), mode, detail));
@@ -218,7 +247,7 @@ fn validate_mode(source: &Value, name: &str, at: &Path, errors: &mut Errors) {
 }
 
 /// Checks `items` that pick keys.
-fn validate_items(source: &Value, at: &Path, errors: &mut Errors) {
+pub(super) fn validate_items(source: &Value, at: &Path, errors: &mut Errors) {
     for (i, item) in source.array_at(&["items"]).iter().enumerate() {
         let at = at.child("items").index(i);
         if item.str_at(&["key"]).unwrap_or_default().is_empty() {
@@ -230,83 +259,66 @@ fn validate_items(source: &Value, at: &Path, errors: &mut Errors) {
 }
 
 fn validate_item_path(item: &Value, at: &Path, errors: &mut Errors) {
-    let path = item.str_at(&["path"]).unwrap_or_default();
+    validate_file(item.str_at(&["path"]).unwrap_or_default(), &at.child("path"), errors);
+}
+
+pub(super) fn validate_file(path: &str, at: &Path, errors: &mut Errors) {
     if path.is_empty() {
-        errors.push(Error::required(&at.child("path"), ""));
+        errors.push(Error::required(at, ""));
     } else {
-        validate_descending(path, &at.child("path"), errors);
-        if path.starts_with("..") && !path.starts_with("../") && path != ".." {
-            errors.push(Error::invalid(&at.child("path"), path, "must not start with '..'"));
+        validate_descending(path, at, errors);
+        if path.starts_with("..") && !path.starts_with("../") {
+            errors.push(Error::invalid(at, path, "must not start with '..'"));
         }
     }
 }
 
 /// A relative path that does not leave its directory.
 pub(super) fn validate_descending(path: &str, at: &Path, errors: &mut Errors) {
-    if path.starts_with('/') {
-        errors.push(Error::invalid(at, path, "must be a relative path"));
-    }
-    if path.split('/').any(|part| part == "..") {
-        errors.push(Error::invalid(at, path, "must not contain '..'"));
-    }
+    errors.extend(descending(path).into_iter().map(|m| Error::invalid(at, path, m)));
 }
 
-fn validate_downward(source: &Value, at: &Path, errors: &mut Errors) {
-    for (i, item) in source.array_at(&["items"]).iter().enumerate() {
-        let at = at.child("items").index(i);
-        validate_item_path(item, &at, errors);
-        match (item["fieldRef"].is_null(), item["resourceFieldRef"].is_null()) {
-            (true, true) => errors.push(Error::required(&at, "one of fieldRef and resourceFieldRef is required")),
-            (false, false) => {
+fn descending(path: &str) -> Vec<String> {
+    let mut wrong = fault(path.starts_with('/'), "must be a relative path");
+    wrong.extend(no_way_up(path));
+    wrong
+}
+
+/// Compat: upstream leaves out which item it is.
+pub(super) fn validate_downward(source: &Value, at: &Path, errors: &mut Errors) {
+    for item in source.array_at(&["items"]) {
+        validate_item_path(item, at, errors);
+        let (field, amount) = (&item["fieldRef"], &item["resourceFieldRef"]);
+        if !field.is_null() {
+            reference::validate_field(field, reference::VOLUME_FIELDS, &at.child("fieldRef"), errors);
+            if !amount.is_null() {
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                errors.push(Error::invalid(&at, "resource", detail));
+                errors.push(Error::invalid(at, "resource", detail));
             }
-            _ => {}
+        } else if !amount.is_null() {
+            reference::validate_amount(amount, true, &at.child("resourceFieldRef"), errors);
+        } else {
+            errors.push(Error::required(at, "one of fieldRef and resourceFieldRef is required"));
         }
-        validate_mode(item, "mode", &at, errors);
+        validate_mode(item, "mode", at, errors);
     }
 }
 
-fn validate_projected(source: &Value, at: &Path, errors: &mut Errors) {
-    validate_mode(source, "defaultMode", at, errors);
-    for (i, part) in source.array_at(&["sources"]).iter().enumerate() {
-        let at = at.child("sources").index(i);
-        let kinds =
-            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
-        let mut found = 0;
-        for kind in kinds.into_iter().filter(|k| !part[*k].is_null()) {
-            found += 1;
-            let at = at.child(kind);
-            if found > 1 {
-                errors.push(Error::forbidden(&at, "may not specify more than 1 volume type"));
-                continue;
-            }
-            match kind {
-                "secret" | "configMap" => {
-                    if part[kind]["name"].is_empty() {
-                        errors.push(Error::required(&at.child("name"), ""));
-                    }
-                    validate_items(&part[kind], &at, errors);
-                }
-                "downwardAPI" => validate_downward(&part[kind], &at, errors),
-                "serviceAccountToken" => {
-                    if let Some(n) = part.int_at(&[kind, "expirationSeconds"]) {
-                        let at = at.child("expirationSeconds");
-                        if n < 600 {
-                            errors.push(Error::invalid(&at, n, "may not specify a duration less than 10 minutes"));
-                        } else if n > 1 << 32 {
-                            errors.push(Error::invalid(&at, n, "may not specify a duration larger than 2^32 seconds"));
-                        }
-                    }
-                    if part[kind]["path"].is_empty() {
-                        errors.push(Error::required(&at.child("path"), ""));
-                    }
-                }
-                _ => {}
-            }
-        }
-        if found == 0 {
-            errors.push(Error::required(&at, "must specify a volume type"));
-        }
+/// What a claim that a pod brings along can't say in its metadata.
+const NOT_IN_TEMPLATES: &[&str] = &[
+    "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp",
+    "deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "finalizers", "managedFields",
+];
+
+fn validate_claim_template(template: &Value, at: &Path, errors: &mut Errors) {
+    let (meta, meta_at) = (&template["metadata"], at.child("metadata"));
+    if let Some(annotations) = meta["annotations"].as_object() {
+        object_meta::validate_annotations(annotations, &meta_at.child("annotations"), errors);
     }
+    check_at(meta, &meta_at, &[("labels", Labels)], errors);
+    for field in NOT_IN_TEMPLATES.iter().filter(|field| !meta[**field].is_null()) {
+        let shown = if *field == "uid" { "uID" } else { field };
+        errors.push(Error::forbidden(&meta_at.child(shown), "cannot be set"));
+    }
+    persistentvolumeclaim::validate_spec(template, &at.child("spec"), errors);
 }
