@@ -17,6 +17,10 @@ const METADATA: &str = "Standard object's metadata. More info: \
 /// Words of version 3 that version 2 does not have.
 const V3_ONLY: [&str; 6] = ["anyOf", "oneOf", "not", "nullable", "allOf", "default"];
 
+const LIST_METADATA: &str = "Standard list metadata. More info: \
+                             https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const SELECTABLE: &str = "x-kubernetes-selectable-fields";
+
 /// The schema of a kind. `gvk` is (group, version, kind).
 pub fn kind(schema: &Value, gvk: (&str, &str, &str), v2: bool) -> Value {
     // Compat: old clients would refuse fields beside the named ones, so version 2 names none (CRD documentation, "Publish
@@ -28,22 +32,28 @@ pub fn kind(schema: &Value, gvk: (&str, &str, &str), v2: bool) -> Value {
         false => schema.clone(),
     };
     if !open {
-        let prefix = if v2 { "#/definitions" } else { "#/components/schemas" };
-        let metadata = format!("{prefix}/{META}.ObjectMeta");
         let text = |description: &str| json!({"type": "string", "description": description});
         out.set(&["properties", "apiVersion"], text(API_VERSION));
         out.set(&["properties", "kind"], text(KIND));
-        out.set(
-            &["properties", "metadata"],
-            if v2 {
-                json!({"description": METADATA, "$ref": metadata})
-            } else {
-                json!({"description": METADATA, "allOf": [{"$ref": metadata}]})
-            },
-        );
+        out.set(&["properties", "metadata"], reference("ObjectMeta", METADATA, v2));
     }
     out.set(&["type"], "object");
+    if let Some(fields) = schema.get(SELECTABLE) {
+        out.set(&[SELECTABLE], fields);
+    }
     out.set(&["x-kubernetes-group-version-kind"], gvks(gvk));
+    out
+}
+
+fn prefix(v2: bool) -> &'static str {
+    if v2 { "#/definitions" } else { "#/components/schemas" }
+}
+
+/// A member whose type is one of `meta/v1`. Version 3 takes no description beside a reference.
+fn reference(ty: &str, description: &str, v2: bool) -> Value {
+    let to = json!({"$ref": format!("{}/{META}.{ty}", prefix(v2))});
+    let mut out = if v2 { to } else { json!({"allOf": [to]}) };
+    out.set(&["description"], description);
     out
 }
 
@@ -51,24 +61,24 @@ fn preserves(schema: &Value) -> bool {
     schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]) == Some(true)
 }
 
-/// The schema of a kind's list.
-pub fn list(item: &str, gvk: (&str, &str, &str), list_kind: &str, v2: bool) -> Value {
-    let prefix = if v2 { "#/definitions" } else { "#/components/schemas" };
-    let metadata = format!("{prefix}/{META}.ListMeta");
+/// The schema of a kind's list; `item` is the name of `schema`, that of its items.
+pub fn list(item: &str, schema: &Value, gvk: (&str, &str, &str), plural: &str, list_kind: &str, v2: bool) -> Value {
     let plural = format!(
-        "List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
-        gvk.2
+        "List of {plural}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
     );
     let mut out = json!({"type": "object", "required": ["items"],
         "description": format!("{list_kind} is a list of {}", gvk.2)});
     let text = |description: &str| json!({"type": "string", "description": description});
     out.set(&["properties", "apiVersion"], text(API_VERSION));
     out.set(&["properties", "kind"], text(KIND));
-    out.set(&["properties", "metadata"], json!({"$ref": metadata}));
+    out.set(&["properties", "metadata"], reference("ListMeta", LIST_METADATA, v2));
     out.set(
         &["properties", "items"],
-        json!({"type": "array", "description": plural, "items": {"$ref": format!("{prefix}/{item}")}}),
+        json!({"type": "array", "description": plural, "items": {"$ref": format!("{}/{item}", prefix(v2))}}),
     );
+    if let Some(fields) = schema.get(SELECTABLE) {
+        out.set(&[SELECTABLE], fields);
+    }
     out.set(&["x-kubernetes-group-version-kind"], gvks((gvk.0, gvk.1, list_kind)));
     out
 }

@@ -56,8 +56,8 @@ struct Paths<'a, 'w> {
 pub(super) fn write(w: &mut Writer, form: Form, resources: &[&Resource], docs: &Docs, used: &mut Used<'_>) {
     let Some(first) = resources.first() else { return };
     let group = if first.group.is_empty() { "core" } else { first.group.trim_end_matches(".k8s.io") };
-    let camel: String = group.split('.').chain([&*first.version]).map(capitalised).collect();
-    let words: Vec<&str> = group.split('.').collect();
+    let words: Vec<&str> = group.split(['.', '-']).collect();
+    let camel: String = words.iter().copied().chain([&*first.version]).map(capitalised).collect();
     let tag = format!("{}_{}", camel_start(&words), first.version);
     let mut paths = Paths { form, docs, w, camel, tag, custom: first.schema.is_some() };
     paths.version_path(first, used);

@@ -114,7 +114,7 @@ pub(super) fn write(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'_>
         let gvk = (&*r.group, &*r.version, &*r.kind);
         let name = format!("{package}.{}", r.kind);
         w.member(&name, |w| w.value(&structural::publish::kind(schema, gvk, form == Form::V2)));
-        let list = structural::publish::list(&name, gvk, &r.list_kind, form == Form::V2);
+        let list = structural::publish::list(&name, schema, gvk, &r.plural, &r.list_kind, form == Form::V2);
         w.member(&format!("{package}.{}", r.list_kind), |w| w.value(&list));
     }
     while let Some(ty) = used.waiting.pop() {

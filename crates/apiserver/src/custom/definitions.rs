@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::discovery::version_order;
 use api::kinds::customresourcedefinition::{FINALIZER, has_condition};
 use api::resource::{Resource, Stage, Subresource, Text};
-use meta::{GroupVersion, Status, Value, time};
+use meta::{GroupVersion, Status, Value, json, time};
 
 use super::names::{self, Condition, Taken};
 use super::{Custom, PLAIN, Shape, WITH_STATUS};
@@ -152,6 +152,17 @@ fn make(shared: &Shared, definition: &Value, terminating: bool) -> (Vec<Arc<Serv
     (versions, storage)
 }
 
+/// The schema of a version, and which of its fields selectors may name: OpenAPI documents say both.
+fn published(schema: &Value, version: &Value) -> Value {
+    let mut schema = schema.clone();
+    let fields = version.array_at(&["selectableFields"]).iter().filter_map(|f| f.str_at(&["jsonPath"]));
+    let fields: Vec<Value> = fields.map(|path| json!({"fieldPath": path.trim_start_matches('.')})).collect();
+    if !fields.is_empty() {
+        schema.set(&["x-kubernetes-selectable-fields"], fields);
+    }
+    schema
+}
+
 fn resource(definition: &Value, version: &Value, terminating: bool) -> Resource {
     let spec = &definition["spec"];
     let names = &definition["status"]["acceptedNames"];
@@ -196,7 +207,7 @@ fn resource(definition: &Value, version: &Value, terminating: bool) -> Resource 
         prefix: format!("/registry/{group}/{plural}").into(),
         storage: GroupVersion::new(&*group, stored.map(|v| text(v, &["name"])).unwrap_or_default()),
         type_name: "".into(),
-        schema: version.at(&["schema", "openAPIV3Schema"]).map(|s| Arc::new(s.clone())),
+        schema: version.at(&["schema", "openAPIV3Schema"]).map(|s| Arc::new(published(s, version))),
         group,
         version: name,
         kind,
