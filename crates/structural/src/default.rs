@@ -64,8 +64,7 @@ impl Node {
     fn drop_nulls(&self, value: &mut Value) {
         match value {
             Value::Object(map) => map.retain(|key, item| match self.child(key) {
-                // What nothing is known of may be null.
-                Some(node) if item.is_null() => node.nullable || node.default.is_some() || node.is_untyped(),
+                Some(node) if item.is_null() => node.nullable || node.default.is_some(),
                 Some(node) => {
                     node.drop_nulls(item);
                     true
@@ -79,10 +78,6 @@ impl Node {
             }
             _ => {}
         }
-    }
-
-    fn is_untyped(&self) -> bool {
-        self.preserves && self.ty == crate::Type::Unset
     }
 }
 

@@ -29,9 +29,10 @@ fn walk(node: &Node, value: &Value, path: &Path, errors: &mut Errors) {
         }
         Value::Array(items) => {
             if matches!(node.list, ListType::Map(_)) {
-                let others = items.iter().enumerate().filter(|(_, item)| item.as_object().is_none());
+                // Compat: upstream names the first, and leaves nulls to the schema.
+                let other = items.iter().position(|item| item.as_object().is_none() && !item.is_null());
                 let detail = "must be an object for an array of list-type map";
-                errors.extend(others.map(|(i, item)| Error::invalid(&path.index(i), item, detail)));
+                errors.extend(other.map(|i| Error::invalid(&path.index(i), &items[i], detail)));
             }
             let mut seen = HashSet::new();
             for (i, item) in items.iter().enumerate() {

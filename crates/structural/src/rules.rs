@@ -153,8 +153,8 @@ pub fn validate_rules(schema: &Node, new: &Value, old: Option<&Value>, errors: &
     if !schema.rules_below {
         return;
     }
-    use ErrorType::{Required, TooLong, TooMany, TypeInvalid};
-    if errors.iter().any(|e| matches!(e.kind, Required | TooLong | TooMany | TypeInvalid)) {
+    use ErrorType::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    if errors.iter().any(|e| matches!(e.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)) {
         let detail = "some validation rules were not checked because the object was invalid; correct the existing errors \
                       to complete validation";
         errors.push(Error::invalid(&Path::default(), Value::Null, detail));

@@ -47,6 +47,18 @@ impl Node {
         }
     }
 
+    /// What a value of another type is, and what it should be.
+    fn mismatch(&self, value: &Value) -> (&'static str, &str) {
+        let format = self.checks.format.as_str();
+        // Compat: where a format says more than the type, upstream goes by that, and names what Go has in memory.
+        match value {
+            Value::Bool(_) | Value::Object(_) if format::is_known(format) => ("", format::shown(format)),
+            Value::Int(_) if format::is_known(format) => ("int64", format::shown(format)),
+            Value::Float(_) if format::is_known(format) => ("float64", format::shown(format)),
+            _ => (type_name(value), self.type_names()),
+        }
+    }
+
     fn takes(&self, value: &Value) -> bool {
         match (self.ty, value) {
             (_, Value::Null) => self.nullable || self.type_names().is_empty(),
@@ -90,7 +102,7 @@ fn walk(node: &Node, value: &Value, path: &str, old: Option<&Value>, errors: &mu
 
 fn apply(node: &Node, value: &Value, path: &str, old: Option<&Value>, errors: &mut Errors) {
     if !node.takes(value) {
-        let (found, wanted) = (type_name(value), node.type_names());
+        let (found, wanted) = node.mismatch(value);
         errors.push(Error::type_invalid(
             &at(path),
             found,
@@ -139,8 +151,6 @@ fn combined(node: &Node, value: &Value, path: &str, errors: &mut Errors) {
             })
             .collect()
     };
-    // Compat: composite errors stand at no field (kube-openapi's validation results).
-    let whole = |detail: String| Error::invalid(&Path::default(), "", detail);
     if !checks.any_of.is_empty() {
         let results = tried(&checks.any_of);
         if results.iter().all(|r| !r.is_empty()) {
@@ -184,6 +194,11 @@ fn best(results: Vec<Errors>) -> Errors {
     results.into_iter().min_by_key(Vec::len).unwrap_or_default()
 }
 
+/// Compat: errors of composites and of numbers' formats stand at no field (kube-openapi's validation results).
+fn whole(detail: String) -> Error {
+    Error::invalid(&Path::default(), "", detail)
+}
+
 fn string(node: &Node, text: &str, path: &str, errors: &mut Errors) {
     let checks = &node.checks;
     let (min, max) = checks.length;
@@ -198,19 +213,28 @@ fn string(node: &Node, text: &str, path: &str, errors: &mut Errors) {
     {
         errors.push(Error::invalid(&at(path), text, format!("{path} in body should match '{pattern}'")));
     }
-    if !checks.format.is_empty() && !format::holds(&checks.format, text) {
-        let shown = if checks.format == "datetime" { "date-time" } else { &checks.format };
-        let detail = format!("{path} in body must be of type {shown}: {text:?}");
+    if format::holds(&checks.format, text) == Some(false) {
+        let detail = format!("{path} in body must be of type {}: {text:?}", format::shown(&checks.format));
         errors.push(Error::type_invalid(&at(path), text, detail));
     }
 }
 
 fn number(node: &Node, value: &Value, path: &str, errors: &mut Errors) {
     let checks = &node.checks;
-    let whole = matches!(value, Value::Int(_));
+    let is_whole = matches!(value, Value::Int(_));
     let number = value.as_f64().unwrap_or_default();
+    let fits = match checks.format.as_str() {
+        "int32" => number.fract() == 0.0 && (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number),
+        "int64" => number.fract() == 0.0,
+        "float" => number.abs() <= f32::MAX.into(),
+        _ => true,
+    };
+    if !fits {
+        let (ty, format) = (node.written_type(), &checks.format);
+        errors.push(whole(format!("Checked value must be of type {ty} with format {format} in {path}")));
+    }
     let mut fail = |what: &str, bound: f64| {
-        let bound = if whole { (bound as i64).to_string() } else { shown(bound) };
+        let bound = if is_whole { (bound as i64).to_string() } else { shown(bound) };
         errors.push(Error::invalid(&at(path), value, format!("{path} in body should be {what} {bound}")));
     };
     if let Some(factor) = checks.multiple_of.filter(|f| *f != 0.0) {
