@@ -3,6 +3,8 @@
 //! Reads the request's body. Invariant: a document that leaves here is of the expected kind and holds nothing that the
 //! kind's type does not know.
 
+mod yaml_words;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -16,6 +18,7 @@ use crate::body::RequestBody;
 use crate::call::Call;
 use crate::options::Validation;
 use crate::protobuf;
+use yaml_words::first_document;
 
 /// Reads the whole body, up to the limit.
 pub async fn bytes(mut body: RequestBody, limit_bytes: usize) -> Result<Bytes, Status> {
@@ -50,7 +53,9 @@ pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), P
     match media_type(headers) {
         "" | "application/json" => meta::parse_noting_duplicates(body)
             .map_err(|e| ParseFailure::Text(format!("couldn't get version/kind; json parse error: {e}"))),
-        "application/yaml" => yaml(body).map_err(ParseFailure::Text),
+        "application/yaml" => {
+            yaml(body).map_err(|e| ParseFailure::Text(e.replacen("error converting YAML to JSON: ", "", 1)))
+        }
         meta::protobuf::MEDIA_TYPE => protobuf::decode(body).map(|v| (v, Vec::new())).map_err(ParseFailure::Text),
         _ => Err(ParseFailure::Status(Status::unsupported_media_type(&MEDIA_TYPES))),
     }
@@ -67,10 +72,11 @@ pub fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
     }
     // Compat: octal as in YAML 1.1 (`defaultMode: 0644`), which upstream's reader takes.
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let value = serde_saphyr::from_str_with_options::<Value>(text, options).map_err(|e| {
-        let text = e.to_string();
-        let text = text.lines().next().unwrap_or_default();
-        format!("error converting YAML to JSON: yaml: {}", duplicate_key(text).unwrap_or_else(|| text.to_string()))
+    let value = serde_saphyr::from_str_with_options::<Value>(first_document(text), options).map_err(|e| {
+        let why = e.to_string();
+        let why = why.lines().next().unwrap_or_default();
+        let why = duplicate_key(why).unwrap_or_else(|| yaml_words::translate(why, text));
+        format!("error converting YAML to JSON: yaml: {why}")
     })?;
     Ok((value, Vec::new()))
 }
@@ -135,6 +141,10 @@ fn read(call: &Call, body: &[u8], api_version: &str, kind: &str) -> Result<(Valu
     })?;
     // Compat: what has no Go type says itself what it is.
     let is_custom = call.served.custom.is_some() && call.path.subresource != "scale";
+    if value.is_null() {
+        // Compat: Go reads null as an object of which nothing is said.
+        value = Value::object();
+    }
     if is_custom && value.as_object().is_some() {
         if value.str_at(&["kind"]).unwrap_or_default().is_empty() {
             let text = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(body));

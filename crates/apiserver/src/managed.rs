@@ -37,6 +37,11 @@ pub fn updated(served: &Served, new: &mut Value, old: &Value, options: &WriteOpt
     }
 }
 
+/// Refuses an applied document that does not fit its type.
+pub fn check(served: &Served, document: &Value) -> Result<(), Status> {
+    served.tracked().map_or(Ok(()), |ty| apply::check(ty, document).map_err(|e| e.to_status()))
+}
+
 /// Takes out of an applied document what its endpoint does not write, so that nobody comes to own it there.
 pub fn keep_own(served: &Served, document: &mut Value, subresource: &str) {
     match subresource {

@@ -62,6 +62,28 @@ pub fn check_name(call: &Call, found: &str) -> Result<(), Status> {
     }
 }
 
+/// Keeps one of the owner references that are equal, and warns of them. `when` follows the warning's first words.
+pub fn merge_owners(call: &Call, document: &mut Value, when: &str) {
+    let Some(Value::Array(owners)) = document.at_mut(&["metadata", "ownerReferences"]) else { return };
+    let (mut kept, mut again) = (Vec::with_capacity(owners.len()), Vec::new());
+    for owner in std::mem::take(owners) {
+        if kept.contains(&owner) {
+            again.push(owner.str_at(&["uid"]).unwrap_or_default().to_string());
+        } else {
+            kept.push(owner);
+        }
+    }
+    *owners = kept;
+    if !again.is_empty() {
+        again.sort();
+        call.warn(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, \
+             and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            again.join(", ")
+        ));
+    }
+}
+
 pub fn nameless(call: &Call) -> Status {
     Status::bad_request(format!(
         "the name of the object ({} based on URL) was undeterminable: name must be provided",

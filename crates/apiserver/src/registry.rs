@@ -102,9 +102,12 @@ impl Served {
             Some(custom) => custom.shape.strip(document),
             None => decode::strip(document, &self.api_version, &self.kind, self.ty),
         }?;
-        if clears {
+        match &self.custom {
             // No entries at all clear them as one that is empty does; without the list they stay as they were.
-            document.set(&OWNERS, meta::json!([{}]));
+            None if clears => document.set(&OWNERS, meta::json!([{}])),
+            // Compat: what has no Go type cannot say that it has none.
+            Some(_) if clears => drop(document.remove(&OWNERS)),
+            _ => {}
         }
         Ok(notes)
     }

@@ -51,6 +51,7 @@ impl Endpoint {
 /// Creates an object from a decoded document in its served version.
 pub async fn create(call: &Call, mut document: Value, options: &WriteOptions) -> Result<Arc<Object>, Status> {
     let served = &call.target;
+    metadata::merge_owners(call, &mut document, "");
     to_stored(call, &mut document);
     metadata::settle_namespace(call, served, &mut document)?;
     served.defaults(&mut document);
@@ -73,6 +74,7 @@ async fn create_named(call: &Call, mut document: Value, options: &WriteOptions) 
     let served = &call.target;
     let mut asked = review(call, served, Operation::Create, "", options.dry_run);
     admission::mutate(&mut asked, &mut document, None).await?;
+    metadata::merge_owners(call, &mut document, " after mutating admission happens");
     if served.custom.as_ref().is_some_and(|c| c.terminating) {
         let why = "create not allowed while custom resource definition is terminating";
         return Err(Status::forbidden(&served.gr, metadata::name(&document), why));
@@ -269,7 +271,7 @@ async fn attempt(
     let shown = custom::present(&call.shared, served, existing.clone()).await?;
     let old = shown.document();
     let mut new = make(&old)?;
-    check_version(served, name, &mut new, &old)?;
+    check_version(served, endpoint, name, &mut new, &old)?;
     let generation = new.int_at(&["metadata", "generation"]);
     metadata::keep(&mut new, &old);
     if let (Endpoint::Sub(_), Some(generation)) = (endpoint, generation) {
@@ -285,6 +287,7 @@ async fn attempt(
     let mut asked = review(call, served, Operation::Update, endpoint.subresource(), options.dry_run);
     asked.name = name.to_string();
     admission::mutate(&mut asked, &mut new, Some(&old)).await?;
+    metadata::merge_owners(call, &mut new, " after mutating admission happens");
     let errors = match endpoint {
         Endpoint::Main => {
             alloc::carry_over(served, &mut new, Some(&old));
@@ -339,13 +342,23 @@ async fn attempt(
 }
 
 /// The version that the new document builds on must be the old one's.
-fn check_version(served: &Served, name: &str, new: &mut Value, old: &Value) -> Result<(), Status> {
+fn check_version(served: &Served, endpoint: Endpoint, name: &str, new: &mut Value, old: &Value) -> Result<(), Status> {
     let current = metadata::version(old).unwrap_or_default();
     match metadata::version(new) {
+        Some(asked) if asked.parse::<u64>().is_err() => {
+            let why = format!("strconv.ParseUint: parsing {asked:?}: invalid syntax");
+            return Err(Status::new(500, meta::Reason::Unknown, why));
+        }
         Some(asked) if asked != current => return Err(Status::modified(&served.gr, name)),
         Some(_) => {}
         None if served.rules.unconditional_update => new.set(&["metadata", "resourceVersion"], current),
-        None => {}
+        None if matches!(endpoint, Endpoint::Sub(_)) => {}
+        None => {
+            let path = meta::field::Path::new("metadata").child("resourceVersion");
+            let error = meta::field::Error::invalid(&path, 0, "must be specified for an update");
+            let kind = meta::GroupKind::new(&*served.gr.group, &*served.gr.resource);
+            return Err(Status::invalid(&kind, name, &[error]));
+        }
     }
     if let Some(uid) = new.str_at(&["metadata", "uid"]).filter(|u| !u.is_empty()) {
         let was = old.str_at(&["metadata", "uid"]).unwrap_or_default();

@@ -105,6 +105,11 @@ pub fn manager_of_user_agent(user_agent: &str) -> &str {
     &first[..end]
 }
 
+/// Whether an applied document fits its type, in the parts too that its endpoint does not write.
+pub fn check(ty: TypeRef<'_>, applied: &Value) -> Result<(), ApplyError> {
+    typed::fields_of(applied, ty).map(drop).map_err(|why| malformed(applied, &why))
+}
+
 /// The live object (null when there is none yet) with `applied` applied to it, managedFields included.
 ///
 /// With `force`, fields of other managers are taken over instead of conflicting. When nothing changes the answer
@@ -169,7 +174,10 @@ pub fn apply(
     if merged == before && entries.same_fields(&known) {
         return Ok(live.clone());
     }
-    if let Some(mine) = entries.find(writer, Operation::Apply) {
+    // Compat: an apply that changes hands but no value has no time of its own.
+    if merged != before
+        && let Some(mine) = entries.find(writer, Operation::Apply)
+    {
         entries.touch(mine, writer.now);
     }
     entries.write(&mut merged);
@@ -187,7 +195,7 @@ pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writ
         return;
     }
     let mut entries = match &sent {
-        Some(Value::Array(list)) if !list.is_empty() => Entries::from_list(list),
+        Some(Value::Array(list)) if !list.is_empty() => Entries::sent(list).unwrap_or_else(|| Entries::read(old)),
         _ => Entries::read(old),
     };
     let mut change = compare::compare(old, new, ty);

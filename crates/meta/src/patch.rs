@@ -61,6 +61,19 @@ pub fn go_text(value: &Value) -> String {
     }
 }
 
+/// The type that Go reads a value into, where it is told none.
+pub(crate) fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "map[string]interface {}",
+        Value::Array(_) => "[]interface {}",
+        Value::Bool(_) => "bool",
+        Value::Int(_) => "int64",
+        Value::Float(_) => "float64",
+        Value::Null => "<nil>",
+        Value::String(_) => "string",
+    }
+}
+
 /// Applies a merge patch: members replace members, null removes, everything else replaces.
 pub fn merge_patch(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
     match patch {

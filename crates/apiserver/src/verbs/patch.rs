@@ -34,8 +34,12 @@ impl Patch {
         let json = |what: &str, go_type: &str| match meta::parse(body) {
             // Compat: whatever is wrong with the JSON.
             Err(_) => Err(Status::bad_request("invalid JSON patch")),
+            // Compat: Go reads null as no operations, no members.
+            Ok(Value::Null) if go_type != MAP => Ok(Value::Array(Vec::new())),
+            Ok(Value::Null) if what.is_empty() => Ok(Value::object()),
+            Ok(Value::Null) => Err(Status::bad_request("Invalid JSON Patch")),
             Ok(Value::Array(all)) if go_type != MAP => {
-                match all.iter().find(|item| !matches!(item, Value::Object(_))) {
+                match all.iter().find(|item| !matches!(item, Value::Object(_) | Value::Null)) {
                     Some(item) => Err(bad(
                         what,
                         format!("json: cannot unmarshal {} into Go value of type {}", item.type_name(), &go_type[2..]),
@@ -111,7 +115,11 @@ pub fn patched(call: &Call, old: &Value, patch: &Patch, validation: Validation) 
     let mut document = changed(call, old, patch)?;
     let notes = match served.strip(&mut document) {
         Ok(notes) => notes,
-        Err(error) => return Err(not_of_the_kind(patch, &changed(call, old, patch)?, &error.0)),
+        Err(error) => {
+            // Compat: metadata of custom resources is read apart.
+            let apart = served.custom.is_some().then(|| error.0.replace("ObjectMeta.metadata.", "ObjectMeta."));
+            return Err(not_of_the_kind(patch, &changed(call, old, patch)?, apart.as_ref().unwrap_or(&error.0)));
+        }
     };
     if validation == Validation::Strict && !notes.is_empty() {
         return Err(not_of_the_kind(patch, &changed(call, old, patch)?, &DecodeError::strict(&notes).0));
@@ -159,14 +167,35 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
         Patch::Apply(_) => return Err(Status::internal("an apply is no patch of this kind")),
     }
     let [version, kind] = ["apiVersion", "kind"].map(|member| document.str_at(&[member]).unwrap_or_default());
-    if version.is_empty() {
+    if version.is_empty() && served.custom.is_none() {
         return Err(metadata::nameless(call));
+    }
+    if served.custom.is_some() && kind.is_empty() {
+        return Err(not_of_the_kind(patch, &document, &format!("Object 'Kind' is missing in '{document}'")));
+    }
+    if served.custom.is_some() && (version, kind) != (&served.api_version, &served.kind) {
+        return Err(other_custom_kind(call, version, kind));
     }
     if version != served.api_version || !kind.is_empty() && kind != served.kind {
         let why = decode::why_other_kind((version, kind), (&served.api_version, &served.kind))?;
         return Err(not_of_the_kind(patch, &document, &why));
     }
     Ok(document)
+}
+
+/// Compat: custom resources are held against their kind as their other fields are, under the name they came with.
+fn other_custom_kind(call: &Call, version: &str, kind: &str) -> Status {
+    let path = |member: &str| meta::field::Path::new(member);
+    let wrong = |member, found: &str, must: &str| {
+        (found != must).then(|| meta::field::Error::invalid(&path(member), found, format!("must be {must}")))
+    };
+    let errors: Vec<_> =
+        [wrong("apiVersion", version, &call.served.api_version), wrong("kind", kind, &call.served.kind)]
+            .into_iter()
+            .flatten()
+            .collect();
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    Status::invalid(&meta::GroupKind::new(group, kind), &call.path.name, &errors)
 }
 
 /// Compat: the patch is what upstream calls invalid then: the patched document's JSON, or a strategic patch as Go
@@ -198,6 +227,7 @@ fn restored(why: &str) -> Option<String> {
     Some(match ty {
         "string" if found == "int64" => "cannot convert int64 to string".into(),
         "string" | "bool" | "int32" | "int64" => format!("unrecognized type: {ty}"),
+        "[]uint8" | "[]byte" if found == "slice" => "unrecognized type: uint8".into(),
         _ if ty.starts_with("[]") => format!("cannot restore slice from {found}"),
         _ if ty.starts_with("map[") => format!("cannot restore map from {found}"),
         _ => format!("cannot restore struct from: {found}"),
@@ -215,12 +245,19 @@ async fn apply(
     check_apply(call, &document)?;
     write::to_stored(call, &mut document);
     let subresource = endpoint.subresource();
+    let described = meta::apply::described(&document);
+    let whole = (subresource == "status").then(|| document.clone());
     managed::keep_own(&call.target, &mut document, subresource);
     for _ in 0..2 {
         let changed = write::update(call, endpoint, &options, |old| {
             keep_uid(call, old, &document)?;
+            if let Some(whole) = &whole {
+                // What the endpoint does not write has to fit all the same.
+                managed::check(&call.target, whole)?;
+                convert(call, &mut whole.clone(), &described)?;
+            }
             let mut merged = managed::applied(&call.target, old, &document, &options, subresource)?;
-            normalize(call, &mut merged)?;
+            normalize(call, &mut merged, &described)?;
             Ok(if meta::apply::differ_in_times(old, &merged) { old.clone() } else { merged })
         })
         .await;
@@ -235,7 +272,7 @@ async fn apply(
             return Err(Status::conflict(&served.gr, &call.path.name, why));
         }
         let mut new = managed::applied(&call.target, &Value::Null, &document, &options, subresource)?;
-        normalize(call, &mut new)?;
+        normalize(call, &mut new, &described)?;
         match write::create_prepared(call, new, &options).await {
             Ok(object) => return Ok(reply::created(call, &object, &options)),
             // Somebody else made it in between: then it is an update after all.
@@ -262,19 +299,23 @@ fn check_apply(call: &Call, document: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// What a decoded object of the kind looks like.
-fn normalize(call: &Call, document: &mut Value) -> Result<(), Status> {
-    let target = &call.target;
+/// What a decoded object of the kind looks like. `described` is the applied document.
+fn normalize(call: &Call, document: &mut Value, described: &str) -> Result<(), Status> {
+    convert(call, document, described)?;
+    metadata::check_names(call, &call.target, document)?;
+    call.target.defaults_of_applied(document);
+    Ok(())
+}
+
+fn convert(call: &Call, document: &mut Value, described: &str) -> Result<(), Status> {
     let kind = meta::apply::kind_of(document);
-    let described = meta::apply::described(document);
-    target.strip(document).map_err(|e| {
-        let why = e.0.replace("illegal base64", "error decoding from json: illegal base64");
+    call.target.strip(document).map(drop).map_err(|e| {
+        let why = restored(&e.0).unwrap_or(e.0);
+        let why = why.replace("illegal base64", "error decoding from json: illegal base64");
         let message = format!(
-            "failed to convert new object ({described}) to proper version: unable to convert unstructured object to {kind}: {why}"
+            "failed to convert new object ({described}) to proper version: unable to convert unstructured object to \
+             {kind}: {why}"
         );
         Status::new(500, Reason::Unknown, message)
-    })?;
-    metadata::check_names(call, target, document)?;
-    target.defaults_of_applied(document);
-    Ok(())
+    })
 }

@@ -17,6 +17,7 @@ pub async fn update(call: &Call, body: &[u8]) -> Result<Response, Status> {
 pub async fn replace(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Response, Status> {
     let options = WriteOptions::parse(call, "UpdateOptions")?;
     let mut document = decode::object(call, body, options.validation)?;
+    metadata::merge_owners(call, &mut document, "");
     write::to_stored(call, &mut document);
     metadata::check_names(call, &call.target, &mut document)?;
     call.target.defaults(&mut document);

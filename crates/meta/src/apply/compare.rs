@@ -76,8 +76,15 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
                 new.iter(),
                 |a, b| a.0.cmp(&b.0),
                 |a, b| {
-                    let step = a.or(b).map_or(CompactString::default(), |(step, _)| step.clone());
-                    let change = walk(a.map(|(_, v)| *v), b.map(|(_, v)| *v), slot.item(), (was, is));
+                    let step = a.or(b).map_or(CompactString::default(), |(step, ..)| step.clone());
+                    // Compat: items that share their keys are one field, whatever they hold.
+                    let change = if [a, b].into_iter().flatten().all(|(_, _, further)| further.is_empty()) {
+                        walk(a.map(|(_, v, _)| *v), b.map(|(_, v, _)| *v), slot.item(), (was, is))
+                    } else if b.is_none() {
+                        Node { removed: Some(Map::new()), ..Node::default() }
+                    } else {
+                        Node { taken: (a != b).then(Map::new), ..Node::default() }
+                    };
                     children.push(|| step, change);
                 },
             );

@@ -32,9 +32,16 @@ struct Entry {
 impl Entry {
     fn read(value: &Value) -> Option<Self> {
         let text = |name: &str| value.str_at(&[name]).unwrap_or_default().to_string();
-        let operation =
-            if value.str_at(&["operation"]) == Some("Apply") { Operation::Apply } else { Operation::Update };
+        let operation = match value.str_at(&["operation"]) {
+            Some("Apply") => Operation::Apply,
+            Some("Update") => Operation::Update,
+            _ => return None,
+        };
         let fields = value.get("fieldsV1").and_then(Value::as_object)?.clone();
+        let known = |step: &str| step == "." || matches!(step.as_bytes(), [b'f' | b'k' | b'v' | b'i', b':', ..]);
+        if value.str_at(&["fieldsType"]) != Some("FieldsV1") || !fields.keys().all(|step| known(step)) {
+            return None;
+        }
         Some(Entry {
             operation,
             time: text("time"),
@@ -51,7 +58,9 @@ impl Entry {
         entries.push(("apiVersion".into(), self.api_version.into()));
         entries.push(("fieldsType".into(), "FieldsV1".into()));
         entries.push(("fieldsV1".into(), Value::Object(self.fields)));
-        entries.push(("manager".into(), self.manager.into()));
+        if !self.manager.is_empty() {
+            entries.push(("manager".into(), self.manager.into()));
+        }
         entries.push(("operation".into(), operation.into()));
         if !self.subresource.is_empty() {
             entries.push(("subresource".into(), self.subresource.into()));
@@ -86,6 +95,11 @@ impl Entries {
 
     pub fn from_list(list: &[Value]) -> Self {
         Entries(list.iter().filter_map(Entry::read).collect())
+    }
+
+    /// The entries of a list that a client sent; none unless all of them can be read.
+    pub fn sent(list: &[Value]) -> Option<Self> {
+        list.iter().map(Entry::read).collect::<Option<_>>().map(Entries)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -111,11 +111,17 @@ impl<'s> Slot<'s> {
         CompactString::from_utf8_lossy(&out)
     }
 
-    /// The items of a keyed list or set with their steps, sorted by step; of items with one step the first counts.
-    pub fn steps(self, items: &[Value]) -> Vec<(CompactString, &Value)> {
-        let mut steps: Vec<_> = items.iter().map(|item| (self.item_step(item), item)).collect();
-        steps.sort_by(|a, b| a.0.cmp(&b.0));
-        steps.dedup_by(|b, a| a.0 == b.0);
+    /// The items of a keyed list or set with their steps, sorted by step; then further items of that step.
+    pub fn steps(self, items: &[Value]) -> Vec<(CompactString, &Value, Vec<&Value>)> {
+        let mut steps: Vec<_> = items.iter().map(|item| (self.item_step(item), item, Vec::new())).collect();
+        steps.sort_by(|a, b| a.0.cmp(&b.0)); // stable
+        steps.dedup_by(|again, first| {
+            let same = again.0 == first.0;
+            if same {
+                first.2.push(again.1);
+            }
+            same
+        });
         steps
     }
 }

@@ -7,7 +7,7 @@ use compact_str::CompactString;
 
 use super::fields::{HERE, field_step, step_text};
 use super::shape::{Shape, Slot, items, members};
-use crate::patch::go_text;
+use crate::patch::{go_text, go_type};
 use crate::schema::{Kind, ListKind, Scalar, TypeRef};
 use crate::{Map, Value};
 
@@ -92,15 +92,6 @@ fn misfit(value: &Value, ty: TypeRef<'_>) -> Option<String> {
         _ => return None,
     };
     (!fits).then(|| format!("expected {expected}, got &{{{}}}", go_text(value)))
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Object(_) => "map[string]interface {}",
-        Value::Array(_) => "[]interface {}",
-        Value::Bool(_) => "bool",
-        _ => "string",
-    }
 }
 
 /// A value as Go's `%#v` prints it.

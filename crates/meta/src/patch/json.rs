@@ -15,7 +15,7 @@ pub fn json_patch(document: &mut Value, patch: &Value) -> Result<(), PatchError>
         return Err(PatchError::TooMany(operations.len()));
     }
     for operation in operations {
-        if !matches!(operation, Value::Object(_)) {
+        if !matches!(operation, Value::Object(_) | Value::Null) {
             return Err(PatchError::Malformed(format!(
                 "error decoding patch: json: cannot unmarshal {} into Go value of type handlers.jsonPatchOp",
                 operation.type_name()
@@ -57,8 +57,12 @@ fn apply(document: &mut Value, operation: &Value) -> Result<(), PatchError> {
         }
         "copy" => {
             let from = pointer(operation, "from", kind)?;
-            let copied =
-                find(document, &from).cloned().ok_or_else(|| missing("copy", &from, "doc is missing from path"))?;
+            // Compat: upstream's library copies an absent member of an object as null, and the whole document never.
+            let copied = match (find(document, &from), from.split_last()) {
+                (Some(found), Some(_)) => found.clone(),
+                (None, Some((_, above))) if matches!(find(document, above), Some(Value::Object(_))) => Value::Null,
+                _ => return Err(missing("copy", &from, "doc is missing from path")),
+            };
             add(document, &path, copied)
         }
         "test" => {

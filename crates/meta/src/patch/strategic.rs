@@ -1,9 +1,9 @@
 //! Strategic merge patch: a merge patch that knows which lists are keyed, with directives for the rest.
 //!
 //! Source: "Update API Objects in Place Using kubectl patch" and the directive notes of sig-api-machinery. Invariant: no
-//! directive (`$patch`, `$retainKeys`, `$setElementOrder/x`, `$deleteFromPrimitiveList/x`) reaches the object.
+//! directive (`$patch`, `$retainKeys`, `$setElementOrder/x`, `$deleteFromPrimitiveList/x`) reaches what was there before.
 
-use super::{PatchError, go_text};
+use super::{PatchError, go_text, go_type};
 use crate::schema::{FieldRef, Kind, TypeRef};
 use crate::{Map, Value};
 
@@ -20,11 +20,23 @@ pub fn strategic_merge(document: &mut Value, patch: &Value, ty: TypeRef<'_>) -> 
             patch.type_name()
         )));
     };
-    merge_map(document.make_object(), patch, Some(ty))
+    // Compat: a strategic patch changes an object of a type, which says its kind itself.
+    let kind: Vec<_> = ["apiVersion", "kind"].iter().filter_map(|m| Some((*m, document.get(m)?.clone()))).collect();
+    merge_map(document.make_object(), patch, Some(ty))?;
+    kind.into_iter().for_each(|(member, said)| document.set(&[member], said));
+    Ok(())
 }
 
 fn unknown_directive(directive: &Value, patch: &Map) -> PatchError {
-    let (directive, patch) = (go_text(directive), go_text(&Value::Object(patch.clone())));
+    // Compat: what Go's `%s` makes of something else than text.
+    let directive = match directive {
+        Value::Null => "%!s(<nil>)".into(),
+        Value::Int(number) => format!("%!s(int64={number})"),
+        Value::Float(number) => format!("%!s(float64={number})"),
+        Value::Bool(truth) => format!("%!s(bool={truth})"),
+        other => go_text(other),
+    };
+    let patch = go_text(&Value::Object(patch.clone()));
     PatchError::Broken(format!("unknown patch type: {directive} in map: {patch}"))
 }
 
@@ -67,7 +79,10 @@ impl<'s> Member<'s> {
 fn merge_map(target: &mut Map, patch: &Map, ty: Option<TypeRef<'_>>) -> Result<(), PatchError> {
     if let Some(directive) = patch.get(PATCH) {
         match directive.as_str() {
-            Some("replace") => *target = without_directives(patch),
+            Some("replace") => {
+                *target = patch.clone();
+                target.remove(PATCH);
+            }
             Some("delete") => *target = Map::new(),
             _ => {
                 return Err(unknown_directive(directive, patch));
@@ -78,19 +93,22 @@ fn merge_map(target: &mut Map, patch: &Map, ty: Option<TypeRef<'_>>) -> Result<(
     retain_keys(target, patch)?;
     for (key, order) in patch.iter() {
         if let Some(name) = key.strip_prefix(SET_ORDER) {
-            check_order(ty, name, order, patch.get(name))?;
+            check_order(ty, name, order, patch.get(name), target.get(name))?;
         }
     }
-    for (key, value) in patch.iter() {
-        if let Some(name) = key.strip_prefix(DELETE_FROM) {
-            delete_from_primitives(target, name, value)?;
-        } else if let Some(name) = key.strip_prefix(SET_ORDER) {
+    for (key, value) in patch.iter().filter(|(key, _)| !key.starts_with(DELETE_FROM)) {
+        if let Some(name) = key.strip_prefix(SET_ORDER) {
             // A list that the patch also changes is ordered when its own key comes.
             if !patch.contains_key(name) {
                 order_existing(target, name, value, Member::of(ty, name))?;
             }
         } else if key != RETAIN_KEYS {
             merge_member(target, key, value, patch.get(&format!("{SET_ORDER}{key}")), Member::of(ty, key))?;
+        }
+    }
+    for (key, value) in patch.iter() {
+        if let Some(name) = key.strip_prefix(DELETE_FROM) {
+            delete_from_primitives(target, name, value)?;
         }
     }
     Ok(())
@@ -110,7 +128,7 @@ fn merge_member(
     match (target.get_mut(key), value) {
         (Some(Value::Object(old)), Value::Object(new)) => {
             if member.field.is_some_and(FieldRef::replaces) {
-                *old = without_directives(new);
+                *old = without_nulls(new);
                 Ok(())
             } else {
                 merge_map(old, new, member.ty)
@@ -127,16 +145,28 @@ fn merge_member(
 }
 
 /// A list of a patch names its items in the order that goes with it.
-fn check_order(ty: Option<TypeRef<'_>>, name: &str, order: &Value, patch: Option<&Value>) -> Result<(), PatchError> {
+fn check_order(
+    ty: Option<TypeRef<'_>>,
+    name: &str,
+    order: &Value,
+    patch: Option<&Value>,
+    target: Option<&Value>,
+) -> Result<(), PatchError> {
     let broken = |why: String| Err(PatchError::Broken(why));
     let member = Member::of(ty, name);
     if let Some(ty) = ty.filter(|ty| ty.kind() == Kind::Struct && member.field.is_none()) {
         return broken(format!("unable to find api field in struct {} for the json field {name:?}", ty.name()));
     }
     let Value::Array(order) = order else {
-        return broken(format!("expected a []interface {{}}, but received a {}", order.type_name()));
+        return broken(format!("expected a []interface {{}}, but received a {}", go_type(order)));
     };
+    if patch.or(target).is_none() {
+        return Ok(());
+    }
     let merge_key = member.merge_key();
+    if let Some(at) = order.iter().position(|item| merge_key.is_some() && !matches!(item, Value::Object(_))) {
+        return broken(format!("value for key {at} is not a map"));
+    }
     if let (Some(key), Some(nameless)) =
         (merge_key, order.iter().find(|item| merge_key.is_some_and(|key| item.get(key).is_none())))
     {
@@ -176,10 +206,10 @@ fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
 }
 
 fn delete_from_primitives(target: &mut Map, name: &str, items: &Value) -> Result<(), PatchError> {
-    let Value::Array(items) = items else {
-        return Err(malformed("invalid patch format of primitive list"));
-    };
     if let Some(Value::Array(old)) = target.get_mut(name) {
+        let Value::Array(items) = items else {
+            return Err(malformed("invalid patch format of primitive list"));
+        };
         old.retain(|item| !items.contains(item));
     }
     Ok(())
@@ -216,6 +246,10 @@ fn merge_list(
     let merge_key = member.merge_key();
     let mut named: Vec<Value> = Vec::new(); // the patch's items, for the order
     let objects = new.iter().chain(old.iter()).any(|item| matches!(item, Value::Object(_)));
+    if objects && new.iter().chain(old.iter()).any(|item| !matches!(item, Value::Object(_))) {
+        let lists = [go_text(&Value::Array(old.clone())), go_text(&Value::Array(new.to_vec()))];
+        return Err(PatchError::Broken(format!("list element types are not identical: [{}]", lists.join(" "))));
+    }
     if !objects {
         for item in std::mem::take(old).iter().chain(new) {
             if !old.contains(item) {
@@ -256,11 +290,7 @@ fn merge_item(
     member: Member<'_>,
     replace: bool,
 ) -> Result<(), PatchError> {
-    let Value::Object(patch) = item else {
-        return Err(PatchError::DoesNotFit(format!(
-            "list of objects holds {item}; patch each item with its {merge_key}"
-        )));
-    };
+    let Value::Object(patch) = item else { return Ok(()) };
     let directive = patch.get(PATCH);
     if directive.and_then(Value::as_str) == Some("replace") {
         return Ok(()); // The item only says that the list is replaced.
@@ -278,7 +308,7 @@ fn merge_item(
             return Ok(());
         }
         Some(Value::String(s)) if s == "merge" => {
-            return Err(malformed("merging lists cannot yet be specified in the patch"));
+            return Err(PatchError::Broken("merging lists cannot yet be specified in the patch".into()));
         }
         _ => {}
     }
@@ -286,9 +316,8 @@ fn merge_item(
     match found {
         Some(existing) => merge_map(existing.make_object(), patch, member.item()),
         None => {
-            let mut fresh = Map::new();
-            merge_map(&mut fresh, patch, member.item())?;
-            old.push(Value::Object(fresh));
+            // Compat: a new item is what it says, directives below it too, which are unknown fields then.
+            old.push(item.clone());
             Ok(())
         }
     }
@@ -322,24 +351,19 @@ fn reorder(list: &mut Vec<Value>, order: &[Value], before: &[Value], merge_key: 
     list.extend(named);
 }
 
-/// A value from the patch as the object gets it where there was none: no directives, and no nulls inside new objects.
-/// `None`: nothing comes of what has a directive of its own.
+/// A value from the patch as the object gets it where there was none: no nulls inside new objects.
+/// `None`: nothing comes of what says what becomes of it as a whole. Compat: other directives are unknown fields then.
 fn plain(value: &Value) -> Option<Value> {
     match value {
         Value::Object(members) if members.contains_key(PATCH) => None,
-        Value::Object(members) => Some(Value::Object(without_directives(members))),
+        Value::Object(members) => Some(Value::Object(without_nulls(members))),
         Value::Array(items) => Some(Value::Array(items.iter().filter_map(plain).collect())),
         other => Some(other.clone()),
     }
 }
 
-fn without_directives(members: &Map) -> Map {
-    let directive = |k: &str| k == PATCH || k == RETAIN_KEYS || k.starts_with(SET_ORDER) || k.starts_with(DELETE_FROM);
-    members
-        .iter()
-        .filter(|(k, v)| !directive(k) && !v.is_null())
-        .filter_map(|(k, v)| plain(v).map(|v| (k.into(), v)))
-        .collect()
+fn without_nulls(members: &Map) -> Map {
+    members.iter().filter(|(_, v)| !v.is_null()).filter_map(|(k, v)| Some((k.into(), plain(v)?))).collect()
 }
 
 #[cfg(test)]
