@@ -21,11 +21,13 @@ macro_rules! kinds {
 }
 mod admissionpolicy;
 pub mod columns;
+mod devices;
 mod fill;
 pub mod object_meta;
 mod pod_spec;
 mod rbac;
 mod rules;
+mod warnings;
 mod webhook;
 mod workload;
 
@@ -153,6 +155,7 @@ mod prelude {
 pub use columns::{Cell, Column};
 pub use object_meta::NameRule;
 pub use rules::{Check, Rule};
+pub use warnings::warnings;
 
 use meta::field::Errors;
 use meta::time::Timestamp;

@@ -291,6 +291,9 @@ async fn resource(
     if let Some(text) = call.served.custom.as_ref().and_then(|c| c.deprecation.as_ref()) {
         call.warn(text.as_str());
     }
+    if call.served.is_core("endpoints") {
+        call.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
+    }
     let body = decode::bytes(request.into_body(), call.shared.config.limits.body_bytes).await?;
     if let Some(entry) = entry {
         entry.request(&call.headers, &body);

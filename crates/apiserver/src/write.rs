@@ -112,6 +112,7 @@ async fn store_new(
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, &name, &errors));
     }
+    warn(call, served, &document, None);
     if served.is_core("services") {
         for _ in 0..MAX_CHOICES {
             if let Some(made) = store_allocated(call, served, document.clone(), &name, options).await? {
@@ -121,6 +122,13 @@ async fn store_new(
     }
     let made = store_allocated(call, served, document, &name, options).await?;
     made.ok_or_else(|| Status::modified(&served.gr, &name))
+}
+
+/// Tells the client what is odd about an object that is good enough to be stored.
+fn warn(call: &Call, served: &Served, new: &Value, old: Option<&Value>) {
+    for text in api::kinds::warnings(&served.gk.group, &served.gk.kind, new, old) {
+        call.warn(text);
+    }
 }
 
 /// `None`: somebody else was faster to take what the object was to be given.
@@ -300,6 +308,9 @@ async fn attempt(
     };
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, name, &errors));
+    }
+    if endpoint == Endpoint::Main {
+        warn(call, served, &new, Some(&old));
     }
     let allocation = match endpoint {
         Endpoint::Main => alloc::allocate(&call.shared, served, &mut new, Some(&old)).await?,

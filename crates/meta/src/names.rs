@@ -190,6 +190,11 @@ pub fn cidr(s: &str) -> Vec<String> {
     vec![wrong.into()]
 }
 
+/// The address that is meant, whether or not its form is right.
+pub fn loose_ip(s: &str) -> Option<std::net::IpAddr> {
+    without_zeros(s).parse().ok()
+}
+
 /// Dotted numbers without their leading zeros.
 fn without_zeros(s: &str) -> String {
     let part = |part: &str| match part.trim_start_matches('0') {

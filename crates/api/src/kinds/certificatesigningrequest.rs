@@ -55,9 +55,8 @@ fn validate(spec: &Value, errors: &mut Errors) {
     use base64::Engine;
     let path = Path::new("spec");
     let request = base64::engine::general_purpose::STANDARD.decode(text(spec, &["request"])).unwrap_or_default();
-    if !String::from_utf8_lossy(&request).contains("-----BEGIN CERTIFICATE REQUEST-----") {
-        let detail = "PEM block type must be CERTIFICATE REQUEST";
-        errors.push(Error::invalid(&path.child("request"), &spec["request"], detail));
+    if let Some(wrong) = fault(&String::from_utf8_lossy(&request)) {
+        errors.push(Error::invalid(&path.child("request"), &spec["request"], wrong));
     }
     let usages = spec.array_at(&["usages"]);
     check_at(spec, &path, &[("usages", Required(""))], errors);
@@ -81,6 +80,58 @@ fn validate(spec: &Value, errors: &mut Errors) {
         let detail = "may not specify a duration less than 600 seconds (10 minutes)";
         errors.push(Error::invalid(&path.child("expirationSeconds"), n, detail));
     }
+}
+
+/// What is wrong with the form of a request; its signature is its signer's business.
+fn fault(pem: &str) -> Option<&'static str> {
+    use base64::Engine;
+    let body = pem.split_once("-----BEGIN CERTIFICATE REQUEST-----").and_then(|(_, rest)| rest.split_once("-----END "));
+    // Headers end with an empty line.
+    let body = body.map(|(body, _)| body.split_once("\n\n").map_or(body, |(_, after)| after));
+    let body = body.map(|body| body.split_ascii_whitespace().collect::<String>());
+    let Some(der) = body.and_then(|body| base64::engine::general_purpose::STANDARD.decode(body).ok()) else {
+        return Some("PEM block type must be CERTIFICATE REQUEST");
+    };
+    const TRUNCATED: &str = "asn1: syntax error: data truncated";
+    const TAGS: &str = "asn1: structure error: tags don't match";
+    let (tag, whole, after) = match element(&der) {
+        Some(parts) => parts,
+        None => return Some(TRUNCATED),
+    };
+    let mut rest = whole;
+    if tag != SEQUENCE {
+        return Some(TAGS);
+    }
+    // What is asked for, the algorithm, the signature.
+    for wanted in [SEQUENCE, SEQUENCE, BIT_STRING] {
+        if rest.is_empty() {
+            return Some("asn1: syntax error: sequence truncated");
+        }
+        match element(rest) {
+            Some((tag, _, after)) if tag == wanted => rest = after,
+            Some(_) => return Some(TAGS),
+            None => return Some(TRUNCATED),
+        }
+    }
+    (!after.is_empty()).then_some("asn1: syntax error: trailing data")
+}
+
+const SEQUENCE: u8 = 0x30;
+const BIT_STRING: u8 = 0x03;
+
+/// The tag and the content of the first element of DER, and what follows it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (tag, length) = (*der.first()?, usize::from(*der.get(1)?));
+    let (length, start) = match length.checked_sub(0x80) {
+        None => (length, 2),
+        Some(bytes @ 1..=4) => {
+            let digits = der.get(2..2 + bytes)?;
+            (digits.iter().fold(0, |n, digit| n << 8 | usize::from(*digit)), 2 + bytes)
+        }
+        Some(_) => return None,
+    };
+    let rest = der.get(start..)?;
+    (rest.len() >= length).then(|| (tag, &rest[..length], &rest[length..]))
 }
 
 const SIGNER_MAX_BYTES: usize = 571;

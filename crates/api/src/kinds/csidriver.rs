@@ -31,7 +31,6 @@ pub static KIND: Kind = Kind {
             spec.set(&["volumeLifecycleModes"], vec!["Persistent"]);
         }
     },
-    prepare_create: first_generation,
     prepare_update: |new, old| count_change(new, old, &["spec"]),
     rules: &[("spec.fsGroupPolicy", GivenOneOf(&["File", "None", "ReadWriteOnceWithFSType"]))],
     validate,
@@ -51,9 +50,9 @@ pub(super) fn validate_name(name: &str, at: &Path) -> Errors {
     validate_name_as(name, at, "characters", names::caseless_subdomain)
 }
 
-/// The same where upstream knows lower case only.
+/// The same where upstream takes every letter for its lower case.
 pub(super) fn validate_lower_name(name: &str, at: &Path) -> Errors {
-    validate_name_as(name, at, "bytes", names::dns1123_subdomain)
+    validate_name_as(name, at, "bytes", |name| names::dns1123_subdomain(&name.to_lowercase()))
 }
 
 fn validate_name_as(name: &str, at: &Path, unit: &str, rule: fn(&str) -> Vec<String>) -> Errors {

@@ -1,6 +1,7 @@
 //! DeviceTaintRule.
 
 use super::prelude::*;
+use super::{csidriver, devices};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -12,5 +13,28 @@ pub static KIND: Kind = Kind {
             .by_time(|r, now| since(r.str_at(&["spec", "taint", "timeAdded"]), now).into()),
         AGE,
     ],
+    // The taint is as old as the rule.
+    prepare_create: |rule| {
+        let created = rule["metadata"]["creationTimestamp"].clone();
+        rule.set_default(&["spec", "taint", "timeAdded"], created);
+        new_object(rule, Value::object());
+    },
+    prepare_update: |new, old| {
+        new.set_default(&["spec", "taint", "timeAdded"], &old["spec"]["taint"]["timeAdded"]);
+        keep_status_count_spec(new, old);
+    },
+    validate,
     ..Kind::PLAIN
 };
+
+fn validate(rule: &Value, errors: &mut Errors) {
+    let (selector, at) = (&rule["spec"]["deviceSelector"], Path::new("spec.deviceSelector"));
+    if let Some(driver) = selector.str_at(&["driver"]) {
+        errors.extend(csidriver::validate_lower_name(driver, &at.child("driver")));
+    }
+    if let Some(pool) = selector.str_at(&["pool"]) {
+        devices::validate_pool_name(pool, &at.child("pool"), errors);
+    }
+    check_at(selector, &at, &[("device", GivenName(names::dns1123_label))], errors);
+    devices::validate_taint(&rule["spec"]["taint"], &Path::new("spec.taint"), errors);
+}

@@ -385,10 +385,15 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
         ("spec.successPolicy", Check::Immutable),
     ];
     // An indexed job grows and shrinks when both numbers change together.
-    let elastic =
-        text(new, &["spec", "completionMode"]) == "Indexed" && new["spec"]["completions"] == new["spec"]["parallelism"];
+    let indexed = text(new, &["spec", "completionMode"]) == "Indexed" && !new["spec"]["completions"].is_null();
+    let elastic = indexed && new["spec"]["completions"] == new["spec"]["parallelism"];
     if !elastic {
-        rules.push(("spec.completions", Check::Immutable));
+        if new["spec"]["completions"] != old["spec"]["completions"] && indexed {
+            let detail = "can only be modified in tandem with spec.parallelism";
+            errors.push(Error::invalid(&Path::new("spec.completions"), &new["spec"]["completions"], detail));
+        } else {
+            rules.push(("spec.completions", Check::Immutable));
+        }
     }
     check_immutable(new, old, &rules, &mut errors);
     let suspended = old.bool_at(&["spec", "suspend"]) == Some(true) && old["status"]["startTime"].is_null();

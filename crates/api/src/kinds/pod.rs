@@ -1,6 +1,7 @@
 //! Pod.
 
 mod row;
+mod status;
 mod update;
 
 use super::prelude::*;
@@ -20,6 +21,7 @@ pub static KIND: Kind = Kind {
         errors
     },
     validate_update: update::validate,
+    validate_status_update: status::validate,
     selectable,
     selectable_names: FIELDS,
     ..Kind::PLAIN
@@ -47,6 +49,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 fn defaults(pod: &mut Value) {
+    fill::at(pod, &["status"], status::defaults);
     let spec = pod.slot(&["spec"]);
     pod_spec::requests_from_limits(spec);
     spec.set_default(&["enableServiceLinks"], true);

@@ -12,7 +12,7 @@ pub static KIND: Kind = Kind {
     ],
     defaults: |p| fill::unset(p, "preemptionPolicy", "PreemptLowerPriority"),
     prepare_create: first_generation,
-    prepare_update: |new, old| count_change(new, old, &["value", "globalDefault", "description", "preemptionPolicy"]),
+    prepare_update: |new, old| super::restore_at(new, old, &["metadata", "generation"]),
     validate_create: |p| {
         let mut errors = Errors::new();
         let (value, named) = (int(p, &["value"]), text(p, &["metadata", "name"]));

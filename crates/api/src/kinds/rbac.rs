@@ -31,7 +31,10 @@ pub(super) const BINDING: Kind = Kind {
     validate_update: |new, old| {
         let mut errors = Errors::new();
         if new["roleRef"] != old["roleRef"] {
-            errors.push(Error::invalid(&Path::new("roleRef"), &new["roleRef"], "field is immutable"));
+            let part = |field: &str| Value::from(text(&new["roleRef"], &[field]));
+            let (group, kind, name) = (part("apiGroup"), part("kind"), part("name"));
+            let shown = format!("{{\"APIGroup\":{group},\"Kind\":{kind},\"Name\":{name}}}");
+            errors.push(Error::invalid_raw(&Path::new("roleRef"), &shown, "field is immutable"));
         }
         errors
     },

@@ -49,5 +49,6 @@ fn validate(rc: &Value, errors: &mut Errors) {
         errors.push(Error::required(&Path::new("spec.template"), ""));
     } else {
         pod_spec::validate_template(rc, selector.as_ref(), errors);
+        workload::validate_runs_for_ever(rc, "replicationcontroller", errors);
     }
 }

@@ -1,12 +1,18 @@
 //! ResourceClaim.
 
+use super::devices;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[NAME, Column::text("State", "Whether the claim is allocated and reserved.").by(state), AGE],
     defaults: |c| fill::at(c, &["spec"], spec_defaults),
     prepare_create: |c| c.set(&["status"], Value::object()),
-    rules: &[("spec", Immutable)],
+    rules: &[("spec", Fixed)],
+    validate_create: |c| {
+        let mut errors = Errors::new();
+        devices::validate_claim(&c["spec"]["devices"], &Path::new("spec.devices"), &mut errors);
+        errors
+    },
     ..Kind::PLAIN
 };
 

@@ -161,6 +161,12 @@ fn defaults(s: &mut Value) {
     if ty != "ExternalName" {
         fill::text(spec, "internalTrafficPolicy", "Cluster");
     }
+    fill::each(s, &["status", "loadBalancer", "ingress"], |point| {
+        if !point["ip"].is_empty() {
+            fill::unset(point, "ipMode", "VIP");
+        }
+    });
+    let spec = s.slot(&["spec"]);
     if ty == "LoadBalancer" {
         spec.set_default(&["allocateLoadBalancerNodePorts"], true);
     }
@@ -192,9 +198,14 @@ const RULES: &[Rule] = &[
     ("spec.selector", Check::Labels),
     ("spec.sessionAffinity", Check::RequiredOneOf(&["ClientIP", "None"])),
     ("spec.type", Check::RequiredOneOf(TYPES)),
-    ("spec.ipFamilies[]", Check::OneOf(&["IPv4", "IPv6"])),
-    ("spec.ipFamilyPolicy", Check::OneOf(&["PreferDualStack", "RequireDualStack", "SingleStack"])),
-    ("spec.trafficDistribution", Check::OneOf(&["PreferClose", "PreferSameNode", "PreferSameZone"])),
+    ("spec.ipFamilies[]", Check::GivenOneOf(&["IPv4", "IPv6"])),
+    ("spec.ipFamilyPolicy", Check::GivenOneOf(&["PreferDualStack", "RequireDualStack", "SingleStack"])),
+    ("spec.trafficDistribution", Check::GivenOneOf(&["PreferClose", "PreferSameZone", "PreferSameNode"])),
+];
+
+const LAST: &[Rule] = &[
+    ("spec.loadBalancerClass", Check::GivenName(names::qualified_name)),
+    ("spec.internalTrafficPolicy", Check::GivenOneOf(POLICIES)),
 ];
 
 fn validate(s: &Value) -> Errors {
@@ -240,6 +251,10 @@ fn validate(s: &Value) -> Errors {
         let at = path.child("externalIPs").index(i);
         errors.extend(public_ip(ip).into_iter().map(|m| Error::invalid(&at, ip, m)));
     }
+    if ty != "LoadBalancer" && !spec.array_at(&["loadBalancerSourceRanges"]).is_empty() {
+        let at = path.child("LoadBalancerSourceRanges");
+        errors.push(Error::forbidden(&at, "may only be used when `type` is 'LoadBalancer'"));
+    }
     for (i, range) in spec.array_at(&["loadBalancerSourceRanges"]).iter().filter_map(Value::as_str).enumerate() {
         let at = path.child("LoadBalancerSourceRanges").index(i);
         errors.extend(names::cidr(range.trim()).into_iter().map(|m| Error::invalid(&at, range, m)));
@@ -258,6 +273,7 @@ fn validate(s: &Value) -> Errors {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.push(Error::invalid(&path.child("healthCheckNodePort"), port, detail));
     }
+    check(s, LAST, &mut errors);
     if ty != "LoadBalancer" {
         for member in ["loadBalancerClass", "allocateLoadBalancerNodePorts"] {
             if !spec[member].is_null() {
@@ -265,7 +281,6 @@ fn validate(s: &Value) -> Errors {
             }
         }
     }
-    check(s, &[("spec.internalTrafficPolicy", Check::OneOf(POLICIES))], &mut errors);
     errors
 }
 

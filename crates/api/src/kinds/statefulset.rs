@@ -16,6 +16,11 @@ pub static KIND: Kind = Kind {
     prepare_update: keep_status_count_spec,
     rules: RULES,
     validate,
+    validate_create: |sts| {
+        let mut errors = Errors::new();
+        check(sts, &[("spec.serviceName", Name(names::dns1123_subdomain))], &mut errors);
+        errors
+    },
     validate_update: |new, old| {
         let mut errors = Errors::new();
         check_immutable(new, old, FIXED, &mut errors);
@@ -64,7 +69,6 @@ const RULES: &[Rule] = &[
     ("spec.replicas", NonNegative),
     ("spec.minReadySeconds", NonNegative),
     ("spec.ordinals.start", NonNegative),
-    ("spec.serviceName", Name(names::dns1123_subdomain)),
 ];
 
 fn validate(sts: &Value, errors: &mut Errors) {

@@ -60,7 +60,8 @@ fn validate_selector(object: &Value, kind: &str, errors: &mut Errors) -> Option<
     Some(parsed)
 }
 
-fn validate_runs_for_ever(object: &Value, kind: &str, errors: &mut Errors) {
+/// Checks that the pods of a template do not end by themselves.
+pub(super) fn validate_runs_for_ever(object: &Value, kind: &str, errors: &mut Errors) {
     let path = Path::new("spec.template.spec");
     let spec = &object["spec"]["template"]["spec"];
     let policy = spec.str_at(&["restartPolicy"]).unwrap_or_default();

@@ -11,6 +11,13 @@ pub fn defaults(spec: &mut Value) {
     text(spec, "dnsPolicy", "ClusterFirst");
     text(spec, "restartPolicy", "Always");
     text(spec, "schedulerName", "default-scheduler");
+    // Compat: the account's first name is kept, and holds the same.
+    for (member, other) in [("serviceAccountName", "serviceAccount"), ("serviceAccount", "serviceAccountName")] {
+        let named = spec.str_at(&[other]).unwrap_or_default().to_string();
+        if !named.is_empty() && (member == "serviceAccount" || spec[member].is_empty()) {
+            spec.set(&[member], named);
+        }
+    }
     unset(spec, "securityContext", Value::object());
     unset(spec, "terminationGracePeriodSeconds", 30);
     each(spec, &["volumes"], volume);

@@ -27,9 +27,10 @@ const LAST: &[Rule] = &[
 ];
 const FINALLY: &[Rule] = &[
     ("priorityClassName", Check::Name(names::dns1123_subdomain)),
-    ("runtimeClassName", Check::Name(names::dns1123_subdomain)),
-    ("preemptionPolicy", Check::OneOf(&["Never", "PreemptLowerPriority"])),
+    ("runtimeClassName", Check::GivenName(names::dns1123_subdomain)),
 ];
+
+const PREEMPTION: &[Rule] = &[("preemptionPolicy", Check::RequiredOneOf(&["PreemptLowerPriority", "Never"]))];
 
 /// Checks a PodSpec at `path`.
 pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
@@ -71,6 +72,9 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
         }
     }
     check_at(spec, path, FINALLY, errors);
+    if !spec["preemptionPolicy"].is_null() {
+        check_at(spec, path, PREEMPTION, errors);
+    }
     security::validate_os(spec, path, errors);
     for list in ["containers", "initContainers"] {
         for (i, container) in spec.array_at(&[list]).iter().enumerate() {
