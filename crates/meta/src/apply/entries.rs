@@ -39,7 +39,7 @@ impl Entry {
         };
         let fields = value.get("fieldsV1").and_then(Value::as_object)?.clone();
         let known = |step: &str| step == "." || matches!(step.as_bytes(), [b'f' | b'k' | b'v' | b'i', b':', ..]);
-        if value.str_at(&["fieldsType"]) != Some("FieldsV1") || !fields.keys().all(|step| known(step)) {
+        if value.str_at(&["fieldsType"]) != Some("FieldsV1") || !fields.keys().all(known) {
             return None;
         }
         Some(Entry {
