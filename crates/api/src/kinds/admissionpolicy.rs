@@ -1,5 +1,7 @@
 //! What validating and mutating admission policies and their bindings share.
 
+use std::collections::HashSet;
+
 use super::prelude::*;
 use super::webhook;
 
@@ -124,10 +126,11 @@ pub(super) fn validate_constraints(constraints: &Value, path: &Path, errors: &mu
             let at = path.child(list).index(i);
             webhook::validate_rule(rule, &at, errors);
             let named = rule.array_at(&["resourceNames"]);
+            let mut met = HashSet::new();
             for (j, name) in named.iter().filter_map(Value::as_str).enumerate() {
                 let at = at.child("resourceNames").index(j);
                 errors.extend(names::path_segment(name).into_iter().map(|m| Error::invalid(&at, name, m)));
-                if named[..j].iter().any(|other| other.as_str() == Some(name)) {
+                if !met.insert(name) {
                     errors.push(Error::duplicate(&at, name));
                 }
             }

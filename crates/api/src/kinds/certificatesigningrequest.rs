@@ -1,5 +1,7 @@
 //! CertificateSigningRequest.
 
+use std::collections::HashSet;
+
 use super::prelude::*;
 use super::restore;
 
@@ -60,12 +62,13 @@ fn validate(spec: &Value, errors: &mut Errors) {
     }
     let usages = spec.array_at(&["usages"]);
     check_at(spec, &path, &[("usages", Required(""))], errors);
+    let mut known = HashSet::new();
     for (i, usage) in usages.iter().enumerate() {
         let at = path.child("usages").index(i);
         if !USAGES.contains(&usage.as_str().unwrap_or_default()) {
             errors.push(Error::not_supported(&at, usage, USAGES));
         }
-        if usages[..i].contains(usage) {
+        if !known.insert(usage.as_str()) {
             errors.push(Error::duplicate(&at, usage));
         }
     }

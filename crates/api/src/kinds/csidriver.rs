@@ -1,12 +1,13 @@
 //! CSIDriver.
 
+use std::collections::HashSet;
+
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::flag("AttachRequired", "")
-            .at("spec.attachRequired"),
+        Column::flag("AttachRequired", "").at("spec.attachRequired"),
         Column::flag("PodInfoOnMount", "").at("spec.podInfoOnMount"),
         Column::flag("StorageCapacity", "").at("spec.storageCapacity"),
         Column::text("TokenRequests", ".spec.tokenRequests").by(|d| {
@@ -70,9 +71,10 @@ fn validate(d: &Value, errors: &mut Errors) {
         errors.push(Error::not_supported(&Path::new("spec.volumeLifecycleModes"), mode, MODES));
     }
     let requests = d.array_at(&["spec", "tokenRequests"]);
+    let mut known = HashSet::new();
     for (i, request) in requests.iter().enumerate() {
         let at = Path::new("spec.tokenRequests").index(i);
-        if requests[..i].iter().any(|other| other["audience"] == request["audience"]) {
+        if !known.insert(text(request, &["audience"])) {
             errors.push(Error::duplicate(&at.child("audience"), text(request, &["audience"])));
         }
         let Some(seconds) = request.int_at(&["expirationSeconds"]) else { continue };

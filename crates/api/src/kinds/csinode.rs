@@ -1,5 +1,7 @@
 //! CSINode.
 
+use std::collections::HashSet;
+
 use super::csidriver::validate_lower_name;
 use super::prelude::*;
 
@@ -25,6 +27,7 @@ pub static KIND: Kind = Kind {
 
 fn validate(n: &Value, errors: &mut Errors) {
     let drivers = n.array_at(&["spec", "drivers"]);
+    let mut known = HashSet::new();
     for (i, driver) in drivers.iter().enumerate() {
         let at = Path::new("spec.drivers").index(i);
         errors.extend(validate_lower_name(text(driver, &["name"]), &at.child("name")));
@@ -36,8 +39,9 @@ fn validate(n: &Value, errors: &mut Errors) {
         }
         check_at(driver, &at, &[("allocatable.count", NonNegative)], errors);
         let keys = driver.array_at(&["topologyKeys"]);
-        for (j, key) in keys.iter().filter_map(Value::as_str).enumerate() {
-            if keys[..j].iter().any(|other| other.as_str() == Some(key)) {
+        let mut met = HashSet::new();
+        for key in keys.iter().filter_map(Value::as_str) {
+            if !met.insert(key) {
                 errors.push(Error::duplicate(&at, key));
             }
             if key.is_empty() {
@@ -45,7 +49,7 @@ fn validate(n: &Value, errors: &mut Errors) {
             }
             errors.extend(names::qualified_name(key).into_iter().map(|m| Error::invalid(&at, key, m)));
         }
-        if drivers[..i].iter().any(|other| other["name"] == driver["name"]) {
+        if !known.insert(text(driver, &["name"])) {
             errors.push(Error::duplicate(&at.child("name"), text(driver, &["name"])));
         }
     }

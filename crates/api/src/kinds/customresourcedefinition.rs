@@ -3,6 +3,8 @@
 //! Who serves what a definition says is the API server's business (`apiserver::custom`). Invariant: a definition without
 //! errors can be served as it is.
 
+use std::collections::HashSet;
+
 use super::columns::CREATED_AT;
 use super::prelude::*;
 use structural::{JsonPath, check as schemas};
@@ -258,9 +260,10 @@ fn validate_versions(c: &Value, errors: &mut Errors) {
         let detail = "must have exactly one version marked as storage version";
         errors.push(Error::invalid(&path, &c["spec"]["versions"], detail));
     }
+    let mut known = HashSet::new();
     for (i, version) in versions.iter().enumerate() {
         let at = path.index(i);
-        if versions[..i].iter().any(|v| v["name"] == version["name"]) {
+        if !known.insert(text(version, &["name"])) {
             let detail = "must contain unique version names";
             errors.push(Error::invalid(&path, &c["spec"]["versions"], detail));
         }

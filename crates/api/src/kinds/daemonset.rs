@@ -7,12 +7,10 @@ pub static KIND: Kind = Kind {
     columns: &[
         NAME,
         Column::number("Desired", "").at("status.desiredNumberScheduled"),
-        Column::number("Current", "")
-            .at("status.currentNumberScheduled"),
+        Column::number("Current", "").at("status.currentNumberScheduled"),
         Column::number("Ready", "").at("status.numberReady"),
         Column::number("Up-to-date", "").at("status.updatedNumberScheduled"),
-        Column::number("Available", "")
-            .at("status.numberAvailable"),
+        Column::number("Available", "").at("status.numberAvailable"),
         Column::text("Node Selector", ".spec.template.spec.nodeSelector")
             .by(|ds| labels(&ds["spec"]["template"]["spec"]["nodeSelector"]).into()),
         AGE,

@@ -8,8 +8,7 @@ pub static KIND: Kind = Kind {
         NAME,
         Column::text("Ready", "Number of the pod with ready state").by(workload::ready),
         Column::number("Up-to-date", "").at("status.updatedReplicas").said_text(),
-        Column::number("Available", "")
-            .at("status.availableReplicas").said_text(),
+        Column::number("Available", "").at("status.availableReplicas").said_text(),
         AGE,
         workload::CONTAINERS,
         workload::IMAGES,

@@ -2,6 +2,8 @@
 //!
 //! Expressions are not compiled here: whoever allocates does, and says so.
 
+use std::collections::HashSet;
+
 use std::collections::BTreeSet;
 
 use super::csidriver;
@@ -97,9 +99,10 @@ pub(super) fn validate_claim(devices: &Value, at: &Path, errors: &mut Errors) {
 
 fn validate_references(holder: &Value, known: &BTreeSet<String>, at: &Path, errors: &mut Errors) {
     let names = holder.array_at(&["requests"]);
+    let mut met = HashSet::new();
     for (i, name) in names.iter().enumerate() {
         let (at, name) = (at.index(i), name.as_str().unwrap_or_default());
-        if names[..i].iter().any(|other| other.as_str() == Some(name)) {
+        if !met.insert(name) {
             errors.push(Error::duplicate(&at, name));
         }
         for part in name.split('/') {

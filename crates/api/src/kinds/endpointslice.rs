@@ -1,5 +1,7 @@
 //! EndpointSlice.
 
+use std::collections::HashSet;
+
 use super::endpoints::shorten;
 use super::prelude::*;
 
@@ -94,8 +96,8 @@ fn validate(s: &Value, errors: &mut Errors) {
 }
 
 fn duplicates(items: &[Value], path: &Path, errors: &mut Errors) {
-    for (i, item) in items.iter().enumerate().filter(|(i, item)| items[..*i].iter().any(|o| o["name"] == item["name"]))
-    {
+    let mut known = HashSet::new();
+    for (i, item) in items.iter().enumerate().filter(|(_, item)| !known.insert(text(item, &["name"]))) {
         errors.push(Error::duplicate(&path.index(i).child("name"), text(item, &["name"])));
     }
 }

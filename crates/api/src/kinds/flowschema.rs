@@ -5,11 +5,9 @@ use super::prelude::*;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("PriorityLevel", "")
-            .at("spec.priorityLevelConfiguration.name"),
+        Column::text("PriorityLevel", "").at("spec.priorityLevelConfiguration.name"),
         Column::number("MatchingPrecedence", "").at("spec.matchingPrecedence").said_text(),
-        Column::text("DistinguisherMethod", ".spec.distinguisherMethod")
-            .or("spec.distinguisherMethod.type", "<none>"),
+        Column::text("DistinguisherMethod", ".spec.distinguisherMethod").or("spec.distinguisherMethod.type", "<none>"),
         AGE,
         Column::text("MissingPL", "Whether the priority level is missing.").by(|f| {
             let mut conditions = f.array_at(&["status", "conditions"]).iter();

@@ -1,5 +1,7 @@
 //! LimitRange.
 
+use std::collections::HashSet;
+
 use super::columns::NAME_AND_CREATED_AT;
 use super::pod_spec::{validate_container_resource_name, validate_resource_name};
 use super::prelude::*;
@@ -30,6 +32,7 @@ const TYPES: [&str; 3] = ["Container", "Pod", "PersistentVolumeClaim"];
 
 fn validate(l: &Value, errors: &mut Errors) {
     let limits = l.array_at(&["spec", "limits"]);
+    let mut known = HashSet::new();
     for (i, limit) in limits.iter().enumerate() {
         let at = Path::new("spec.limits").index(i);
         let (ty, ty_at) = (text(limit, &["type"]), at.child("type"));
@@ -38,7 +41,7 @@ fn validate(l: &Value, errors: &mut Errors) {
             wrong.push("must be a standard limit type or fully qualified".into());
         }
         errors.extend(wrong.into_iter().map(|m| Error::invalid(&ty_at, ty, m)));
-        if limits[..i].iter().any(|other| other["type"] == limit["type"]) {
+        if !known.insert(ty) {
             errors.push(Error::duplicate(&ty_at, ty));
         }
         validate_names(limit, ty, &at, errors);

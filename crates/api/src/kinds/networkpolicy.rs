@@ -7,8 +7,7 @@ use meta::selector::LabelSelector;
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Pod-Selector", ".spec.podSelector")
-            .by(|p| selector(&p["spec"]["podSelector"]).into()),
+        Column::text("Pod-Selector", ".spec.podSelector").by(|p| selector(&p["spec"]["podSelector"]).into()),
         AGE,
     ],
     defaults,

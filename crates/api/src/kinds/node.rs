@@ -1,5 +1,7 @@
 //! Node.
 
+use std::collections::HashSet;
+
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -9,17 +11,11 @@ pub static KIND: Kind = Kind {
         Column::text("Roles", "The roles of the node").by(roles),
         AGE,
         Column::text("Version", "Kubelet Version reported by the node.").at("status.nodeInfo.kubeletVersion"),
-        Column::text("Internal-IP", ".status.addresses")
-            .by(|n| address(n, "InternalIP"))
-            .wide(),
+        Column::text("Internal-IP", ".status.addresses").by(|n| address(n, "InternalIP")).wide(),
         Column::text("External-IP", ".status.addresses").by(|n| address(n, "ExternalIP")).wide(),
         Column::text("OS-Image", "").or("status.nodeInfo.osImage", "<unknown>").wide(),
-        Column::text("Kernel-Version", "")
-            .or("status.nodeInfo.kernelVersion", "<unknown>")
-            .wide(),
-        Column::text("Container-Runtime", "")
-            .or("status.nodeInfo.containerRuntimeVersion", "<unknown>")
-            .wide(),
+        Column::text("Kernel-Version", "").or("status.nodeInfo.kernelVersion", "<unknown>").wide(),
+        Column::text("Container-Runtime", "").or("status.nodeInfo.containerRuntimeVersion", "<unknown>").wide(),
     ],
     defaults: |n| {
         // Compat: the first range of addresses stands in the old field too.
@@ -61,7 +57,8 @@ pub static KIND: Kind = Kind {
         let mut errors = Errors::new();
         validate_amounts(new, &mut errors);
         let addresses = new.array_at(&["status", "addresses"]);
-        for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
+        let mut known = HashSet::new();
+        for (i, address) in addresses.iter().enumerate().filter(|(_, a)| !known.insert(a.to_string())) {
             errors.push(Error::duplicate(&Path::new("status.addresses").index(i), address));
         }
         errors
@@ -113,12 +110,12 @@ const RULES: &[Rule] = &[
 
 fn validate(n: &Value, errors: &mut Errors) {
     let taints = n.array_at(&["spec", "taints"]);
+    let mut known = HashSet::new();
     for (i, taint) in taints.iter().enumerate() {
         // Compat: upstream looks for them in the metadata, where they once were.
         let at = Path::new("metadata.taints").index(i);
         check_at(taint, &at, RULES, errors);
-        let same = |t: &&Value| t["key"] == taint["key"] && t["effect"] == taint["effect"];
-        if !taint["effect"].is_empty() && taints[..i].iter().any(|t| same(&t)) {
+        if !taint["effect"].is_empty() && !known.insert((text(taint, &["key"]), text(taint, &["effect"]))) {
             errors.push(Error::duplicate(&at, taint).with_detail("taints must be unique by key and effect pair"));
         }
     }

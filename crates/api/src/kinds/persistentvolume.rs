@@ -9,8 +9,7 @@ pub static KIND: Kind = Kind {
         Column::text("Capacity", ".spec.capacity").at("spec.capacity.storage"),
         Column::text("Access Modes", ".spec.accessModes")
             .by(|v| access_modes(v.array_at(&["spec", "accessModes"])).into()),
-        Column::text("Reclaim Policy", "")
-            .at("spec.persistentVolumeReclaimPolicy"),
+        Column::text("Reclaim Policy", "").at("spec.persistentVolumeReclaimPolicy"),
         Column::text("Status", ".status.phase").by(phase),
         Column::text("Claim", ".spec.claimRef").by(claim),
         Column::text("StorageClass", "The class that the volume belongs to.").by(|v| storage_class(v).into()),
@@ -56,8 +55,7 @@ pub static KIND: Kind = Kind {
 pub(super) const ATTRIBUTES_CLASS: Column =
     Column::text("VolumeAttributesClass", "The class of the volume's attributes.")
         .or("spec.volumeAttributesClassName", "<unset>");
-pub(super) const VOLUME_MODE: Column =
-    Column::text("VolumeMode", "").or("spec.volumeMode", "<unset>").wide();
+pub(super) const VOLUME_MODE: Column = Column::text("VolumeMode", "").or("spec.volumeMode", "<unset>").wide();
 
 /// `RWO,RWX`, as kubectl shortens access modes.
 pub(super) fn access_modes(modes: &[Value]) -> String {

@@ -7,12 +7,13 @@ pub static KIND: Kind = Kind {
         NAME,
         Column::text("Type", "").at("spec.type"),
         Column::number("NominalConcurrencyShares", "")
-            .or("spec.limited.nominalConcurrencyShares", "<none>").said_text(),
+            .or("spec.limited.nominalConcurrencyShares", "<none>")
+            .said_text(),
         Column::number("Queues", "").or("spec.limited.limitResponse.queuing.queues", "<none>").said_text(),
-        Column::number("HandSize", "")
-            .or("spec.limited.limitResponse.queuing.handSize", "<none>").said_text(),
+        Column::number("HandSize", "").or("spec.limited.limitResponse.queuing.handSize", "<none>").said_text(),
         Column::number("QueueLengthLimit", "")
-            .or("spec.limited.limitResponse.queuing.queueLengthLimit", "<none>").said_text(),
+            .or("spec.limited.limitResponse.queuing.queueLengthLimit", "<none>")
+            .said_text(),
         AGE,
     ],
     defaults,

@@ -1,5 +1,7 @@
 //! ResourceSlice.
 
+use std::collections::HashSet;
+
 use super::prelude::*;
 use super::{csidriver, devices};
 
@@ -16,8 +18,7 @@ pub static KIND: Kind = Kind {
     validate,
     validate_update: |new, old| {
         let mut errors = Errors::new();
-        let fixed =
-            [("spec.pool.name", Immutable), ("spec.driver", Immutable), ("spec.nodeName", Immutable)];
+        let fixed = [("spec.pool.name", Immutable), ("spec.driver", Immutable), ("spec.nodeName", Immutable)];
         check_immutable(new, old, &fixed, &mut errors);
         errors
     },
@@ -48,9 +49,10 @@ fn validate(s: &Value, errors: &mut Errors) {
     validate_nodes(spec, &at, errors);
     let per_device = spec.bool_at(&["perDeviceNodeSelection"]) == Some(true);
     let all = spec.array_at(&["devices"]);
+    let mut known = HashSet::new();
     for (i, device) in all.iter().enumerate() {
         let at = at.child("devices").index(i);
-        if all[..i].iter().any(|other| other["name"] == device["name"]) {
+        if !known.insert(text(device, &["name"])) {
             errors.push(Error::duplicate(&at, &device["name"]));
         }
         devices::validate_device(device, &at, errors);

@@ -1,5 +1,7 @@
 //! RuntimeClass.
 
+use std::collections::HashSet;
+
 use super::pod_spec;
 use super::prelude::*;
 
@@ -19,7 +21,8 @@ pub static KIND: Kind = Kind {
         let tolerations = c.array_at(&["scheduling", "tolerations"]);
         let path = Path::new("scheduling.tolerations");
         pod_spec::validate_tolerations(tolerations, &path, errors);
-        for (i, toleration) in tolerations.iter().enumerate().filter(|(i, t)| tolerations[..*i].contains(t)) {
+        let mut known = HashSet::new();
+        for (i, toleration) in tolerations.iter().enumerate().filter(|(_, t)| !known.insert(t.to_string())) {
             errors.push(Error::duplicate(&path.index(i), toleration));
         }
     },

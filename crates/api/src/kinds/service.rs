@@ -1,6 +1,6 @@
 //! Service. Addresses and node ports are given out by the API server, not here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use meta::field::{Error, Errors, Path};
 use meta::time::Timestamp;
@@ -304,7 +304,8 @@ fn validate_addresses(spec: &Value, path: &Path, errors: &mut Errors) {
         (first, [is, ..]) if is.as_str() != Some(first) => errors.push(all("first value must match `clusterIP`")),
         _ => {}
     }
-    for (i, family) in families.iter().enumerate().filter(|(i, f)| families[..*i].contains(f)) {
+    let mut known = HashSet::new();
+    for (i, family) in families.iter().enumerate().filter(|(_, family)| !known.insert(family.as_str())) {
         errors.push(Error::duplicate(&path.child("ipFamilies").index(i), family));
     }
     let is_none = |ip: &Value| ip.as_str() == Some("None");

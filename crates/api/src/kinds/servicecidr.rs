@@ -4,12 +4,7 @@ use super::prelude::*;
 use meta::cidr::Cidr;
 
 pub static KIND: Kind = Kind {
-    columns: &[
-        NAME,
-        Column::text("CIDRs", ".spec.cidrs")
-            .by(|c| joined(&c["spec"]["cidrs"], "")),
-        AGE,
-    ],
+    columns: &[NAME, Column::text("CIDRs", ".spec.cidrs").by(|c| joined(&c["spec"]["cidrs"], "")), AGE],
     validate_create: validate,
     validate_update,
     ..Kind::PLAIN

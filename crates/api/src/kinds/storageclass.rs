@@ -1,5 +1,7 @@
 //! StorageClass.
 
+use std::collections::HashSet;
+
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -67,24 +69,27 @@ pub(super) fn validate_parameters(c: &Value, may_be_none: bool, errors: &mut Err
 
 fn validate_topologies(c: &Value, errors: &mut Errors) {
     let topologies = c.array_at(&["allowedTopologies"]);
+    let mut known = HashSet::new();
     for (i, topology) in topologies.iter().enumerate() {
         let at = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
         let expressions = topology.array_at(&["matchLabelExpressions"]);
+        let mut keys = HashSet::new();
         for (j, expression) in expressions.iter().enumerate() {
             let at = at.index(j);
             let values = expression.array_at(&["values"]);
             if values.is_empty() {
                 errors.push(Error::required(&at.child("values"), ""));
             }
-            for (k, value) in values.iter().enumerate().filter(|(k, value)| values[..*k].contains(value)) {
+            let mut met = HashSet::new();
+            for (k, value) in values.iter().enumerate().filter(|(_, value)| !met.insert(value.as_str())) {
                 errors.push(Error::duplicate(&at.child("values").index(k), value));
             }
             check_at(expression, &at, &[("key", AnyName(names::qualified_name))], errors);
-            if expressions[..j].iter().any(|other| other["key"] == expression["key"]) {
+            if !keys.insert(text(expression, &["key"])) {
                 errors.push(Error::duplicate(&at.child("key"), text(expression, &["key"])));
             }
         }
-        if topologies[..i].contains(topology) {
+        if !known.insert(topology.to_string()) {
             errors.push(Error::duplicate(&at, ""));
         }
     }

@@ -1,5 +1,7 @@
 //! ValidatingAdmissionPolicyBinding.
 
+use std::collections::HashSet;
+
 use super::admissionpolicy::{BINDING, validate_constraints};
 use super::prelude::*;
 
@@ -9,12 +11,13 @@ pub static KIND: Kind = Kind {
         let (actions, at) = (b.array_at(&["spec", "validationActions"]), Path::new("spec.validationActions"));
         check(b, &[("spec.validationActions", Required(""))], errors);
         let has = |action: &str| actions.iter().any(|a| a.as_str() == Some(action));
+        let mut known = HashSet::new();
         for (i, action) in actions.iter().enumerate() {
             let supported = &["Audit", "Deny", "Warn"];
             if !supported.contains(&action.as_str().unwrap_or_default()) {
                 errors.push(Error::not_supported(&at.index(i), action, supported));
             }
-            if actions[..i].contains(action) {
+            if !known.insert(action.as_str()) {
                 errors.push(Error::duplicate(&at.index(i), action));
             }
         }

@@ -3,11 +3,7 @@
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
-    columns: &[
-        NAME,
-        Column::text("DriverName", "").at("driverName"),
-        AGE,
-    ],
+    columns: &[NAME, Column::text("DriverName", "").at("driverName"), AGE],
     validate_update: |new, old| {
         let changed = ["driverName", "parameters"].into_iter().filter(|field| new[*field] != old[*field]);
         let error = |field| Error::forbidden(&Path::new(field), format!("updates to {field} are forbidden."));

@@ -2,11 +2,16 @@
 //!
 //! Reads documents that have passed validation, in their stored version. Invariant: nothing is refused here.
 
+use std::collections::HashSet;
+
 use meta::field::Path;
 use meta::quantity::Quantity;
 use meta::{Value, names};
 
 use super::columns::text;
+
+/// So many of a list are held against each other at most: warnings are not worth the time of more.
+const COMPARED_MAX: usize = 128;
 
 /// Warnings about an object that is created, or written in place of `old`.
 pub fn warnings(group: &str, kind: &str, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -232,9 +237,9 @@ fn pod(holder: &Value, root: &Path, new_pod: bool, out: &mut Vec<String>) {
         claim(&volume["ephemeral"]["volumeClaimTemplate"]["spec"], &template, out);
     }
     let repeated = |list: &str, field: &str, word: &str, out: &mut Vec<String>| {
-        let items = spec.array_at(&[list]);
+        let (items, mut known) = (spec.array_at(&[list]), HashSet::new());
         for (i, item) in items.iter().enumerate().filter(|(_, item)| !item[field].is_empty()) {
-            if items[..i].iter().any(|other| other[field] == item[field]) {
+            if !known.insert(text(item, &[field])) {
                 out.push(format!("{}: duplicate {word} {}", at.child(list).index(i).child(field), item[field]));
             }
         }
@@ -305,11 +310,10 @@ fn unselecting(term: &Value, at: &Path, out: &mut Vec<String>) {
 
 /// Variables that hide others of their container, unless they build on them.
 fn environment(container: &Value, at: &Path, out: &mut Vec<String>) {
-    let variables = container.array_at(&["env"]);
-    for (i, variable) in variables.iter().enumerate() {
+    let mut known = HashSet::new();
+    for (i, variable) in container.array_at(&["env"]).iter().enumerate() {
         let name = text(variable, &["name"]);
-        let builds_on = text(variable, &["value"]).contains(&format!("$({name})"));
-        if !builds_on && variables[..i].iter().any(|other| other["name"] == variable["name"]) {
+        if !known.insert(name) && !text(variable, &["value"]).contains(&format!("$({name})")) {
             let why = "which may be dropped when using apply";
             out.push(format!("{}: hides previous definition of \"{name}\", {why}", at.child("env").index(i)));
         }
@@ -347,7 +351,9 @@ fn port_beside<'a>(port: &'a Value, at: Path, earlier: &mut Vec<(Path, &'a Value
         };
         out.push(format!("{at}: {word} port definition with {other_at}"));
     }
-    earlier.push((at, port));
+    if earlier.len() < COMPARED_MAX {
+        earlier.push((at, port));
+    }
 }
 
 /// Files of a volume that lie in one another's way.
@@ -364,7 +370,9 @@ fn overlaps(volume: &Value, out: &mut Vec<String>) {
                     out.push(format!("{head} ({whole}): overlapping paths: {shown} with {other_shown}"));
                 }
             }
-            files.push((path, shown));
+            if files.len() < COMPARED_MAX && out.len() < COMPARED_MAX {
+                files.push((path, shown));
+            }
         }
     };
     const SOURCES: &[(&str, &str, &str)] = &[

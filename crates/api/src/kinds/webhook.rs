@@ -1,5 +1,7 @@
 //! What both kinds of webhook configurations share.
 
+use std::collections::HashSet;
+
 use super::prelude::*;
 
 pub(super) const CONFIGURATION: Kind = Kind {
@@ -76,17 +78,19 @@ fn validate_resources(rule: &Value, path: &Path, errors: &mut Errors) {
     if all.is_empty() {
         errors.push(Error::required(path, ""));
     }
+    let mut earlier = HashSet::new();
     for (i, resource) in all.iter().enumerate() {
         if resource.is_empty() {
             errors.push(Error::required(&path.index(i), ""));
         }
-        let Some((name, part)) = resource.split_once('/') else { continue };
-        for wide in [format!("{name}/*"), format!("*/{part}")] {
-            if wide != *resource && all[..i].contains(&wide.as_str()) {
+        let others = resource.split_once('/').map(|(name, part)| [format!("{name}/*"), format!("*/{part}")]);
+        for wide in others.into_iter().flatten() {
+            if wide != *resource && earlier.contains(wide.as_str()) {
                 let detail = format!("if '{wide}' is present, must not specify {resource}");
                 errors.push(Error::invalid(&path.index(i), *resource, detail));
             }
         }
+        earlier.insert(*resource);
     }
     let mut wrong = |detail: &str| errors.push(Error::invalid(path, &rule["resources"], detail));
     if all.len() > 1 && all.contains(&"*/*") {
@@ -128,10 +132,11 @@ fn validate(c: &Value, errors: &mut Errors) {
         validate_client(&hook["clientConfig"], &at.child("clientConfig"), errors);
     }
     // Only with everything else does what is below depend on other webhooks.
+    let mut known = HashSet::new();
     for (i, hook) in hooks.iter().enumerate() {
         let at = Path::new("webhooks").index(i);
         validate_versions(hook, &at.child("admissionReviewVersions"), errors);
-        if hooks[..i].iter().any(|other| other["name"] == hook["name"]) {
+        if !known.insert(text(hook, &["name"])) {
             errors.push(Error::duplicate(&at.child("name"), text(hook, &["name"])));
         }
     }
@@ -142,8 +147,9 @@ fn validate_versions(hook: &Value, path: &Path, errors: &mut Errors) {
     if versions.is_empty() {
         return errors.push(Error::required(path, "must specify one of v1, v1beta1"));
     }
+    let mut known = HashSet::new();
     for (i, version) in versions.iter().filter_map(Value::as_str).enumerate() {
-        if versions[..i].iter().any(|other| other.as_str() == Some(version)) {
+        if !known.insert(version) {
             errors.push(Error::invalid(&path.index(i), version, "duplicate version"));
         } else {
             let wrong = names::dns1035_label(version).into_iter();

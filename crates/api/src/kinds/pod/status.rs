@@ -1,5 +1,7 @@
 //! What a pod's status may say.
 
+use std::collections::HashSet;
+
 use super::super::prelude::*;
 
 /// `podIP` and the first of `podIPs` are the same.
@@ -53,15 +55,16 @@ pub(super) fn validate(new: &Value, old: &Value) -> Errors {
 }
 
 fn validate_claims(new: &Value, path: &Path, errors: &mut Errors) {
-    let (known, all) =
-        (new.array_at(&["spec", "resourceClaims"]), new.array_at(&["status", "resourceClaimStatuses"]));
+    let (known, all) = (new.array_at(&["spec", "resourceClaims"]), new.array_at(&["status", "resourceClaimStatuses"]));
+    let known: HashSet<Option<&str>> = known.iter().map(|claim| claim["name"].as_str()).collect();
+    let mut met = HashSet::new();
     for (i, claim) in all.iter().enumerate() {
         let (at, name) = (path.index(i), &claim["name"]);
-        if !known.iter().any(|k| k["name"] == *name) {
+        if !known.contains(&name.as_str()) {
             let detail = "must match the name of an entry in `spec.resourceClaims`";
             errors.push(Error::invalid(&at.child("name"), name, detail));
         }
-        if all[..i].iter().any(|other| other["name"] == *name) {
+        if !met.insert(name.as_str()) {
             errors.push(Error::duplicate(&at.child("name"), name));
         }
         check_at(claim, &at, &[("resourceClaimName", GivenName(names::dns1123_subdomain))], errors);

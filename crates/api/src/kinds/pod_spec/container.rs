@@ -1,5 +1,7 @@
 //! Validation of containers: names, images, environment, mounts, ports, resources.
 
+use std::collections::HashSet;
+
 use std::collections::BTreeSet;
 
 use meta::field::{Error, Errors, Path};
@@ -94,9 +96,10 @@ fn validate_container(container: &Value, role: Role, path: &Path, around: &Surro
 /// Compat: upstream leaves out which of the policies it is, and which of its members.
 fn validate_resize(container: &Value, path: &Path, around: &Surroundings<'_>, errors: &mut Errors) {
     let policies = container.array_at(&["resizePolicy"]);
+    let mut known = HashSet::new();
     for (i, policy) in policies.iter().enumerate() {
         let resource = text(policy, "resourceName");
-        if policies[..i].iter().any(|p| text(p, "resourceName") == resource) {
+        if !known.insert(resource) {
             errors.push(Error::duplicate(&path.index(i), resource));
         }
         let restart = text(policy, "restartPolicy");
@@ -380,14 +383,15 @@ const MOUNT: &[Rule] = &[
 
 fn validate_devices(container: &Value, path: &Path, volumes: &Volumes, errors: &mut Errors) {
     let devices = container.array_at(&["volumeDevices"]);
+    let mut known = HashSet::new();
     for (i, device) in devices.iter().enumerate() {
         let at = path.child("volumeDevices").index(i);
         let (name, target) = (text(device, "name"), text(device, "devicePath"));
-        let taken = |field: &str| devices[..i].iter().any(|d| text(d, field) == text(device, field));
+        let [is_taken, is_used] = [("name", name), ("devicePath", target)].map(|pair| !known.insert(pair));
         if name.is_empty() {
             errors.push(Error::required(&at.child("name"), ""));
         }
-        if taken("name") {
+        if is_taken {
             errors.push(Error::invalid(&at.child("name"), name, "must be unique"));
         }
         match volumes.get(name).copied() {
@@ -401,7 +405,7 @@ fn validate_devices(container: &Value, path: &Path, volumes: &Volumes, errors: &
         if target.is_empty() {
             errors.push(Error::required(&at.child("devicePath"), ""));
         }
-        if taken("devicePath") {
+        if is_used {
             errors.push(Error::invalid(&at.child("devicePath"), target, "must be unique"));
         }
         if target.split('/').any(|part| part == "..") {

@@ -1,5 +1,7 @@
 //! Validation of security contexts, of a pod and of its containers, and of what an operating system rules out.
 
+use std::collections::HashSet;
+
 use meta::field::{Error, Errors, Path};
 use meta::{Value, names};
 
@@ -188,6 +190,7 @@ const SYSCTL_MAX: usize = 253;
 
 fn validate_sysctls(spec: &Value, path: &Path, errors: &mut Errors) {
     let sysctls = spec.array_at(&["securityContext", "sysctls"]);
+    let mut known = HashSet::new();
     for (i, sysctl) in sysctls.iter().enumerate() {
         let at = path.index(i).child("name");
         let name = sysctl.str_at(&["name"]).unwrap_or_default();
@@ -199,7 +202,7 @@ fn validate_sysctls(spec: &Value, path: &Path, errors: &mut Errors) {
                  ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
             );
             errors.push(Error::invalid(&at, name, detail));
-        } else if sysctls[..i].iter().any(|other| other.str_at(&["name"]) == Some(name)) {
+        } else if !known.insert(name) {
             errors.push(Error::duplicate(&at, name));
         }
     }

@@ -1,5 +1,7 @@
 //! Validation of a PodSpec as a whole, and of a pod template.
 
+use std::collections::HashSet;
+
 use std::collections::BTreeSet;
 
 use meta::field::{Error, Errors, Path};
@@ -183,11 +185,12 @@ fn validate_gates(spec: &Value, path: &Path, errors: &mut Errors) {
         errors.extend(names::qualified_name(ty).into_iter().map(|m| Error::invalid(&at, ty, m)));
     }
     let gates = spec.array_at(&["schedulingGates"]);
+    let mut known = HashSet::new();
     for (i, gate) in gates.iter().enumerate() {
         let at = path.child("schedulingGates").index(i);
         let name = gate.str_at(&["name"]).unwrap_or_default();
         errors.extend(names::qualified_name(name).into_iter().map(|m| Error::invalid(&at, name, m)));
-        if gates[..i].iter().any(|g| g["name"] == gate["name"]) {
+        if !known.insert(name) {
             errors.push(Error::duplicate(&at, name));
         }
     }
