@@ -17,6 +17,8 @@ use crate::alloc::{NETWORKING, repair};
 use crate::call::Call;
 use crate::flow::defaults;
 use crate::masters;
+use crate::metadata;
+use crate::object::Object;
 use crate::options::WriteOptions;
 use crate::registry::Served;
 use crate::request::{Query, ResourcePath, Verb};
@@ -200,13 +202,8 @@ pub async fn reconcile(
     members: &[&str],
     fixed: bool,
 ) -> Result<(), Status> {
-    let part = |member| wanted.str_at(&["metadata", member]).unwrap_or_default().to_string();
-    let (namespace, name) = (part("namespace"), part("name"));
-    let call = own_call(shared, Verb::Create, group, resource, &namespace, &name)?;
-    wanted.set(&["apiVersion"], call.served.api_version.as_str());
-    wanted.set(&["kind"], call.served.kind.as_str());
-    call.served.strip(&mut wanted).map_err(|e| e.status(&call.served.info.version, &call.served.kind))?;
-    call.served.defaults(&mut wanted);
+    let call = prepare(shared, group, resource, &mut wanted)?;
+    let (namespace, name) = (metadata::namespace(&wanted).to_string(), metadata::name(&wanted).to_string());
     let existing = match call.served.cache.get(&call.served.key(&namespace, &name)) {
         Some(existing) => existing,
         None => match write::create(&call, wanted.clone(), &WriteOptions::own(MANAGER)).await {
@@ -223,6 +220,41 @@ pub async fn reconcile(
     let call = own_call(shared, Verb::Update, group, resource, &namespace, &name)?;
     let parts: Vec<_> = members.iter().map(|m| (std::slice::from_ref(m), &wanted[*m])).collect();
     set(&call, Endpoint::Main, &parts).await
+}
+
+/// As `reconcile`, of what the caller has seen in the store, if it was there: a change since then is a conflict.
+pub async fn reconcile_seen(
+    shared: &Arc<Shared>,
+    group: &str,
+    resource: &str,
+    seen: Option<Arc<Object>>,
+    mut wanted: Value,
+    members: &[&str],
+) -> Result<(), Status> {
+    let call = prepare(shared, group, resource, &mut wanted)?;
+    let Some(seen) = seen else {
+        return write::create(&call, wanted, &WriteOptions::own(MANAGER)).await.map(drop);
+    };
+    let document = seen.document();
+    if members.iter().all(|m| document[*m] == wanted[*m]) {
+        return Ok(());
+    }
+    let (namespace, name) = (metadata::namespace(&wanted), metadata::name(&wanted));
+    let call = own_call(shared, Verb::Update, group, resource, namespace, name)?;
+    let version = Value::from(seen.rv.to_string());
+    let mut parts: Vec<(&[&str], &Value)> = members.iter().map(|m| (std::slice::from_ref(m), &wanted[*m])).collect();
+    parts.push((&["metadata", "resourceVersion"], &version));
+    set(&call, Endpoint::Main, &parts).await
+}
+
+/// A call that makes this object, and the object as a client's would be decoded.
+fn prepare(shared: &Arc<Shared>, group: &str, resource: &str, wanted: &mut Value) -> Result<Call, Status> {
+    let call = own_call(shared, Verb::Create, group, resource, metadata::namespace(wanted), metadata::name(wanted))?;
+    wanted.set(&["apiVersion"], call.served.api_version.as_str());
+    wanted.set(&["kind"], call.served.kind.as_str());
+    call.served.strip(wanted).map_err(|e| e.status(&call.served.info.version, &call.served.kind))?;
+    call.served.defaults(wanted);
+    Ok(call)
 }
 
 /// Sets parts of an object that is there.

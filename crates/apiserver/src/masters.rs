@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use meta::{Status, json};
+use meta::{Reason, Status, json};
 use store::{Op, RangeRequest, Txn, WatchRequest, prefix_end};
 
-use crate::bootstrap::reconcile;
+use crate::bootstrap::reconcile_seen;
 use crate::config::family;
 use crate::shared::Shared;
 use crate::storage::store_error;
@@ -18,6 +18,8 @@ use crate::storage::store_error;
 const PREFIX: &str = "/registry/masterleases/";
 const TTL_S: u64 = 15;
 const EVERY: Duration = Duration::from_secs(10);
+/// How often the endpoints are worked out anew because another server was faster.
+const MAX_ATTEMPTS: usize = 8;
 /// How long a server that stops waits for the store to hear of it; its lease ends by itself.
 const REVOKE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -38,9 +40,23 @@ pub fn port(shared: &Shared) -> Option<u16> {
 impl Place {
     /// Says that this server lives, and brings the endpoints in line with who does.
     pub async fn take(&mut self, shared: &Arc<Shared>) -> Result<(), Status> {
+        for _ in 1..MAX_ATTEMPTS {
+            match self.attempt(shared).await {
+                // Another server wrote what it knows, which may be more.
+                Err(status) if matches!(status.reason, Reason::Conflict | Reason::AlreadyExists) => {}
+                done => return done,
+            }
+        }
+        self.attempt(shared).await
+    }
+
+    async fn attempt(&mut self, shared: &Arc<Shared>) -> Result<(), Status> {
         // Endpoints take no loopback addresses: nobody but this machine could reach them.
         let Some(port) = port(shared).filter(|_| !shared.config.advertise.is_loopback()) else { return Ok(()) };
         let own = shared.config.advertise.to_string();
+        // Seen before the servers are counted: so nobody's older count replaces a newer one.
+        let endpoints_seen = shared.find("", "endpoints", "default", "kubernetes").await?;
+        let slice_seen = shared.find("discovery.k8s.io", "endpointslices", "default", "kubernetes").await?;
         let mut all = servers(shared).await?;
         let lives = self.lease != 0 && shared.storage.store.lease_keep_alive(self.lease).await.is_ok();
         if !lives || !all.contains(&own) {
@@ -56,7 +72,7 @@ impl Place {
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
             "subsets": [{"addresses": addresses, "ports": ports.clone()}],
         });
-        reconcile(shared, "", "endpoints", endpoints, &["subsets"], true).await?;
+        reconcile_seen(shared, "", "endpoints", endpoints_seen, endpoints, &["subsets"]).await?;
         let each = |ip: &String| json!({"addresses": [ip.as_str()], "conditions": {"ready": true}});
         let slice = json!({
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
@@ -64,7 +80,7 @@ impl Place {
             "endpoints": all.iter().map(each).collect::<Vec<_>>(),
             "ports": ports,
         });
-        reconcile(shared, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"], true).await
+        reconcile_seen(shared, "discovery.k8s.io", "endpointslices", slice_seen, slice, &["endpoints", "ports"]).await
     }
 
     async fn enter(&mut self, shared: &Shared, ip: &str) -> Result<(), Status> {

@@ -419,6 +419,10 @@ fn validate_update(new: &Value, old: &Value) -> Errors {
     if port(old) != 0 && port(new) != 0 && port(new) != port(old) {
         errors.push(Error::forbidden(&Path::new("spec.healthCheckNodePort"), "field is immutable"));
     }
+    let class = |s: &Value| s["spec"]["loadBalancerClass"].clone();
+    if [new, old].iter().all(|s| text(s, &["spec", "type"]) == "LoadBalancer") && class(new) != class(old) {
+        errors.push(Error::invalid(&Path::new("spec.loadBalancerClass"), class(new), "may not change once set"));
+    }
     errors.extend(validate(new));
     errors
 }

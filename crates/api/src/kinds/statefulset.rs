@@ -18,7 +18,7 @@ pub static KIND: Kind = Kind {
     validate,
     validate_create: |sts| {
         let mut errors = Errors::new();
-        check(sts, &[("spec.serviceName", Name(names::dns1123_subdomain))], &mut errors);
+        check(sts, &[("spec.serviceName", Name(names::dns1123_label))], &mut errors);
         errors
     },
     validate_update: |new, old| {
