@@ -214,12 +214,7 @@ pub async fn reconcile(
     };
     let existing = existing.document();
     let kept = fixed || existing["metadata"]["annotations"][defaults::AUTO_UPDATE].as_str() == Some("true");
-    if !kept || members.iter().all(|m| existing[*m] == wanted[*m]) {
-        return Ok(());
-    }
-    let call = own_call(shared, Verb::Update, group, resource, &namespace, &name)?;
-    let parts: Vec<_> = members.iter().map(|m| (std::slice::from_ref(m), &wanted[*m])).collect();
-    set(&call, Endpoint::Main, &parts).await
+    if kept { set_members(shared, group, resource, &existing, &wanted, members, None).await } else { Ok(()) }
 }
 
 /// As `reconcile`, of what the caller has seen in the store, if it was there: a change since then is a conflict.
@@ -235,15 +230,27 @@ pub async fn reconcile_seen(
     let Some(seen) = seen else {
         return write::create(&call, wanted, &WriteOptions::own(MANAGER)).await.map(drop);
     };
-    let document = seen.document();
-    if members.iter().all(|m| document[*m] == wanted[*m]) {
+    let version = Value::from(seen.rv.to_string());
+    set_members(shared, group, resource, &seen.document(), &wanted, members, Some(&version)).await
+}
+
+/// Sets those members where they differ; in this version of the object alone, if one is given.
+async fn set_members(
+    shared: &Arc<Shared>,
+    group: &str,
+    resource: &str,
+    existing: &Value,
+    wanted: &Value,
+    members: &[&str],
+    version: Option<&Value>,
+) -> Result<(), Status> {
+    if members.iter().all(|m| existing[*m] == wanted[*m]) {
         return Ok(());
     }
-    let (namespace, name) = (metadata::namespace(&wanted), metadata::name(&wanted));
+    let (namespace, name) = (metadata::namespace(wanted), metadata::name(wanted));
     let call = own_call(shared, Verb::Update, group, resource, namespace, name)?;
-    let version = Value::from(seen.rv.to_string());
     let mut parts: Vec<(&[&str], &Value)> = members.iter().map(|m| (std::slice::from_ref(m), &wanted[*m])).collect();
-    parts.push((&["metadata", "resourceVersion"], &version));
+    parts.extend(version.map(|version| (&["metadata", "resourceVersion"][..], version)));
     set(&call, Endpoint::Main, &parts).await
 }
 

@@ -5,6 +5,8 @@
 
 mod yaml_words;
 
+use std::collections::{HashMap, HashSet};
+
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -109,7 +111,7 @@ pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value,
     // Custom resources are read first and held against their schema then; built-in kinds are both at once.
     if served.custom.is_some() {
         notes.splice(0..0, repeated(&duplicates));
-    } else if !duplicates.is_empty() || notes.len() > 1 {
+    } else if validation != Validation::Ignore && (!duplicates.is_empty() || notes.len() > 1) {
         notes = in_order(notes, &duplicates, body);
     }
     report(call, notes, validation, &served.info.version, &served.kind)?;
@@ -161,20 +163,29 @@ fn in_order(mut notes: Vec<String>, duplicates: &[String], body: &[u8]) -> Vec<S
     let order = meta::field_order(body);
     let path = |note: &str| note.strip_prefix("unknown field \"")?.strip_suffix('"').map(String::from);
     let unknown: Vec<String> = notes.iter().filter_map(|note| path(note)).collect();
-    let is_within = |field: &str, outer: &String| {
-        field.strip_prefix(outer.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    let outer: HashSet<&str> = unknown.iter().map(String::as_str).collect();
+    let known = |field: &&String| {
+        let mut around = field.match_indices(['.', '[']).map(|(end, _)| &field[..end]).chain([field.as_str()]);
+        !around.any(|part| outer.contains(part))
     };
-    let known = |field: &&String| !unknown.iter().any(|outer| is_within(field, outer));
     let again: Vec<String> = duplicates.iter().filter(known).cloned().collect();
     notes.extend(repeated(&again));
-    let nth = |field: &String, nth| order.iter().enumerate().filter(|(_, path)| *path == field).nth(nth);
+    // Where each field stands first, and where once more.
+    let mut stands: HashMap<&str, [Option<usize>; 2]> = HashMap::with_capacity(order.len());
+    for (at, field) in order.iter().enumerate() {
+        let places = stands.entry(field).or_default();
+        if let Some(free) = places.iter_mut().find(|place| place.is_none()) {
+            *free = Some(at);
+        }
+    }
+    let nth = |field: &String, nth: usize| stands.get(field.as_str()).and_then(|places| places[nth]);
     let mut places = unknown.iter().map(|field| nth(field, 0)).chain(again.iter().map(|field| nth(field, 1)));
     // Of what is no unknown field the decoder says where it is itself.
     if unknown.len() + again.len() != notes.len() {
         return notes;
     }
     let mut placed: Vec<(usize, String)> =
-        notes.into_iter().map(|note| (places.next().flatten().map_or(usize::MAX, |(at, _)| at), note)).collect();
+        notes.into_iter().map(|note| (places.next().flatten().unwrap_or(usize::MAX), note)).collect();
     placed.sort_by_key(|(at, _)| *at);
     placed.into_iter().map(|(_, note)| note).collect()
 }

@@ -2,6 +2,8 @@
 //!
 //! Works on documents. Invariant: uid and creationTimestamp are set once and never change.
 
+use std::collections::HashSet;
+
 use meta::{Status, Value, names, time};
 
 use crate::call::Call;
@@ -65,15 +67,17 @@ pub fn check_name(call: &Call, found: &str) -> Result<(), Status> {
 /// Keeps one of the owner references that are equal, and warns of them. `when` follows the warning's first words.
 pub fn merge_owners(call: &Call, document: &mut Value, when: &str) {
     let Some(Value::Array(owners)) = document.at_mut(&["metadata", "ownerReferences"]) else { return };
-    let (mut kept, mut again) = (Vec::with_capacity(owners.len()), Vec::new());
-    for owner in std::mem::take(owners) {
-        if kept.contains(&owner) {
-            again.push(owner.str_at(&["uid"]).unwrap_or_default().to_string());
-        } else {
-            kept.push(owner);
-        }
+    if owners.len() < 2 {
+        return;
     }
-    *owners = kept;
+    let (mut known, mut again) = (HashSet::with_capacity(owners.len()), Vec::new());
+    owners.retain(|owner| {
+        let is_new = known.insert(owner.to_string());
+        if !is_new {
+            again.push(owner.str_at(&["uid"]).unwrap_or_default().to_string());
+        }
+        is_new
+    });
     if !again.is_empty() {
         again.sort();
         call.warn(format!(

@@ -49,7 +49,7 @@ impl fmt::Display for Path {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorType {
     NotFound,
     Required,
@@ -96,7 +96,7 @@ impl ErrorType {
 }
 
 /// One error at one field.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Error {
     pub kind: ErrorType,
     pub field: String,

@@ -2,6 +2,7 @@
 //!
 //! Source: the API conventions, "Response Status Kind".
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::field;
@@ -130,12 +131,8 @@ impl Status {
 
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[field::Error]) -> Self {
         // The same error at the same place is said once.
-        let mut said: Vec<field::Error> = Vec::with_capacity(errors.len());
-        errors.iter().for_each(|e| {
-            if !said.contains(e) {
-                said.push(e.clone())
-            }
-        });
+        let mut known = HashSet::with_capacity(errors.len());
+        let said: Vec<field::Error> = errors.iter().filter(|e| known.insert(*e)).cloned().collect();
         let message = format!("{kind} {name:?} is invalid: {}", field::summary(&said));
         let mut status = Self::new(422, Reason::Invalid, message);
         status.details = Some(Box::new(Details {
