@@ -3,7 +3,8 @@
 //! Source: KEP-1040 (shuffle sharding, fair queuing) and the documentation's words on borrowing. A level may use more than
 //! its nominal limit while others do not use what they lend. Invariants: the seats in use are at most the server's; a level
 //! always finds the part of its limit that it does not lend, and one request of it always runs; a queue is never longer than
-//! its bound.
+//! its bound. Beyond that: a flow that has seats leaves an eighth of its level's to those that have none, so that who asks
+//! for little need not wait until another's long request has ended.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -58,6 +59,14 @@ struct Queue<W> {
     waiting: VecDeque<Waiter<W>>,
     /// Seat-seconds that the queue has had: the one with the fewest goes next.
     served_s: f64,
+    /// Seats of its requests that run.
+    in_use: usize,
+}
+
+impl<W> Queue<W> {
+    fn is_idle(&self) -> bool {
+        self.in_use == 0 && self.waiting.is_empty()
+    }
 }
 
 struct Queuing {
@@ -85,6 +94,8 @@ pub struct Level<W> {
     leaving: bool,
 }
 
+/// The part of a level's seats that is kept for queues that have none.
+const KEPT_FOR_NEWCOMERS: usize = 8;
 /// What a request is taken to last before it has ended.
 const GUESS: Duration = Duration::from_millis(3);
 
@@ -104,26 +115,28 @@ impl<W> Level<W> {
         self.nominal - self.lendable.min(self.nominal)
     }
 
-    /// The shortest of the queues that this flow is dealt.
+    /// The shortest of the queues that this flow is dealt; the first dealt of several.
     fn queue_of(&self, flow: u64, queuing: &Queuing) -> usize {
         let mut entropy = flow;
+        // In order, to skip those that were dealt before: they are not in the deck any more.
         let mut dealt: Vec<usize> = Vec::with_capacity(queuing.hand);
+        let mut best = (usize::MAX, usize::MAX, 0);
         for i in 0..queuing.hand.min(queuing.queues) {
             let left = (queuing.queues - i) as u64;
             let mut card = (entropy % left) as usize;
             entropy /= left;
-            // Cards dealt before are not in the deck any more.
-            let mut before = dealt.clone();
-            before.sort_unstable();
-            for taken in before {
-                if card >= taken {
-                    card += 1;
-                }
+            let mut at = 0;
+            while dealt.get(at).is_some_and(|taken| *taken <= card) {
+                (card, at) = (card + 1, at + 1);
             }
-            dealt.push(card);
+            dealt.insert(at, card);
+            let queue = &self.queues[card];
+            let length: usize = queue.waiting.iter().map(|w| w.width).sum();
+            if (length, queue.in_use) < (best.0, best.1) {
+                best = (length, queue.in_use, card);
+            }
         }
-        let length = |q: &usize| self.queues[*q].waiting.iter().map(|w| w.width).sum::<usize>();
-        dealt.into_iter().min_by_key(length).unwrap_or(0)
+        best.2
     }
 
     fn read(&mut self, object: &Value) {
@@ -149,11 +162,11 @@ impl<W> Level<W> {
         });
         // Queues with somebody in them stay until they are empty, also when there are to be fewer.
         let wanted = self.queuing.as_ref().map_or(0, |q| q.queues);
-        while self.queues.len() > wanted && self.queues.last().is_some_and(|q| q.waiting.is_empty()) {
+        while self.queues.len() > wanted && self.queues.last().is_some_and(Queue::is_idle) {
             self.queues.pop();
         }
         while self.queues.len() < wanted {
-            self.queues.push(Queue { waiting: VecDeque::new(), served_s: 0.0 });
+            self.queues.push(Queue { waiting: VecDeque::new(), served_s: 0.0, in_use: 0 });
         }
     }
 }
@@ -196,7 +209,9 @@ impl<W> Levels<W> {
         level.nominal + level.borrowing_percent.map_or(self.seats, |percent| level.nominal * percent / 100)
     }
 
-    fn may_start(&self, level: &Level<W>, width: usize) -> bool {
+    fn may_start(&self, level: &Level<W>, queue: Option<usize>, width: usize) -> bool {
+        let is_newcomer = queue.is_none_or(|at| level.queues[at].in_use == 0);
+        let width = width + if is_newcomer { 0 } else { level.nominal / KEPT_FOR_NEWCOMERS };
         let after = level.in_use + width;
         // One request at a time always goes on, however wide: or a narrow level would never serve a wide one.
         if level.in_use == 0 || after <= level.reserve() {
@@ -222,16 +237,16 @@ impl<W> Levels<W> {
             return Ok(Some(Entry { level: name.clone(), queue: None, width, exempt: true }));
         }
         let width = width.clamp(1, level.nominal.max(1));
-        if level.waiting == 0 && self.may_start(level, width) {
-            // All queues are empty, so the first card dealt is the shortest.
-            let queue = level.queuing.as_ref().map(|q| (flow % q.queues as u64) as usize);
-            return Ok(Some(self.start(name.clone(), queue, width)));
+        let at = level.queuing.as_ref().map(|queuing| level.queue_of(flow, queuing));
+        // Who has nothing yet does not stand behind those who wait for more.
+        let is_first = level.waiting == 0 || at.is_some_and(|at| level.queues[at].is_idle());
+        if is_first && self.may_start(level, at, width) {
+            return Ok(Some(self.start(name.clone(), at, width)));
         }
         let Some(level) = self.by_name.get_mut(name) else { return Err(Refusal::Limit) };
-        let Some(queuing) = &level.queuing else {
+        let (Some(queuing), Some(at)) = (&level.queuing, at) else {
             return Err(Refusal::Limit);
         };
-        let at = level.queue_of(flow, queuing);
         if level.queues[at].waiting.len() >= queuing.length {
             return Err(Refusal::QueueFull);
         }
@@ -251,6 +266,7 @@ impl<W> Levels<W> {
             level.in_use += width;
             if let Some(queue) = queue.and_then(|q| level.queues.get_mut(q)) {
                 queue.served_s += width as f64 * GUESS.as_secs_f64();
+                queue.in_use += width;
             }
         }
         Entry { level: name, queue, width, exempt: false }
@@ -259,10 +275,13 @@ impl<W> Levels<W> {
     /// The next of those who wait, if there are seats for one of them.
     pub fn next(&mut self) -> Option<(Entry, W)> {
         let (name, at) = self.by_name.values().filter(|l| l.waiting > 0).find_map(|level| {
-            let waiting = level.queues.iter().enumerate().filter(|(_, q)| !q.waiting.is_empty());
-            let (at, queue) = waiting.min_by(|a, b| a.1.served_s.total_cmp(&b.1.served_s))?;
-            let width = queue.waiting.front()?.width;
-            self.may_start(level, width).then(|| (level.name.clone(), at))
+            let first = |of: &dyn Fn(&Queue<W>) -> bool| {
+                let waiting = level.queues.iter().enumerate().filter(|(_, q)| !q.waiting.is_empty() && of(q));
+                let (at, queue) = waiting.min_by(|a, b| a.1.served_s.total_cmp(&b.1.served_s))?;
+                let width = queue.waiting.front()?.width;
+                self.may_start(level, Some(at), width).then(|| (level.name.clone(), at))
+            };
+            first(&|_| true).or_else(|| first(&|queue| queue.in_use == 0))
         })?;
         let level = self.by_name.get_mut(&name)?;
         level.served_s = level.served_s.max(level.queues[at].served_s);
@@ -280,6 +299,7 @@ impl<W> Levels<W> {
         let Some(level) = self.by_name.get_mut(&entry.level) else { return };
         level.in_use -= entry.width;
         if let Some(queue) = entry.queue.and_then(|q| level.queues.get_mut(q)) {
+            queue.in_use -= entry.width;
             queue.served_s += entry.width as f64 * (lasted.as_secs_f64() - GUESS.as_secs_f64());
         }
         if level.leaving {
@@ -386,6 +406,22 @@ mod tests {
             }
         }
         assert!(order.iter().position(|who| *who == 100).is_some_and(|at| at <= 1), "{order:?}");
+    }
+
+    #[test]
+    fn who_asks_for_little_does_not_wait_for_who_asks_for_much() {
+        let mut levels = Levels::new(80);
+        levels.configure(&[limited("l", 10, 0, Value::Null, queuing(8, 1, 50))]);
+        let name: Arc<str> = "l".into();
+        let held = fill(&mut levels, "l", 1, 10);
+        assert_eq!(held.len(), 7, "the flood leaves an eighth");
+        assert_eq!(levels.get("l").map(|l| l.waiting), Some(1));
+        let quiet = levels.enter(&name, 2, 1, || 0).expect("room").expect("seats at once");
+        assert!(levels.enter(&name, 2, 8, || 0).expect("room").is_none(), "a second one stands in line");
+        levels.leave(&quiet, Duration::ZERO);
+        // Two of the flood wait first, but would take what is kept.
+        assert!(levels.next().is_some_and(|(entry, _)| entry.width == 8 && entry.queue == Some(2)));
+        assert!(levels.next().is_none());
     }
 
     #[test]
