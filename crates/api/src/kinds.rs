@@ -86,6 +86,7 @@ kinds! {
     }
     "coordination.k8s.io" => {
         Lease: lease,
+        LeaseCandidate: leasecandidate,
     }
     "discovery.k8s.io" => {
         EndpointSlice: endpointslice,

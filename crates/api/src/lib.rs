@@ -2,10 +2,12 @@
 //! Reads and writes nothing: no I/O here.
 
 pub mod discovery;
+pub mod feature_gates;
 pub mod kinds;
 pub mod openapi;
 pub mod quota;
 pub mod resource;
+pub mod runtime_config;
 pub mod table;
 
 pub use table::schema;

@@ -103,6 +103,11 @@ impl Resource {
         self.verbs.iter().any(|v| v == verb)
     }
 
+    /// Objects are stored in this version.
+    pub fn is_storage(&self) -> bool {
+        self.storage.group == self.group && self.storage.version == self.version
+    }
+
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }

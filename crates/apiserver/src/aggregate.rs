@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api::resource::Resource;
 use arc_swap::ArcSwap;
 use base64::Engine;
 use http::HeaderMap;
@@ -222,8 +223,8 @@ fn extra_header(key: &str) -> String {
 }
 
 /// The APIServices of what this server serves itself.
-pub fn local_documents() -> Vec<(String, Value)> {
-    let all = api::resource::all().iter().map(|r| (r.group.as_ref(), r.version.as_ref()));
+pub fn local_documents(served: &[Arc<Resource>]) -> Vec<(String, Value)> {
+    let all = served.iter().map(|r| (r.group.as_ref(), r.version.as_ref()));
     let mut all: Vec<(&str, &str)> = all.filter(|(group, _)| *group != GROUP).collect();
     all.sort();
     all.dedup();

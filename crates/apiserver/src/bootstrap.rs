@@ -62,7 +62,7 @@ pub async fn create_defaults(shared: &Arc<Shared>) -> Result<(), Status> {
     }
     flow_control(shared).await?;
     service_range(shared).await?;
-    let local = aggregate::local_documents();
+    let local = aggregate::local_documents(&shared.registry.resources());
     let local = local.into_iter().map(|(name, document)| async move {
         ensure(shared, aggregate::GROUP, aggregate::RESOURCE, "", &name, document).await
     });

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::runtime_config::RuntimeConfig;
 pub use meta::cidr::{Cidr, family};
 use pki::Issued;
 use pki::tokens::{Signer, Verifier};
@@ -38,6 +39,8 @@ pub struct Config {
     /// What the server shows to API servers behind it.
     pub front_proxy: Option<FrontProxy>,
     pub limits: Limits,
+    /// Which versions of built-in resources are served.
+    pub runtime_config: RuntimeConfig,
     pub features: Features,
     /// Which admission plugins are on, and how they are configured.
     pub admission: admission::Settings,
@@ -130,6 +133,7 @@ impl Config {
             kubelet_client: None,
             front_proxy: None,
             limits: Limits::default(),
+            runtime_config: RuntimeConfig::default(),
             features: Features::default(),
             admission: admission::Settings::default(),
             audit: None,

@@ -31,7 +31,7 @@ use crate::request::{Query, ResourcePath, Target, Verb, parse_path};
 use crate::shared::Shared;
 use crate::trace::Kind;
 use crate::user::User;
-use crate::{aggregate, authn, connect, decode, paths, reply, stream, trace, verbs};
+use crate::{aggregate, authn, connect, decode, deprecated, paths, reply, stream, trace, verbs};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -291,8 +291,8 @@ async fn resource(
     if let Some(text) = call.served.custom.as_ref().and_then(|c| c.deprecation.as_ref()) {
         call.warn(text.as_str());
     }
-    if call.served.is_core("endpoints") {
-        call.warn("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
+    if let Some(text) = deprecated::warning(&call.served.info) {
+        call.warn(text);
     }
     let body = decode::bytes(request.into_body(), call.shared.config.limits.body_bytes).await?;
     if let Some(entry) = entry {

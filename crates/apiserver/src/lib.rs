@@ -23,6 +23,7 @@ mod connect;
 mod convert;
 mod custom;
 mod decode;
+mod deprecated;
 mod drain;
 mod event;
 mod feed;

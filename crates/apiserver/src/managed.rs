@@ -10,7 +10,8 @@ use crate::options::WriteOptions;
 use crate::registry::Served;
 
 fn writer<'a>(served: &'a Served, options: &'a WriteOptions, subresource: &'a str) -> Writer<'a> {
-    Writer { manager: &options.manager, api_version: &served.api_version, subresource, now: time::now() }
+    let api_version = options.api_version.as_ref().unwrap_or(&served.api_version);
+    Writer { manager: &options.manager, api_version, subresource, now: time::now() }
 }
 
 pub fn created(served: &Served, document: &mut Value, options: &WriteOptions) {

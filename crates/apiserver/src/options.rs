@@ -6,6 +6,7 @@ use meta::field::{Error, Errors, Path};
 use meta::{GroupKind, Status, Value};
 
 use crate::call::Call;
+use crate::convert::Conversion;
 use crate::request::Query;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// Who writes, for managed fields.
     pub manager: String,
+    /// The version that is written in, where its fields are those of the stored one.
+    pub api_version: Option<String>,
     pub validation: Validation,
     /// Server-side apply takes fields that others own.
     pub force: bool,
@@ -57,13 +60,16 @@ impl WriteOptions {
             return Err(Status::invalid(&GroupKind::new("meta.k8s.io", kind), "", &errors));
         }
         let manager = if asked.is_empty() { agent_name(call.user_agent()) } else { asked.to_string() };
-        Ok(WriteOptions { dry_run, manager, validation, force: query.flag("force"), applied: false })
+        let renamed = call.served.conversion.as_ref().is_some_and(Conversion::keeps_fields);
+        let api_version = renamed.then(|| call.served.api_version.clone());
+        Ok(WriteOptions { dry_run, manager, api_version, validation, force: query.flag("force"), applied: false })
     }
 
     /// What the server itself writes with.
     pub fn own(manager: &str) -> WriteOptions {
         let manager = manager.into();
-        WriteOptions { dry_run: false, manager, validation: Validation::Ignore, force: false, applied: false }
+        let (api_version, validation) = (None, Validation::Ignore);
+        WriteOptions { dry_run: false, manager, api_version, validation, force: false, applied: false }
     }
 }
 

@@ -52,7 +52,7 @@ fn adopt(document: &mut Value) {
     let text = |member: &str| document.str_at(&[member]).unwrap_or_default().to_string();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let (group, version) = split(&api_version);
-    let mut all = api::resource::all().iter();
+    let mut all = api::resource::all_with_previews().iter();
     let Some(resource) = all.find(|r| r.group == group && r.kind == kind && r.storage.group == r.group) else { return };
     if resource.storage.version != version {
         if kind == "CustomResourceDefinition" {

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use api::kinds::{self, Kind};
-use api::resource::{self, Resource};
+use api::resource::{self, Resource, Stage};
+use api::runtime_config::RuntimeConfig;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use meta::field::Errors;
@@ -32,7 +33,7 @@ pub struct Served {
     pub custom: Option<Box<Custom>>,
     pub cache: Arc<Cache>,
     /// The stored form differs from this version.
-    pub conversion: Option<&'static Conversion>,
+    pub conversion: Option<Conversion>,
     pub namespaced: bool,
     /// The status is written by an endpoint of its own.
     pub has_status: bool,
@@ -158,8 +159,8 @@ impl Served {
     /// The object as a document of this version.
     pub fn read(&self, object: &Object) -> Value {
         let mut document = object.document();
-        if let Some(conversion) = self.conversion {
-            (conversion.from_stored)(&mut document);
+        if let Some(conversion) = &self.conversion {
+            conversion.to_served(&mut document);
         }
         document
     }
@@ -218,6 +219,8 @@ struct Tables {
     by_name: HashMap<String, HashMap<String, Vec<Arc<Served>>>>,
     /// What discovery and OpenAPI show.
     all: Vec<Arc<Resource>>,
+    /// Versions that objects are stored in, though no client sees them.
+    unseen: Vec<Arc<Served>>,
 }
 
 impl Tables {
@@ -239,14 +242,25 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// All built-in resources, and the caches of those that are stored, by prefix.
-    pub fn built_in() -> (Registry, HashMap<String, Arc<Cache>>) {
+    /// The built-in resources that are to be served, and the caches of those that are stored, by prefix.
+    pub fn built_in(config: &RuntimeConfig) -> (Registry, HashMap<String, Arc<Cache>>) {
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
         let mut built_in = Tables::default();
-        for info in resource::all() {
+        let is_served = |r: &&Resource| config.serves(r);
+        // What is settled is stored, served or not: the server itself needs it.
+        let keeps = |r: &Resource| {
+            let of_served = |s: &Resource| s.plural == r.plural && s.storage == r.group_version();
+            r.stage == Stage::Ga || resource::all_with_previews().iter().filter(is_served).any(of_served)
+        };
+        for info in resource::all_with_previews() {
+            let is_served = is_served(&info);
+            if !(is_served || info.is_storage() && keeps(info)) {
+                continue;
+            }
             let cache =
                 if info.can("list") { caches.entry(info.key_prefix("")).or_default().clone() } else { Arc::default() };
-            built_in.add(Arc::new(Served::new(Arc::new(info.clone()), cache)));
+            let served = Arc::new(Served::new(Arc::new(info.clone()), cache));
+            if is_served { built_in.add(served) } else { built_in.unseen.push(served) }
         }
         (Registry { built_in, custom: ArcSwap::default() }, caches)
     }
@@ -274,7 +288,8 @@ impl Registry {
 
     /// The version of a resource in which it is stored.
     pub fn stored(&self, group: &str, plural: &str) -> Option<Arc<Served>> {
-        self.versions(group, plural, Served::is_storage)
+        let is_it = |s: &&Arc<Served>| s.info.group == group && s.info.plural == plural && s.is_storage();
+        self.versions(group, plural, Served::is_storage).or_else(|| self.built_in.unseen.iter().find(is_it).cloned())
     }
 
     /// Where a resource's documents are kept: itself, or the version it converts to.
@@ -289,7 +304,8 @@ impl Registry {
     pub fn all_stored(&self) -> Vec<Arc<Served>> {
         let custom = self.custom.load();
         let all = [&self.built_in, &custom].into_iter().flat_map(|t| t.by_name.values().flat_map(HashMap::values));
-        all.flatten().filter(|s| s.is_storage() && s.is_stored()).cloned().collect()
+        let all = all.flatten().chain(&self.built_in.unseen);
+        all.filter(|s| s.is_storage() && s.is_stored()).cloned().collect()
     }
 }
 
@@ -299,7 +315,7 @@ mod tests {
 
     #[test]
     fn versions_share_their_cache() {
-        let (registry, caches) = Registry::built_in();
+        let (registry, caches) = Registry::built_in(&RuntimeConfig::default());
         let core = registry.find("", "v1", "events").expect("core events");
         let other = registry.find("events.k8s.io", "v1", "events").expect("events");
         assert!(Arc::ptr_eq(&core.cache, &other.cache));

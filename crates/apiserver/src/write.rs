@@ -402,15 +402,15 @@ fn is_ready_to_go(served: &Served, document: &Value) -> bool {
 
 /// Turns a document of the served version into the stored one.
 pub fn to_stored(call: &Call, document: &mut Value) {
-    if let Some(conversion) = call.served.conversion {
-        (conversion.to_stored)(document);
+    if let Some(conversion) = &call.served.conversion {
+        conversion.to_stored(document);
     }
 }
 
 /// Turns a document of the stored version into the served one.
 pub fn from_stored(call: &Call, document: &mut Value) {
-    if let Some(conversion) = call.served.conversion {
-        (conversion.from_stored)(document);
+    if let Some(conversion) = &call.served.conversion {
+        conversion.to_served(document);
     }
 }
 

@@ -111,7 +111,7 @@ impl Env {
             Expect::Any => true,
             Expect::Bool => root.ty == Type::Bool,
             Expect::String => root.ty == Type::String,
-            Expect::Type(wanted) => types::Bound::default().assignable(wanted, &root.ty),
+            Expect::Type(wanted) => *wanted == root.ty,
         };
         if !fits {
             let expected = match expect {

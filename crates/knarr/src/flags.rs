@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use api::feature_gates::FeatureGates;
+use api::runtime_config::RuntimeConfig;
 use meta::cidr::Cidr;
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
@@ -119,6 +121,8 @@ pub struct Up {
     #[command(flatten)]
     pub audit: AuditFlags,
     #[command(flatten)]
+    pub apis: ApiFlags,
+    #[command(flatten)]
     pub admission: AdmissionFlags,
     /// What is traced and where spans are sent: a TracingConfiguration of apiserver.config.k8s.io/v1 (YAML)
     #[arg(long, value_name = "FILE", help_heading = "Traces")]
@@ -159,6 +163,19 @@ pub struct AdmissionFlags {
     /// Plugins to turn off
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
+}
+
+/// Which APIs the API server has.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "APIs")]
+pub struct ApiFlags {
+    /// Versions of built-in resources to serve or not: GROUP/VERSION=true|false, api/all, api/ga, api/beta or api/alpha
+    /// [default: all settled versions (v1, v2), no others]
+    #[arg(long, value_name = "NAME=BOOL,...", default_value = "", hide_default_value = true)]
+    pub runtime_config: RuntimeConfig,
+    /// Feature gates of an upstream cluster; they may say no other than what Knarr does, upstream's defaults
+    #[arg(long, value_name = "NAME=BOOL,...", default_value = "", hide_default_value = true)]
+    pub feature_gates: FeatureGates,
 }
 
 /// Who asked for what.
@@ -231,6 +248,8 @@ pub struct Apiserver {
     pub etcd: EtcdFlags,
     #[command(flatten)]
     pub audit: AuditFlags,
+    #[command(flatten)]
+    pub apis: ApiFlags,
     #[command(flatten)]
     pub admission: AdmissionFlags,
     /// What is traced and where spans are sent: a TracingConfiguration of apiserver.config.k8s.io/v1 (YAML)

@@ -32,6 +32,7 @@ use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::progress::{Progress, READY_MARK};
 use crate::settings::Settings;
+use api::runtime_config::RuntimeConfig;
 
 /// `knarr up --detach`.
 pub fn detached(flags: &Up) -> Result<()> {
@@ -199,6 +200,7 @@ async fn start_server(plan: &Plan, pki: &Pki, progress: &Progress) -> Result<Ser
         node_ports: first..=last,
         etcd: plan.flags.etcd.clone(),
         audit: plan.flags.audit.clone(),
+        runtime_config: plan.flags.apis.runtime_config.clone(),
         admission: plan.flags.admission.clone(),
         tracing: plan.flags.tracing_config_file.clone(),
     };
@@ -219,6 +221,7 @@ pub struct ServerOptions {
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub etcd: EtcdFlags,
     pub audit: AuditFlags,
+    pub runtime_config: RuntimeConfig,
     pub admission: AdmissionFlags,
     /// A TracingConfiguration.
     pub tracing: Option<PathBuf>,
@@ -264,6 +267,7 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
             identity: pki.front_proxy_client()?,
             ca_pem: pki.front_proxy_ca.certificate_pem().into(),
         }),
+        runtime_config: options.runtime_config.clone(),
         admission: admission(&options.admission)?,
         audit: audit(&options.audit)?,
         tracer: options.tracing.as_deref().map(tracer).transpose()?,

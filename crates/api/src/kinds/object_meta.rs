@@ -168,7 +168,9 @@ fn validate_bare_finalizers(object: &Value, path: &Path, errors: &mut Errors) {
         let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
         // Definitions and API services are of other makers.
         !matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
-            && crate::resource::find_kind(group, version, text("kind")).is_some()
+            && crate::resource::all_with_previews()
+                .iter()
+                .any(|r| r.kind == text("kind") && r.group == group && r.version == version)
     };
     for (i, finalizer) in object.array_at(&["metadata", "finalizers"]).iter().enumerate() {
         let name = finalizer.as_str().unwrap_or_default();

@@ -124,7 +124,7 @@ impl<'a> Request<'a> {
 
     /// A document in this version; null when there is none.
     pub fn shown<'v>(&self, served: &Served, document: Option<&'v Value>) -> Cow<'v, Value> {
-        match (document, served.conversion) {
+        match (document, &served.conversion) {
             (None, _) => Cow::Owned(Value::Null),
             (Some(document), _) if self.is_scale() => {
                 Cow::Owned(sub::scale_in(self.review.call, document).unwrap_or_default())
@@ -137,7 +137,7 @@ impl<'a> Request<'a> {
             (Some(document), None) => Cow::Borrowed(document),
             (Some(document), Some(conversion)) => {
                 let mut document = document.clone();
-                (conversion.from_stored)(&mut document);
+                conversion.to_served(&mut document);
                 Cow::Owned(document)
             }
         }
@@ -166,8 +166,8 @@ impl<'a> Request<'a> {
             return Ok(workload);
         }
         if own {
-            if let Some(conversion) = served.conversion {
-                (conversion.to_stored)(&mut changed);
+            if let Some(conversion) = &served.conversion {
+                conversion.to_stored(&mut changed);
             }
             let kept = self.review.served;
             changed.set(&["apiVersion"], &kept.api_version);

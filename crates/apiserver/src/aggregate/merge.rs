@@ -16,7 +16,8 @@ const GROUPS: &str = "apiregistration.k8s.io=20000 =18000 apps=17800 events.k8s.
     authorization.k8s.io=17600 autoscaling=17500 batch=17400 certificates.k8s.io=17300 networking.k8s.io=17200 policy=17100 \
     rbac.authorization.k8s.io=17000 storage.k8s.io=16800 admissionregistration.k8s.io=16700 apiextensions.k8s.io=16700 \
     scheduling.k8s.io=16600 coordination.k8s.io=16500 node.k8s.io=16300 discovery.k8s.io=16200 \
-    flowcontrol.apiserver.k8s.io=16100 internal.apiserver.k8s.io=16000 resource.k8s.io=15900 storagemigration.k8s.io=15800";
+    resource.k8s.io=16200 flowcontrol.apiserver.k8s.io=16100 internal.apiserver.k8s.io=16000 storagemigration.k8s.io=15800 \
+    lifecycle.k8s.io=15700";
 /// What custom resources' groups and versions have.
 const CUSTOM: (i64, i64) = (1000, 100);
 
@@ -36,7 +37,10 @@ pub fn version_priority(group: &str, version: &str) -> i64 {
         ("", _) => 1,
         ("autoscaling", "v2") => 30,
         ("flowcontrol.apiserver.k8s.io" | "resource.k8s.io", "v1") => 21,
-        (_, "v1") => 15,
+        (_, "v1") | ("resource.k8s.io", "v1beta2") => 15,
+        ("coordination.k8s.io", "v1beta1") => 13,
+        ("coordination.k8s.io", "v1alpha2") | ("admissionregistration.k8s.io", "v1beta1") => 12,
+        ("resource.k8s.io", "v1alpha3") => 1,
         _ => 9,
     }
 }

@@ -5,7 +5,8 @@
 //! A block is a title, `METHOD PATH`, and a body if there is one; between them may stand, a line each:
 //! `> Header: value`, `> anonymous`, or `> json`, `> merge`, `> strategic`, `> apply` for a patch's type;
 //! `? {.path} {.path}`, what is shown of an answer that is no error; `! name {.path}`, what is kept of it: `$name` stands
-//! for it from then on, in requests and answers; `> anew`, a server of its own from here on; `> until {.path} value`,
+//! for it from then on, in requests and answers; `> anew`, a server of its own from here on, with a `--runtime-config` if
+//! one follows; `> until {.path} value`,
 //! an event of what was written to wait for; `> ours: why`, an answer that upstream's need not equal; `> any order`, one
 //! of which upstream's maps make the order. `{{x*3}}` in a body stands for `xxx`.
 
@@ -102,8 +103,8 @@ pub enum Asked {
 }
 
 impl Asked {
-    async fn ours() -> Asked {
-        let Cluster { server, local, .. } = signing_cluster().await;
+    async fn ours(runtime_config: &str) -> Asked {
+        let Cluster { server, local, .. } = signing_cluster(runtime_config).await;
         Asked::Ours(local, server)
     }
 
@@ -131,7 +132,8 @@ async fn answer(server: &Asked, asked: &str, kept: &mut Kept) -> String {
     let (mut anonymous, mut until) = (false, None);
     for line in lines {
         match line.split_once(' ') {
-            Some((">", "anew" | "any order")) => {}
+            Some((">", "any order")) => {}
+            Some((">", anew)) if anew.starts_with("anew") => {}
             Some((">", why)) if why.starts_with("ours: ") => {}
             Some((">", "anonymous")) => anonymous = true,
             Some((">", event)) if event.starts_with("until ") => until = event["until ".len()..].split_once(' '),
@@ -246,7 +248,7 @@ fn told(answer: &Answer, shown: &[&str]) -> String {
 }
 
 /// A server that signs tokens.
-async fn signing_cluster() -> Cluster {
+async fn signing_cluster(runtime_config: &str) -> Cluster {
     let dir = tempfile::tempdir().expect("temporary directory");
     let key = pki::Pki::open(dir.path()).expect("keys").service_account_key_pem.clone();
     let tokens = Tokens {
@@ -254,7 +256,8 @@ async fn signing_cluster() -> Cluster {
         verifier: Arc::new(Verifier::from_pems(&[&key], DEFAULT_ISSUER).expect("verifier")),
         audiences: vec![DEFAULT_ISSUER.into()],
     };
-    Cluster::start_with(|c| c.tokens = Some(tokens)).await
+    let runtime_config = runtime_config.parse().expect("a runtime config");
+    Cluster::start_with(|c| (c.tokens, c.runtime_config) = (Some(tokens), runtime_config)).await
 }
 
 /// A file's introduction, and its blocks: what is asked, and the answer as it is written down.
@@ -262,6 +265,11 @@ pub fn read(text: &str) -> (&str, Vec<(&str, &str)>) {
     let mut blocks = text.split("\n## ");
     let introduction = blocks.next().expect("an introduction");
     (introduction, blocks.map(|block| block.split_once("\n=> ").unwrap_or((block, ""))).collect())
+}
+
+/// Whether a server of its own is asked for, and what it serves.
+fn anew(asked: &str) -> Option<&str> {
+    asked.split_once("\n> anew")?.1.lines().next().map(str::trim)
 }
 
 fn files() -> BTreeSet<PathBuf> {
@@ -272,14 +280,15 @@ fn files() -> BTreeSet<PathBuf> {
 async fn play(file: &Path) {
     let text = std::fs::read_to_string(file).expect("the requests");
     let (introduction, blocks) = read(&text);
-    let (mut server, mut kept) = (Asked::ours().await, Kept::new());
+    let (mut server, mut kept) = (None, Kept::new());
     let mut told = introduction.to_string();
     for (asked, _) in blocks {
         let asked = asked.trim_end();
-        if asked.contains("\n> anew") {
-            (server, kept) = (Asked::ours().await, Kept::new());
+        if server.is_none() || anew(asked).is_some() {
+            (server, kept) = (Some(Asked::ours(anew(asked).unwrap_or_default()).await), Kept::new());
         }
-        write!(told, "\n## {asked}\n{}\n", answer(&server, asked, &mut kept).await).expect("written");
+        let server = server.as_ref().expect("it was started");
+        write!(told, "\n## {asked}\n{}\n", answer(server, asked, &mut kept).await).expect("written");
     }
     expect_test::expect_file![file].assert_eq(&told);
 }
@@ -310,9 +319,10 @@ async fn judge(file: &Path) -> [usize; 2] {
     let (mut told, mut differences, mut counts) = (introduction.to_string(), String::new(), [0; 2]);
     for (asked, ours) in blocks {
         let (asked, ours) = (asked.trim_end(), format!("=> {}", ours.trim_end_matches('\n')));
-        if server.is_none() || asked.contains("\n> anew") {
+        if server.is_none() || anew(asked).is_some() {
             drop(server.take()); // before the next one starts
-            (server, kept) = (Some(Asked::Upstream(Upstream::start().await)), Kept::new());
+            let upstream = Upstream::start(anew(asked).unwrap_or_default()).await;
+            (server, kept) = (Some(Asked::Upstream(upstream)), Kept::new());
         }
         let work = answer(server.as_ref().expect("it was started"), asked, &mut kept);
         let theirs = tokio::time::timeout(ANSWER_LIMIT, work).await.unwrap_or_else(|_| "=> no answer".into());

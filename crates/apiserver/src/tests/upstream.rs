@@ -46,7 +46,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// Both processes, and the namespace `default` with its service account.
-    pub async fn start() -> Upstream {
+    pub async fn start(runtime_config: &str) -> Upstream {
         let program = std::env::var_os("KNARR_UPSTREAM").expect("KNARR_UPSTREAM names upstream's kube-apiserver");
         let etcd = EtcdServers::start(1);
         let dir = etcd.dir.path();
@@ -73,6 +73,7 @@ impl Upstream {
             .args(["--service-account-key-file", "sa.pub", "--service-account-signing-key-file", "sa.key"])
             .args(["--service-account-issuer", DEFAULT_ISSUER, "--token-auth-file", "tokens.csv"])
             .args(["--authentication-config", "authentication.json", "--allow-privileged"])
+            .args(["--runtime-config", runtime_config])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -226,7 +227,7 @@ impl Pair {
 #[tokio::test]
 #[ignore = "needs upstream's kube-apiserver: cargo xtask upstream"]
 async fn two_kinds_of_servers_share_an_etcd() {
-    let upstream = Upstream::start().await;
+    let upstream = Upstream::start("").await;
     let etcd = &upstream.etcd;
     let tls = pki::tls::client(&etcd.ca_pem, Some(&etcd.client)).expect("a client");
     let options = EtcdOptions { servers: etcd.urls(), tls: Some(Arc::new(tls)), ..EtcdOptions::default() };

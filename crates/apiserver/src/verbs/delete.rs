@@ -24,9 +24,10 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 const MAX_ATTEMPTS: usize = 16;
 
 /// Resources whose deletion answers with the object instead of a Status.
-const ANSWER_OBJECT: [&str; 11] = [
+const ANSWER_OBJECT: &[&str] = &[
     "pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims", "podtemplates",
-    "resourcequotas", "storageclasses", "csidrivers", "csinodes", "volumeattachments",
+    "resourcequotas", "storageclasses", "csidrivers", "csinodes", "volumeattachments", "volumeattributesclasses",
+    "deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices",
 ];
 
 pub async fn delete(call: &Call, body: &[u8]) -> Result<Response, Status> {
