@@ -127,8 +127,10 @@ impl Drop for Upstream {
 }
 
 /// What stands for the names of `objects.txt` when there are to be two of each.
-const RENAMED: [(&str, &str); 6] = [
+const RENAMED: [(&str, &str); 8] = [
     (r#""name":"name""#, r#""name":"second""#),
+    (r#""name":"name-"#, r#""name":"second-"#),
+    (r#""name":"name."#, r#""name":"second."#),
     (r#""name":"other""#, r#""name":"another""#),
     ("10.96.3.1", "10.96.3.2"),
     ("things", "others"),
@@ -227,16 +229,18 @@ impl Pair {
 #[tokio::test]
 #[ignore = "needs upstream's kube-apiserver: cargo xtask upstream"]
 async fn two_kinds_of_servers_share_an_etcd() {
-    let upstream = Upstream::start("").await;
+    let upstream = Upstream::start("api/all=true").await;
     let etcd = &upstream.etcd;
     let tls = pki::tls::client(&etcd.ca_pem, Some(&etcd.client)).expect("a client");
     let options = EtcdOptions { servers: etcd.urls(), tls: Some(Arc::new(tls)), ..EtcdOptions::default() };
-    let ours = Server::start(Config::new(Etcd::new(options).expect("an etcd"))).await.expect("the server starts");
+    let mut config = Config::new(Etcd::new(options).expect("an etcd"));
+    config.runtime_config = "api/all=true".parse().expect("a runtime config");
+    let ours = Server::start(config).await.expect("the server starts");
     let ours = Asked::Ours(ours.local(User::new("test", ["system:masters"])), ours);
     let pair = Pair([("upstream", Asked::Upstream(upstream)), ("knarr", ours)]);
-    let text = include_str!("requests/objects.txt");
+    let texts = [include_str!("requests/objects.txt"), include_str!("requests/previews_objects.txt")];
     let mut failures = 0;
-    for (asked, _) in requests::read(text).1 {
+    for (asked, _) in texts.into_iter().flat_map(|text| requests::read(text).1) {
         let lines: Vec<&str> = asked.lines().collect();
         let (collection, body) = (lines[1].trim_start_matches("POST "), lines[lines.len() - 1]);
         let renamed = RENAMED.iter().fold(body.to_string(), |text, (from, to)| text.replace(from, to));
