@@ -9,7 +9,7 @@ pub use cel::admission::environment;
 use cel::cost::MATCH_CONDITIONS_BUDGET;
 use cel::{Bindings, Budget, Env, EvalError, Expect, Program};
 use meta::field::{Error, Errors, Path};
-use meta::{Value, names};
+use meta::{Status, Value, names};
 
 use super::request::Request;
 use crate::authn::SERVICE_ACCOUNT;
@@ -108,7 +108,12 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    pub fn new(request: &Request<'a>, served: &Served, new: Option<&'a Value>, old: Option<&'a Value>) -> Facts<'a> {
+    pub async fn new(
+        request: &Request<'a>,
+        served: &Served,
+        new: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> Result<Facts<'a>, Status> {
         let review = request.review;
         let namespace = match &request.namespace {
             Some(namespace) => namespace.document_without_owners(),
@@ -122,14 +127,14 @@ impl<'a> Facts<'a> {
             name: review.name.clone(),
             ..cel::Check::default()
         };
-        Facts {
-            object: request.shown(served, new),
-            old: request.shown(served, old),
+        Ok(Facts {
+            object: request.shown(served, new).await?,
+            old: request.shown(served, old).await?,
             request: request.value(served),
             namespace,
             asker: Asker { shared: review.shared, user: &review.call.user },
             check,
-        }
+        })
     }
 
     pub fn bindings(&self) -> Bindings<'_> {

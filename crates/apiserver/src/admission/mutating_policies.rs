@@ -67,7 +67,7 @@ pub fn read(policy: &Value, errors: &mut Errors) -> Policy {
 }
 
 /// Applies all policies; on the second time around only those that have to see the document again.
-pub fn mutate(
+pub async fn mutate(
     policies: &[Arc<Policy>],
     bindings: &[Arc<Binding>],
     request: &Request<'_>,
@@ -83,7 +83,7 @@ pub fn mutate(
                 continue;
             }
             let Some(served) = policy.rules.matching.matched(request, Some(new), old) else { continue };
-            match policy.apply(binding, request, &served, new, old) {
+            match policy.apply(binding, request, &served, new, old).await {
                 Ok(Some(changed)) => {
                     let differs = changed != *new;
                     *new = changed;
@@ -109,7 +109,7 @@ pub fn mutate(
 
 impl Policy {
     /// The document with the binding's mutations; `None` when it is not meant.
-    fn apply(
+    async fn apply(
         &self,
         binding: &Binding,
         request: &Request<'_>,
@@ -123,18 +123,21 @@ impl Policy {
         }
         let mut document = new.clone();
         for params in params {
-            if !self.rules.hold(&Facts::new(request, served, Some(&document), old), &params)? {
+            let facts = Facts::new(request, served, Some(&document), old).await.map_err(|status| status.message)?;
+            if !self.rules.hold(&facts, &params)? {
                 continue;
             }
+            drop(facts);
             let mut budget = Budget::default();
             for mutation in &self.mutations {
                 let made = {
-                    let facts = Facts::new(request, served, Some(&document), old);
+                    let facts = Facts::new(request, served, Some(&document), old).await;
+                    let facts = facts.map_err(|status| status.message)?;
                     let bindings = self.rules.bindings(&facts, &params);
                     let made = mutation.program.run(&bindings, &mut budget).and_then(|value| value.to_value());
                     made.map_err(|error| expressions::failure(&mutation.text, &error))?
                 };
-                document = mutation.put(request, served, document, made)?;
+                document = mutation.put(request, served, document, made).await?;
             }
         }
         Ok(Some(document))
@@ -142,14 +145,15 @@ impl Policy {
 }
 
 impl Mutation {
-    fn put(&self, request: &Request<'_>, served: &Served, document: Value, made: Value) -> Result<Value, String> {
-        let mut shown = request.shown(served, Some(&document)).into_owned();
+    async fn put(&self, request: &Request<'_>, served: &Served, document: Value, made: Value) -> Result<Value, String> {
+        let shown = request.shown(served, Some(&document)).await.map_err(|status| status.message)?;
+        let mut shown = shown.into_owned();
         if self.patches {
             patch::json_patch(&mut shown, &made).map_err(|e| format!("JSON Patch: {e}"))?;
         } else {
             shown = merged(served, &shown, made)?;
         }
-        request.taken(served, shown, &document).map_err(|status| status.message)
+        request.taken(served, shown, &document).await.map_err(|status| status.message)
     }
 }
 

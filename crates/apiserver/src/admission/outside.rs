@@ -122,7 +122,7 @@ async fn pass(
     if let ((Some(policies), Some(bindings)), Some(new)) = (policies, new.as_deref_mut())
         && on.is_on(times::MUTATING_POLICIES)
     {
-        let result = mutating_policies::mutate(&policies, &bindings, &request, new, old, policies_again);
+        let result = mutating_policies::mutate(&policies, &bindings, &request, new, old, policies_again).await;
         timed(times::MUTATING_POLICIES, result)?;
     }
     if let Some(hooks) = outside.mutating.load(shared).filter(|_| on.is_on(times::MUTATING_WEBHOOKS)) {
@@ -147,7 +147,8 @@ pub async fn validate(review: &Review<'_>, new: Option<&Value>, old: Option<&Val
         if let (Some(policies), Some(bindings)) = (outside.policies.load(shared), outside.bindings.load(shared))
             && on.is_on(times::VALIDATING_POLICIES)
         {
-            timed(times::VALIDATING_POLICIES, policies::validate(&policies, &bindings, &request, new, old))?;
+            let result = policies::validate(&policies, &bindings, &request, new, old).await;
+            timed(times::VALIDATING_POLICIES, result)?;
         }
         if let Some(hooks) = outside.validating.load(shared).filter(|_| on.is_on(times::VALIDATING_WEBHOOKS)) {
             timed(times::VALIDATING_WEBHOOKS, webhooks::validate(&hooks, &request, new, old).await)?;

@@ -191,7 +191,7 @@ impl Binding {
 
 /// Evaluates all policies. The first violation that a binding does not only warn of is the answer; what the others warn of
 /// and note in the audit log is said all the same.
-pub fn validate(
+pub async fn validate(
     policies: &[Arc<Policy>],
     bindings: &[Arc<Binding>],
     request: &Request<'_>,
@@ -206,7 +206,7 @@ pub fn validate(
             continue;
         }
         let Some(served) = policy.rules.matching.matched(request, new, old) else { continue };
-        let mut facts = None;
+        let facts = Facts::new(request, &served, new, old).await.map_err(|status| status.message);
         let mut notes = Notes::new();
         for binding in bound {
             let by = format!("'{}' with binding '{}'", policy.rules.name, binding.name);
@@ -214,10 +214,10 @@ pub fn validate(
                 (_, Ok(None)) => continue,
                 (Some(why), _) => Err(format!("failed to configure policy: {why}")),
                 (None, Err(why)) => Err(format!("failed to configure binding: {why}")),
-                (None, Ok(Some(params))) => Ok(params),
+                (None, Ok(Some(params))) => facts.as_ref().map(|facts| (params, facts)).map_err(Clone::clone),
             };
-            let params = match params {
-                Ok(params) => params,
+            let (params, facts) = match params {
+                Ok(ready) => ready,
                 Err(why) if policy.rules.ignores_failure => {
                     tracing::debug!("policy {:?} is not evaluated: {why}", policy.rules.name);
                     continue;
@@ -227,7 +227,6 @@ pub fn validate(
                     continue;
                 }
             };
-            let facts = facts.get_or_insert_with(|| Facts::new(request, &served, new, old));
             for violation in params.iter().flat_map(|params| policy.violations(facts, params, &mut notes)) {
                 let Violation { message, reason, index } = &violation;
                 // Compat: an audit annotation that fails refuses the write whatever the actions.

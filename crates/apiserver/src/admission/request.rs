@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use meta::{Status, Value, json};
 
 use super::{Operation, Review};
-use crate::custom::conversion::Strategy;
+use crate::custom::conversion;
 use crate::object::Object;
 use crate::registry::Served;
 use crate::{decode, metadata, sub};
@@ -47,9 +47,7 @@ impl<'a> Request<'a> {
                 r.plural == own.info.plural && (&r.group, &r.version) != (&own.info.group, &own.info.version)
             });
             let others = others.filter_map(|r| registry.find(&r.group, &r.version, &r.plural));
-            // What a webhook converts is not asked for here: such custom resources match by the version of the request.
-            let plain = |s: &Served| s.custom.as_ref().is_none_or(|c| matches!(*c.conversion, Strategy::None));
-            others.filter(|served| served.prefix == own.prefix && plain(served)).collect()
+            others.filter(|served| served.prefix == own.prefix).collect()
         })
     }
 
@@ -122,17 +120,15 @@ impl<'a> Request<'a> {
         self.review.subresource == "scale"
     }
 
-    /// A document in this version; null when there is none.
-    pub fn shown<'v>(&self, served: &Served, document: Option<&'v Value>) -> Cow<'v, Value> {
-        match (document, &served.conversion) {
+    /// A document in this version; null when there is none. Custom resources may be converted by a webhook, which may fail.
+    pub async fn shown<'v>(&self, served: &Served, document: Option<&'v Value>) -> Result<Cow<'v, Value>, Status> {
+        Ok(match (document, &served.conversion) {
             (None, _) => Cow::Owned(Value::Null),
             (Some(document), _) if self.is_scale() => {
                 Cow::Owned(sub::scale_in(self.review.call, document).unwrap_or_default())
             }
             (Some(document), None) if served.custom.is_some() && self.requested.api_version != served.api_version => {
-                let mut document = document.clone();
-                document.set(&["apiVersion"], &served.api_version);
-                Cow::Owned(document)
+                Cow::Owned(self.converted(served, document.clone()).await?)
             }
             (Some(document), None) => Cow::Borrowed(document),
             (Some(document), Some(conversion)) => {
@@ -140,11 +136,24 @@ impl<'a> Request<'a> {
                 conversion.to_served(&mut document);
                 Cow::Owned(document)
             }
+        })
+    }
+
+    /// A custom resource in another version.
+    async fn converted(&self, served: &Served, document: Value) -> Result<Value, Status> {
+        let mut documents = [document];
+        // Boxed, so that every write need not have room for it.
+        Box::pin(conversion::convert(self.review.shared, served, &mut documents, &served.api_version)).await?;
+        let [mut document] = documents;
+        if let Some(custom) = &served.custom {
+            // What the webhook made up is no field of the kind.
+            let _ = custom.shape.strip(&mut document);
         }
+        Ok(document)
     }
 
     /// What a webhook made of a document that was shown in this version, as it takes the place of `was`.
-    pub fn taken(&self, served: &Served, mut changed: Value, was: &Value) -> Result<Value, Status> {
+    pub async fn taken(&self, served: &Served, mut changed: Value, was: &Value) -> Result<Value, Status> {
         let [group, version, kind] = self.kind(served);
         let own = kind == served.kind && *group == *served.info.group;
         let stripped = if own {
@@ -170,6 +179,9 @@ impl<'a> Request<'a> {
                 conversion.to_stored(&mut changed);
             }
             let kept = self.review.served;
+            if kept.custom.is_some() && kept.api_version != served.api_version {
+                changed = self.converted(kept, changed).await?;
+            }
             changed.set(&["apiVersion"], &kept.api_version);
             kept.defaults(&mut changed);
         }

@@ -105,9 +105,9 @@ impl Hook {
     }
 
     /// The version in which the webhook is to see the request; `None` when it is not to see it.
-    fn applies(
+    async fn applies(
         &self,
-        request: &Request,
+        request: &Request<'_>,
         new: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<Option<Arc<Served>>, Status> {
@@ -115,7 +115,7 @@ impl Hook {
         if self.conditions.is_empty() {
             return Ok(Some(served));
         }
-        let facts = Facts::new(request, &served, new, old);
+        let facts = Facts::new(request, &served, new, old).await?;
         match expressions::hold(&self.conditions, &facts, &Value::Null) {
             Ok(holds) => Ok(holds.then_some(served)),
             Err(_) if self.ignores_failure => Ok(None),
@@ -171,8 +171,12 @@ impl Hook {
         let uid = uuid::Uuid::new_v4().to_string();
         let mut asked = request.value(served);
         asked.set(&["uid"], uid.as_str());
-        asked.set(&["object"], request.shown(served, new).into_owned());
-        asked.set(&["oldObject"], request.shown(served, old).into_owned());
+        for (member, document) in [("object", new), ("oldObject", old)] {
+            // Compat: whatever the failure policy says, as upstream: it is not the webhook that failed.
+            let shown = request.shown(served, document).await;
+            let shown = shown.map_err(|status| Failure::Refused(Status::internal(status.message)))?;
+            asked.set(&[member], shown.into_owned());
+        }
         let mut review = json!({"kind": REVIEW, "apiVersion": self.api_version});
         review.set(&["request"], asked);
         let name = if mutating { "Call mutating webhook" } else { "Call validating webhook" };
@@ -222,9 +226,9 @@ impl Hook {
             let why = "attempted to modify the object, which is not supported for this operation";
             return Err(Status::internal(format!("admission webhook {:?} {why}", self.name)));
         };
-        let mut shown = request.shown(served, Some(new)).into_owned();
+        let mut shown = request.shown(served, Some(new)).await?.into_owned();
         patch::json_patch(&mut shown, &patch).map_err(Status::internal)?;
-        let taken = request.taken(served, shown, new)?;
+        let taken = request.taken(served, shown, new).await?;
         let changed = taken != *new;
         *new = taken;
         self.note_mutation(request, place, Some(&patch), changed);
@@ -262,7 +266,7 @@ pub async fn mutate(
         if !again.wants(&hook.id) {
             continue;
         }
-        let Some(served) = hook.applies(request, new.as_deref(), old)? else { continue };
+        let Some(served) = hook.applies(request, new.as_deref(), old).await? else { continue };
         let place = (usize::from(again.second), index);
         let changed = hook.mutate(request, &served, new.as_deref_mut(), old, place).await?;
         again.called(&hook.id, hook.again_if_needed, changed);
@@ -280,7 +284,7 @@ pub async fn validate(
 ) -> Result<(), Status> {
     let mut meant = Vec::new();
     for hook in hooks.iter().flat_map(|c| c.iter()) {
-        if let Some(served) = hook.applies(request, new, old)? {
+        if let Some(served) = hook.applies(request, new, old).await? {
             meant.push((hook, served));
         }
     }

@@ -151,6 +151,46 @@ async fn a_webhook_converts() {
     assert_eq!((answer.code, answer.body["message"].as_str()), (500, Some(why)));
 }
 
+/// What is declared for one version binds requests in the others too, which a webhook converts for that.
+#[tokio::test]
+async fn policies_of_one_version_bind_all() {
+    let cluster = Cluster::start().await;
+    let (url, bundle) = converter().await;
+    let mut conversion = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
+    conversion.set(&["webhook", "clientConfig"], json!({"url": url, "caBundle": bundle}));
+    cluster.define(two_versions(conversion)).await;
+    let rules = json!({"resourceRules": [{"apiGroups": ["example.com"], "apiVersions": ["v1"], "operations": ["*"],
+        "resources": ["widgets"]}]});
+    let api = "/apis/admissionregistration.k8s.io/v1";
+    let patch = r#"has(object.old) ? [JSONPatch{op: "replace", path: "/old", value: object.old + "!"}] : []"#;
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"reinvocationPolicy": "Never", "matchConstraints": rules.clone(),
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}]}});
+    cluster.ok(Method::POST, &format!("{api}/mutatingadmissionpolicies"), policy).await;
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": rules,
+        "validations": [{"expression": "!has(object.old) || !object.old.startsWith('bad')"}]}});
+    cluster.ok(Method::POST, &format!("{api}/validatingadmissionpolicies"), policy).await;
+    for (kind, actions) in [("mutating", Value::Null), ("validating", json!(["Deny"]))] {
+        let mut binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p"}});
+        if !actions.is_null() {
+            binding.set(&["spec", "validationActions"], actions);
+        }
+        let path = format!("{api}/{kind}admissionpolicybindings");
+        cluster.ok(Method::POST, &path, binding).await;
+        // A list is answered once the caches show what was written before.
+        cluster.get(&path).await;
+    }
+    let v2 = "/apis/example.com/v2/namespaces/default/widgets";
+    let of_v2 = |name: &str, new: &str| json!({"apiVersion": "example.com/v2", "kind": "Widget", "metadata": {"name": name}, "new": new});
+    let made = cluster.ok(Method::POST, v2, of_v2("a", "x")).await;
+    assert_eq!((made["new"].as_str(), made["apiVersion"].as_str()), (Some("x!"), Some("example.com/v2")));
+    let answer = cluster.call(Method::POST, v2, of_v2("b", "bad")).await;
+    assert_eq!(answer.code, 422, "{}", answer.text);
+    assert!(answer.text.contains("ValidatingAdmissionPolicy 'p' with binding 'b' denied request"), "{}", answer.text);
+    // What cannot be converted cannot be judged.
+    let answer = cluster.call(Method::POST, v2, of_v2("no", "x")).await;
+    assert!(answer.code >= 400 && answer.text.contains("failed: not this one"), "{} {}", answer.code, answer.text);
+}
+
 #[tokio::test]
 async fn servers_on_one_store_agree() {
     let cluster = Cluster::start().await;
