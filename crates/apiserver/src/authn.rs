@@ -2,15 +2,19 @@
 //!
 //! Reads: the identity of the connection's certificate, the `Authorization` header, and for tokens the objects they are
 //! bound to. Invariant: a token counts only while its service account and whatever it is bound to exist with the same
-//! uid. Answers `None` for who shows nothing; somebody who shows something wrong is refused.
+//! uid: signatures are remembered, that is looked up for each request (with etcd, where the watch has come to). Answers
+//! `None` for who shows nothing; somebody who shows something wrong is refused.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use meta::Status;
-use pki::tokens::{Bound, ObjectRef};
+use pki::tokens::{Bound, Claims, ObjectRef};
+use sha2::{Digest, Sha256};
 
+use crate::object::Object;
 use crate::shared::Shared;
 use crate::user::User;
 
@@ -18,6 +22,38 @@ use crate::user::User;
 pub const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 /// Prefix of the WebSocket subprotocol that carries a token.
 pub const BEARER_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// Tokens whose signature was good, by their hashes: checking one takes longer than a request for one object.
+#[derive(Default)]
+pub struct KnownTokens(Mutex<HashMap<[u8; 32], Arc<Known>>>);
+
+struct Known {
+    user: Arc<User>,
+    bound: Bound,
+    /// Seconds since 1970.
+    expires: i64,
+}
+
+impl KnownTokens {
+    /// Of about a kilobyte each.
+    const MOST: usize = 4096;
+
+    fn get(&self, hash: &[u8; 32], now: i64) -> Option<Arc<Known>> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(hash).cloned();
+        known.filter(|known| now < known.expires)
+    }
+
+    fn add(&self, hash: [u8; 32], known: Known, now: i64) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= Self::MOST {
+            all.retain(|_, known| now < known.expires);
+        }
+        if all.len() >= Self::MOST {
+            all.clear();
+        }
+        all.insert(hash, Arc::new(known));
+    }
+}
 
 /// The user of a request; `None` when it shows no credentials.
 pub async fn authenticate(
@@ -35,7 +71,7 @@ pub async fn authenticate(
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Err(Status::unauthorized());
     }
-    token_user(shared, token, None).await.map(Some).map_err(|why| {
+    own_token_user(shared, token).await.map(Some).map_err(|why| {
         tracing::debug!("a bearer token was refused: {why}");
         Status::unauthorized()
     })
@@ -59,16 +95,35 @@ async fn bearer_in_protocol(shared: &Shared, headers: &HeaderMap) -> Result<Opti
         .ok()
         .and_then(|b| String::from_utf8(b).ok())
         .ok_or_else(Status::unauthorized)?;
-    token_user(shared, &token, None).await.map(Some).map_err(|_| Status::unauthorized())
+    own_token_user(shared, &token).await.map(Some).map_err(|_| Status::unauthorized())
 }
 
-/// The user of a service account token for one of `audiences` (this server's own when `None`).
-pub async fn token_user(shared: &Shared, token: &str, audiences: Option<&[String]>) -> Result<Arc<User>, String> {
+/// The user of a service account token for this server.
+async fn own_token_user(shared: &Shared, token: &str) -> Result<Arc<User>, String> {
+    let (hash, now) = (Sha256::digest(token).into(), meta::time::now().as_second());
+    if let Some(known) = shared.tokens.get(&hash, now) {
+        check_bound(shared, &known.bound).await?;
+        return Ok(known.user.clone());
+    }
     let tokens = shared.config.tokens.as_ref().ok_or("this server accepts no tokens")?;
-    let audiences = audiences.unwrap_or(&tokens.audiences);
+    let claims = tokens.verifier.verify(token, &tokens.audiences).map_err(|e| e.to_string())?;
+    check_bound(shared, &claims.kubernetes).await?;
+    let user = user_of(&claims);
+    let known = Known { user: user.clone(), expires: claims.exp, bound: claims.kubernetes };
+    shared.tokens.add(hash, known, now);
+    Ok(user)
+}
+
+/// The user of a service account token for one of `audiences`.
+pub async fn token_user(shared: &Shared, token: &str, audiences: &[String]) -> Result<Arc<User>, String> {
+    let tokens = shared.config.tokens.as_ref().ok_or("this server accepts no tokens")?;
     let claims = tokens.verifier.verify(token, audiences).map_err(|e| e.to_string())?;
+    check_bound(shared, &claims.kubernetes).await?;
+    Ok(user_of(&claims))
+}
+
+fn user_of(claims: &Claims) -> Arc<User> {
     let bound = &claims.kubernetes;
-    check_bound(shared, bound).await?;
     let namespace = &bound.namespace;
     let mut user = User {
         name: format!("{SERVICE_ACCOUNT}{namespace}:{}", bound.serviceaccount.name),
@@ -91,12 +146,13 @@ pub async fn token_user(shared: &Shared, token: &str, audiences: Option<&[String
     };
     add("node", &bound.node);
     add("pod", &bound.pod);
-    Ok(Arc::new(user))
+    Arc::new(user)
 }
 
 async fn check_bound(shared: &Shared, bound: &Bound) -> Result<(), String> {
     let namespace = bound.namespace.as_str();
     let account = Some(&bound.serviceaccount);
+    shared.storage.fresh_if_known().await.map_err(|e| e.to_string())?;
     for (resource, namespace, object) in [
         ("serviceaccounts", namespace, account),
         ("pods", namespace, bound.pod.as_ref()),
@@ -104,11 +160,42 @@ async fn check_bound(shared: &Shared, bound: &Bound) -> Result<(), String> {
         ("nodes", "", bound.node.as_ref()),
     ] {
         let Some(object) = object else { continue };
+        let is_it = |found: &Object| object.uid.is_empty() || found.uid == object.uid;
+        if shared.peek("", resource, namespace, &object.name).is_some_and(|found| is_it(&found)) {
+            continue;
+        }
+        // The cache may not have it yet.
         let found = shared.find("", resource, namespace, &object.name).await.map_err(|e| e.to_string())?;
         let found = found.ok_or_else(|| format!("{resource} {:?} is gone", object.name))?;
-        if !object.uid.is_empty() && found.uid != object.uid {
+        if !is_it(&found) {
             return Err(format!("{resource} {:?} is another one now", object.name));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_tokens_are_bounded_and_expire() {
+        let tokens = KnownTokens::default();
+        let object = ObjectRef { name: "a".into(), uid: String::new() };
+        let bound = Bound { namespace: "n".into(), serviceaccount: object, pod: None, secret: None, node: None };
+        let known = |expires| Known { user: User::anonymous(), bound: bound.clone(), expires };
+        let hash = |i: usize| <[u8; 32]>::from(Sha256::digest(i.to_le_bytes()));
+        for i in 0..KnownTokens::MOST {
+            // Half of them soon expire.
+            tokens.add(hash(i), known(if i % 2 == 0 { 10 } else { 100 }), 0);
+        }
+        assert!(tokens.get(&hash(0), 9).is_some() && tokens.get(&hash(0), 10).is_none());
+        let count = || tokens.0.lock().expect("not poisoned").len();
+        tokens.add(hash(KnownTokens::MOST), known(100), 50);
+        assert_eq!((count(), tokens.get(&hash(1), 50).is_some()), (KnownTokens::MOST / 2 + 1, true));
+        for i in 0..=KnownTokens::MOST {
+            tokens.add(hash(i), known(100), 50);
+        }
+        assert!(count() <= KnownTokens::MOST);
+    }
 }

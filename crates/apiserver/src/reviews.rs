@@ -140,7 +140,7 @@ async fn review_token(call: &Call, document: &mut Value) -> Result<(), Status> {
         document.array_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_string).collect();
     let own = call.shared.config.tokens.as_ref().map(|t| t.audiences.clone()).unwrap_or_default();
     let audiences = if asked.is_empty() { own } else { asked };
-    let status = match authn::token_user(&call.shared, &token, Some(&audiences)).await {
+    let status = match authn::token_user(&call.shared, &token, &audiences).await {
         Ok(user) => {
             let mut status = json!({"authenticated": true});
             status.set(&["user"], user.to_value());

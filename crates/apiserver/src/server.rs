@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::outside::Outside;
 use crate::aggregate::{self, Aggregator};
 use crate::alloc::Services;
+use crate::authn::KnownTokens;
 use crate::authz::AllowAuthenticated;
 use crate::body::{Body, BoxError, boxed};
 use crate::config::Config;
@@ -89,6 +90,7 @@ impl Server {
                 definitions: Definitions::default(),
                 aggregator: Aggregator::default(),
                 outside: Outside::default(),
+                tokens: KnownTokens::default(),
                 authorizer: Box::new(AllowAuthenticated),
                 metrics: Metrics::default(),
                 registry,

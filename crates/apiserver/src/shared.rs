@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::outside::Outside;
 use crate::aggregate::Aggregator;
 use crate::alloc::Services;
+use crate::authn::KnownTokens;
 use crate::authz::Authorizer;
 use crate::config::Config;
 use crate::custom::definitions::Definitions;
@@ -34,6 +35,7 @@ pub struct Shared {
     pub definitions: Definitions,
     pub aggregator: Aggregator,
     pub outside: Outside,
+    pub tokens: KnownTokens,
     /// Cancelled when the server stops: watches and streams end.
     pub shutdown: CancellationToken,
     /// The default objects exist.

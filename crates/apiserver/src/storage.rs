@@ -58,6 +58,14 @@ impl Storage {
         self.feed.reach(revision).await
     }
 
+    /// Lets the caches catch up as far as they can without asking anybody.
+    pub async fn fresh_if_known(&self) -> Result<(), Status> {
+        match self.store.known_revision() {
+            Some(revision) => self.feed.reach(revision).await,
+            None => Ok(()),
+        }
+    }
+
     /// The object from the cache, not older than now.
     pub async fn get(&self, served: &Served, key: &str) -> Result<Option<Arc<Object>>, Status> {
         self.fresh().await?;

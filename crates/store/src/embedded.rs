@@ -345,4 +345,8 @@ impl Store for Embedded {
     async fn revision(&self) -> Result<u64, StoreError> {
         Ok(self.shared.read().revision)
     }
+
+    fn known_revision(&self) -> Option<u64> {
+        Some(self.shared.read().revision)
+    }
 }

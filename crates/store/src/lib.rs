@@ -64,6 +64,11 @@ pub trait Store: Send + Sync + 'static {
     /// The newest revision.
     async fn revision(&self) -> Result<u64, StoreError>;
 
+    /// The newest revision, where nobody has to be asked for it.
+    fn known_revision(&self) -> Option<u64> {
+        None
+    }
+
     /// The key alone.
     async fn get(&self, key: Bytes) -> Result<Option<KeyValue>, StoreError> {
         let request = RangeRequest { start: key, ..RangeRequest::default() };

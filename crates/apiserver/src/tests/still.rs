@@ -56,4 +56,8 @@ impl Store for Still {
     async fn revision(&self) -> Result<u64, StoreError> {
         self.0.revision().await
     }
+
+    fn known_revision(&self) -> Option<u64> {
+        self.0.known_revision()
+    }
 }
