@@ -184,6 +184,8 @@ pub struct Kind {
     pub validate_create: fn(&Value) -> Errors,
     /// More errors at updates: `(new, old)`
     pub validate_update: fn(&Value, &Value) -> Errors,
+    /// What may not change is told before what no object may have.
+    pub fixed_first: bool,
     /// `(new, old)`
     pub validate_status_update: fn(&Value, &Value) -> Errors,
     /// What an object of this kind may be called.
@@ -212,6 +214,7 @@ impl Kind {
         validate: |_, _| {},
         validate_create: |_| Errors::new(),
         validate_update: |_, _| Errors::new(),
+        fixed_first: false,
         validate_status_update: |_, _| Errors::new(),
         name_rule: names::dns1123_subdomain,
         selectable: |_| Vec::new(),
@@ -244,10 +247,14 @@ pub fn check_create(kind: &Kind, object: &Value, namespaced: bool) -> Errors {
 /// All errors of an object that is to replace `old`: its metadata's, then its kind's.
 pub fn check_update(kind: &Kind, new: &Value, old: &Value) -> Errors {
     let mut errors = object_meta::validate_update(new, old);
+    let mut changes = Errors::new();
+    rules::check_immutable(new, old, kind.rules, &mut changes);
+    changes.extend((kind.validate_update)(new, old));
+    let (before, after) = if kind.fixed_first { (changes, None) } else { (Errors::new(), Some(changes)) };
+    errors.extend(before);
     rules::check(new, kind.rules, &mut errors);
     (kind.validate)(new, &mut errors);
-    rules::check_immutable(new, old, kind.rules, &mut errors);
-    errors.extend((kind.validate_update)(new, old));
+    errors.extend(after.into_iter().flatten());
     errors
 }
 

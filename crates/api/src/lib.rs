@@ -3,6 +3,7 @@
 
 pub mod discovery;
 pub mod feature_gates;
+pub mod gated_fields;
 pub mod kinds;
 pub mod openapi;
 pub mod quota;

@@ -13,6 +13,7 @@ mod authn;
 pub mod authz;
 mod backend;
 mod bell;
+mod beyond;
 pub mod body;
 mod bootstrap;
 mod cache;

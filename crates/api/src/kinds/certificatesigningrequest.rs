@@ -85,7 +85,7 @@ fn validate(spec: &Value, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with the form of a request; its signature is its signer's business.
+/// What is wrong with the form of a request; the API server looks at its signature.
 fn fault(pem: &str) -> Option<&'static str> {
     use base64::Engine;
     let body = pem.split_once("-----BEGIN CERTIFICATE REQUEST-----").and_then(|(_, rest)| rest.split_once("-----END "));

@@ -7,6 +7,7 @@ pub static KIND: Kind = Kind {
     columns: &[NAME, Column::text("Data", ".data").by(keys), AGE],
     validate,
     validate_update: |new, old| validate_frozen(new, old, &["immutable", "data", "binaryData"]),
+    fixed_first: true,
     ..Kind::PLAIN
 };
 

@@ -56,7 +56,7 @@ pub(super) fn validate_lower_name(name: &str, at: &Path) -> Errors {
     validate_name_as(name, at, "bytes", |name| names::dns1123_subdomain(&name.to_lowercase()))
 }
 
-fn validate_name_as(name: &str, at: &Path, unit: &str, rule: fn(&str) -> Vec<String>) -> Errors {
+pub(super) fn validate_name_as(name: &str, at: &Path, unit: &str, rule: fn(&str) -> Vec<String>) -> Errors {
     if name.is_empty() {
         return vec![Error::required(at, "")];
     }

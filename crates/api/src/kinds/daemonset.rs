@@ -42,6 +42,7 @@ pub static KIND: Kind = Kind {
         ];
         workload::validate_counts(new, old, COUNTS, &[], "")
     },
+    fixed_first: true,
     ..Kind::PLAIN
 };
 

@@ -1,29 +1,30 @@
-//! What the kinds of `resource.k8s.io` share: how devices, requests for them and taints are checked.
+//! What the kinds of `resource.k8s.io` share: how requests for devices, their configuration and taints are checked.
 //!
 //! Expressions are not compiled here: whoever allocates does, and says so.
+//! Compat: upstream tells the faults that its types declare after all others: they are collected in `late`.
 
-use std::collections::HashSet;
-
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::csidriver;
 use super::prelude::*;
 use super::rules::Check;
 
-const TAINT: &[Rule] =
-    &[("key", AnyName(names::qualified_name)), ("value", Name(names::label_value)), ("effect", RequiredOneOf(EFFECTS))];
-const TOLERATION: &[Rule] = &[
+const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
+/// A taint's key and value; its effect is told late.
+pub(super) const TAINT: &[Rule] = &[("key", AnyName(names::qualified_name)), ("value", Name(names::label_value))];
+pub(super) const EFFECT: Check = RequiredOneOf(EFFECTS);
+const REQUEST: &[Rule] = &[("allocationMode", AnyOneOf(&["All", "ExactCount"]))];
+pub(super) const TOLERATION: &[Rule] = &[
     ("key", Name(names::qualified_name)),
     ("operator", AnyOneOf(&["Equal", "Exists"])),
-    ("value", Name(names::label_value)),
     ("effect", Check::OneOf(EFFECTS)),
 ];
-const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
+const CLASS: &[Rule] = &[("deviceClassName", Required("")), ("deviceClassName", Name(names::dns1123_subdomain))];
 
-/// Checks one taint of a device.
-pub(super) fn validate_taint(taint: &Value, at: &Path, errors: &mut Errors) {
-    check_at(taint, at, TAINT, errors);
-}
+/// Upstream's bound on the lists of a claim and of a class.
+pub(super) const LIST_MAX: usize = 32;
+const ALTERNATIVES_MAX: usize = 8;
+const PARAMETERS_MAX_BYTES: usize = 10 * 1024;
 
 /// Checks the name of a pool: subdomains between slashes.
 pub(super) fn validate_pool_name(name: &str, at: &Path, errors: &mut Errors) {
@@ -38,137 +39,207 @@ pub(super) fn validate_pool_name(name: &str, at: &Path, errors: &mut Errors) {
     }
 }
 
+/// The list, unless it is too long to be looked at.
+pub(super) fn bounded<'a>(list: &'a Value, at: &Path, max: usize, late: &mut Errors) -> &'a [Value] {
+    match list.as_array().map_or(&[][..], Vec::as_slice) {
+        long if long.len() > max => {
+            late.push(Error::too_many(at, long.len(), max));
+            &[]
+        }
+        items => items,
+    }
+}
+
+/// The names of a claim's requests, and of what they choose from: `REQUEST/ALTERNATIVE`.
+pub(super) fn request_names(devices: &Value) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    for request in devices.array_at(&["requests"]) {
+        let name = text(request, &["name"]);
+        known.insert(name.to_string());
+        let alternatives = request.array_at(&["firstAvailable"]).iter();
+        known.extend(alternatives.map(|sub| format!("{name}/{}", text(sub, &["name"]))));
+    }
+    known
+}
+
 /// Checks `spec.devices` of a claim at `at`.
 pub(super) fn validate_claim(devices: &Value, at: &Path, errors: &mut Errors) {
-    let requests = devices.array_at(&["requests"]);
-    let mut known = BTreeSet::new();
+    let (mut late, known) = (Errors::new(), request_names(devices));
+    let path = at.child("requests");
+    let requests = bounded(&devices["requests"], &path, LIST_MAX, &mut late);
+    duplicates(requests, &path, |request| text(request, &["name"]), &mut late);
     for (i, request) in requests.iter().enumerate() {
-        let at = at.child("requests").index(i);
-        let name = text(request, &["name"]);
-        let (exactly, available) = (&request["exactly"], request.array_at(&["firstAvailable"]));
-        if !known.insert(name.to_string()) {
-            errors.push(Error::duplicate(&at, request));
-        }
-        errors.extend(names::dns1123_label(name).into_iter().map(|m| Error::invalid(&at.child("name"), name, m)));
-        match (exactly.is_null(), available) {
-            (true, []) => {
-                errors.push(Error::required(&at, "exactly one of `exactly` or `firstAvailable` is required"));
-            }
-            (false, [_, ..]) => {
-                let detail = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
-                errors.push(Error::invalid(&at, Value::Null, detail));
-            }
-            _ => {}
-        }
-        if !exactly.is_null() {
-            validate_request(exactly, &at.child("exactly"), errors);
-        }
-        for (j, sub) in available.iter().enumerate() {
-            let at = at.child("firstAvailable").index(j);
-            let own = text(sub, &["name"]);
-            if !known.insert(format!("{name}/{own}")) {
-                errors.push(Error::duplicate(&at, sub));
-            }
-            errors.extend(names::dns1123_label(own).into_iter().map(|m| Error::invalid(&at.child("name"), own, m)));
-            validate_request(sub, &at, errors);
-        }
+        validate_entry(request, &path.index(i), errors, &mut late);
     }
-    for (i, constraint) in devices.array_at(&["constraints"]).iter().enumerate() {
-        let at = at.child("constraints").index(i);
-        validate_references(constraint, &known, &at.child("requests"), errors);
+    let path = at.child("constraints");
+    for (i, constraint) in bounded(&devices["constraints"], &path, LIST_MAX, &mut late).iter().enumerate() {
+        let at = path.index(i);
+        validate_references(constraint, &known, &at.child("requests"), errors, &mut late);
         let fields = ["matchAttribute", "distinctAttribute"];
-        let given = fields.iter().filter(|field| !constraint[**field].is_null()).count();
-        if given != 1 {
-            // Compat: upstream says the same of none and of both.
+        if fields.iter().all(|field| constraint[*field].is_null()) {
+            // Compat: that none is given is said so; that both are is not said.
             let detail = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields \
                           are set";
             errors.push(Error::required(&at, detail));
         }
-        for field in fields {
-            if let Some(name) = constraint.str_at(&[field]) {
-                validate_attribute_name(name, &at.child(field), true, errors);
-            }
+        // Compat: of both, the second is not looked at.
+        if let Some((field, name)) = fields.iter().find_map(|field| Some((field, constraint.str_at(&[field])?))) {
+            validate_attribute_name(name, &at.child(field), true, &mut late);
         }
     }
-    for (i, config) in devices.array_at(&["config"]).iter().enumerate() {
-        let at = at.child("config").index(i);
-        validate_references(config, &known, &at.child("requests"), errors);
-        validate_config(config, &at, errors);
+    let path = at.child("config");
+    for (i, config) in bounded(&devices["config"], &path, LIST_MAX, &mut late).iter().enumerate() {
+        validate_references(config, &known, &path.index(i).child("requests"), errors, &mut late);
+        validate_config(config, &path.index(i), errors, &mut late);
     }
+    errors.extend(late);
 }
 
-fn validate_references(holder: &Value, known: &BTreeSet<String>, at: &Path, errors: &mut Errors) {
-    let names = holder.array_at(&["requests"]);
+/// Tells of each item whose key an earlier one has.
+pub(super) fn duplicates<'a>(items: &'a [Value], at: &Path, key: fn(&'a Value) -> &'a str, errors: &mut Errors) {
     let mut met = HashSet::new();
-    for (i, name) in names.iter().enumerate() {
-        let (at, name) = (at.index(i), name.as_str().unwrap_or_default());
-        if !met.insert(name) {
-            errors.push(Error::duplicate(&at, name));
-        }
-        for part in name.split('/') {
-            errors.extend(names::dns1123_label(part).into_iter().map(|m| Error::invalid(&at, part, m)));
-        }
-        if !known.contains(name) {
-            let detail = "must be the name of a request in the claim or the name of a request and a subrequest \
-                          separated by '/'";
-            errors.push(Error::invalid(&at, name, detail));
-        }
+    for (i, item) in items.iter().enumerate().filter(|(_, item)| !met.insert(key(item))) {
+        errors.push(Error::duplicate(&at.index(i), item));
     }
 }
 
-fn validate_request(request: &Value, at: &Path, errors: &mut Errors) {
-    const CLASS: &[Rule] = &[("deviceClassName", Required("")), ("deviceClassName", Name(names::dns1123_subdomain))];
-    check_at(request, at, CLASS, errors);
-    validate_selectors(request, at, errors);
+/// Checks a request: one device class, or some to choose from.
+fn validate_entry(request: &Value, at: &Path, errors: &mut Errors, late: &mut Errors) {
+    let label = |name: &str, at: &Path, errors: &mut Errors| {
+        errors.extend(names::dns1123_label(name).into_iter().map(|m| Error::invalid(&at.child("name"), name, m)));
+    };
+    label(text(request, &["name"]), at, errors);
+    let (exactly, alternatives) = (&request["exactly"], request.array_at(&["firstAvailable"]));
+    let mut skipped = Errors::new();
+    // What stands in a request of both sorts is only looked at for what the types declare.
+    let errors = match (exactly.is_null(), alternatives) {
+        (true, []) => {
+            return errors.push(Error::required(at, "exactly one of `exactly` or `firstAvailable` is required"));
+        }
+        (false, [_, ..]) => {
+            let detail = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
+            errors.push(Error::invalid(at, Value::Null, detail));
+            &mut skipped
+        }
+        _ => errors,
+    };
+    if !exactly.is_null() {
+        let at = at.child("exactly");
+        check_at(exactly, &at, CLASS, errors);
+        validate_request(exactly, &at, errors, late);
+    }
+    let path = at.child("firstAvailable");
+    let alternatives = bounded(&request["firstAvailable"], &path, ALTERNATIVES_MAX, late);
+    duplicates(alternatives, &path, |sub| text(sub, &["name"]), late);
+    for (i, sub) in alternatives.iter().enumerate() {
+        let at = path.index(i);
+        label(text(sub, &["name"]), &at, errors);
+        check_at(sub, &at, CLASS, late);
+        validate_request(sub, &at, errors, late);
+    }
+}
+
+pub(super) fn validate_references(
+    holder: &Value,
+    known: &BTreeSet<String>,
+    at: &Path,
+    errors: &mut Errors,
+    late: &mut Errors,
+) {
+    let names = bounded(&holder["requests"], at, LIST_MAX, late);
+    duplicates(names, at, |name| name.as_str().unwrap_or_default(), late);
+    for (i, name) in names.iter().enumerate() {
+        validate_reference(name.as_str().unwrap_or_default(), known, &at.index(i), errors);
+    }
+}
+
+/// Checks the name of one request of a claim.
+pub(super) fn validate_reference(name: &str, known: &BTreeSet<String>, at: &Path, errors: &mut Errors) {
+    for part in name.split('/') {
+        errors.extend(names::dns1123_label(part).into_iter().map(|m| Error::invalid(at, part, m)));
+    }
+    if !known.contains(name) {
+        let detail = "must be the name of a request in the claim or the name of a request and a subrequest separated \
+                      by '/'";
+        errors.push(Error::invalid(at, name, detail));
+    }
+}
+
+fn validate_request(request: &Value, at: &Path, errors: &mut Errors, late: &mut Errors) {
+    validate_selectors(request, at, errors, late);
     let count = request.int_at(&["count"]).unwrap_or(0);
     let wrong = match text(request, &["allocationMode"]) {
         "All" => (count != 0).then_some("must not be specified when allocationMode is 'All'"),
         "ExactCount" => (count <= 0).then_some("must be greater than zero"),
-        mode => {
-            errors.push(Error::not_supported(&at.child("allocationMode"), mode, &["All", "ExactCount"]));
-            None
-        }
+        _ => None,
     };
     errors.extend(wrong.map(|detail| Error::invalid(&at.child("count"), count, detail)));
+    check_at(request, at, REQUEST, late);
     for (i, toleration) in request.array_at(&["tolerations"]).iter().enumerate() {
         let at = at.child("tolerations").index(i);
-        check_at(toleration, &at, &TOLERATION[..2], errors);
         let value = text(toleration, &["value"]);
-        if text(toleration, &["operator"]) == "Exists" && !value.is_empty() {
-            errors.push(Error::invalid(&at.child("value"), value, "must be empty for operator `Exists`"));
-        }
-        check_at(toleration, &at, &TOLERATION[2..], errors);
+        let wrong = match text(toleration, &["operator"]) {
+            "Exists" if !value.is_empty() => vec!["must be empty for operator `Exists`".to_string()],
+            "Equal" => names::label_value(value),
+            _ => Vec::new(),
+        };
+        errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("value"), value, m)));
+        check_at(toleration, &at, TOLERATION, late);
     }
 }
 
 /// Checks that every selector has an expression.
-pub(super) fn validate_selectors(holder: &Value, at: &Path, errors: &mut Errors) {
-    for (i, selector) in holder.array_at(&["selectors"]).iter().enumerate() {
-        let at = at.child("selectors").index(i).child("cel");
+pub(super) fn validate_selectors(holder: &Value, at: &Path, errors: &mut Errors, late: &mut Errors) {
+    let path = at.child("selectors");
+    for (i, selector) in bounded(&holder["selectors"], &path, LIST_MAX, late).iter().enumerate() {
         if selector["cel"].is_null() {
-            errors.push(Error::required(&at, ""));
+            errors.push(Error::required(&path.index(i).child("cel"), ""));
         }
     }
 }
 
 /// Checks one driver's configuration, of a claim or of a class.
-pub(super) fn validate_config(config: &Value, at: &Path, errors: &mut Errors) {
-    let at = at.child("opaque");
-    if config["opaque"].is_null() {
+pub(super) fn validate_config(config: &Value, at: &Path, errors: &mut Errors, late: &mut Errors) {
+    let (at, opaque) = (at.child("opaque"), &config["opaque"]);
+    if opaque.is_null() {
         return errors.push(Error::required(&at, ""));
     }
-    errors.extend(csidriver::validate_name(text(&config["opaque"], &["driver"]), &at.child("driver")));
-    if config["opaque"]["parameters"].is_null() {
-        errors.push(Error::required(&at.child("parameters"), ""));
+    let parameters = at.child("parameters");
+    match &opaque["parameters"] {
+        Value::Null => errors.push(Error::required(&parameters, "")),
+        given if given.to_vec().len() > PARAMETERS_MAX_BYTES => {
+            errors.push(Error::too_long(&parameters, PARAMETERS_MAX_BYTES));
+        }
+        Value::Object(_) => {}
+        _ => errors.push(Error::invalid(&parameters, "<value omitted>", "must be a valid JSON object")),
     }
+    validate_driver(text(opaque, &["driver"]), &at.child("driver"), late);
+}
+
+/// Checks a driver's name as types declare it: the words have another example.
+pub(super) fn validate_driver(driver: &str, at: &Path, late: &mut Errors) {
+    let rule = |name: &str| {
+        names::caseless_subdomain(name).into_iter().map(|m| m.replace("'example.com'", "'Example.com'")).collect()
+    };
+    late.extend(csidriver::validate_name_as(driver, at, "characters", rule));
 }
 
 /// Checks the name of an attribute or a capacity: an identifier, a domain before it, which may be left out unless `full`.
-fn validate_attribute_name(name: &str, at: &Path, full: bool, errors: &mut Errors) {
+pub(super) fn validate_attribute_name(name: &str, at: &Path, full: bool, errors: &mut Errors) {
     let (domain, identifier) = name.split_once('/').map_or((None, name), |(d, i)| (Some(d), i));
-    if let Some(domain) = domain {
-        let wrong = names::dns1123_subdomain(domain).into_iter();
-        errors.extend(wrong.map(|m| Error::invalid(at, domain, format!("prefix: {m}"))));
+    match domain {
+        Some("") => errors.push(Error::invalid(at, "", "prefix must not be empty")),
+        Some(domain) => {
+            if domain.len() > 63 {
+                errors.push(Error::too_long(at, 63));
+            }
+            let wrong = names::dns1123_subdomain(domain).into_iter();
+            errors.extend(wrong.map(|m| Error::invalid(at, domain, format!("prefix: {m}"))));
+        }
+        None => {}
+    }
+    if identifier.is_empty() && domain.is_some() {
+        return errors.push(Error::invalid(at, "", "name must not be empty"));
     }
     if identifier.len() > 32 {
         errors.push(Error::too_long(at, 32));
@@ -177,79 +248,5 @@ fn validate_attribute_name(name: &str, at: &Path, full: bool, errors: &mut Error
     if full && domain.is_none() {
         let detail = "a fully qualified name must be a domain and a name separated by a slash";
         errors.push(Error::invalid(at, name, detail));
-    }
-}
-
-/// Checks one device of a slice.
-pub(super) fn validate_device(device: &Value, at: &Path, errors: &mut Errors) {
-    let name = text(device, &["name"]);
-    errors.extend(names::dns1123_label(name).into_iter().map(|m| Error::invalid(&at.child("name"), name, m)));
-    let listed = |list: &str| device[list].as_object().into_iter().flat_map(|m| m.iter()).collect::<Vec<_>>();
-    let at_list = at.child("attributes");
-    for (key, attribute) in listed("attributes") {
-        validate_attribute_name(key, &at_list, false, errors);
-        validate_attribute(attribute, &at_list.key(key), errors);
-    }
-    for (key, _) in listed("capacity") {
-        validate_attribute_name(key, &at.child("capacity"), false, errors);
-    }
-    for (i, taint) in device.array_at(&["taints"]).iter().enumerate() {
-        validate_taint(taint, &at.child("taints").index(i), errors);
-    }
-}
-
-fn validate_attribute(attribute: &Value, at: &Path, errors: &mut Errors) {
-    const TYPES: [&str; 4] = ["int", "bool", "string", "version"];
-    const ALL: &str = "`int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`";
-    let given: Vec<&str> = TYPES.into_iter().filter(|ty| !attribute[*ty].is_null()).collect();
-    match given[..] {
-        [] => errors.push(Error::invalid(at, "", format!("must specify one of: {ALL}"))),
-        [ty @ ("string" | "version")] => {
-            let (at, text) = (at.child(ty), text(attribute, &[ty]));
-            if ty == "version" && !is_semantic_version(text) {
-                errors.push(Error::invalid(&at, text, "must be a string compatible with semver.org spec 2.0.0"));
-            }
-            if text.len() > 64 {
-                errors.push(Error::too_long(&at, 64));
-            }
-        }
-        [_] => {}
-        _ => {
-            let detail = format!("must specify exactly one of: {ALL}");
-            errors.push(Error::invalid(at, format!("{{{}}}", given.join(", ")), detail));
-        }
-    }
-}
-
-fn is_semantic_version(text: &str) -> bool {
-    let (rest, build) = text.split_once('+').map_or((text, None), |(r, b)| (r, Some(b)));
-    let (core, pre) = rest.split_once('-').map_or((rest, None), |(c, p)| (c, Some(p)));
-    let is_number = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
-    };
-    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    core.split('.').count() == 3
-        && core.split('.').all(is_number)
-        && pre.is_none_or(|p| p.split('.').all(|part| is_word(part) && (!all_digits(part) || is_number(part))))
-        && build.is_none_or(|b| b.split('.').all(is_word))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions() {
-        for (text, want) in [
-            ("1.0.0", true),
-            ("1.2.3-rc.1+b.5", true),
-            ("01.0.0", false),
-            ("1.0", false),
-            ("1.0.0-01", false),
-            ("", false),
-        ] {
-            assert_eq!(is_semantic_version(text), want, "{text}");
-        }
     }
 }

@@ -36,5 +36,7 @@ fn validate(rule: &Value, errors: &mut Errors) {
         devices::validate_pool_name(pool, &at.child("pool"), errors);
     }
     check_at(selector, &at, &[("device", GivenName(names::dns1123_label))], errors);
-    devices::validate_taint(&rule["spec"]["taint"], &Path::new("spec.taint"), errors);
+    let (taint, at) = (&rule["spec"]["taint"], Path::new("spec.taint"));
+    check_at(taint, &at, devices::TAINT, errors);
+    check_at(taint, &at, &[("effect", devices::EFFECT)], errors);
 }

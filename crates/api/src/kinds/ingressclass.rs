@@ -45,5 +45,6 @@ pub static KIND: Kind = Kind {
             _ => {}
         }
     },
+    fixed_first: true,
     ..Kind::PLAIN
 };

@@ -24,7 +24,16 @@ pub static KIND: Kind = Kind {
         fill::unset(c.slot(&["spec"]), "volumeMode", "Filesystem");
         copy_data_source(c);
     },
-    prepare_create: |c| c.set(&["status"], meta::json!({"phase": "Pending"})),
+    prepare_create: |c| {
+        c.set(&["status"], meta::json!({"phase": "Pending"}));
+        drop_foreign_source(c);
+    },
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        if text(old, &FOREIGN).is_empty() {
+            drop_foreign_source(new);
+        }
+    },
     validate: |c, errors| validate_spec(c, &Path::new("spec"), errors),
     validate_update,
     ..Kind::PLAIN
@@ -42,11 +51,19 @@ fn copy_data_source(c: &mut Value) {
             return;
         }
         spec.set(&["dataSourceRef"], source);
-    } else if !text(&reference, &["namespace"]).is_empty() {
-        // Compat: a claim can't be filled from another namespace (CrossNamespaceVolumeDataSource is off).
-        spec.remove(&["dataSourceRef"]);
-    } else if source.is_null() && !reference.is_null() {
+    } else if source.is_null() && !reference.is_null() && text(&reference, &["namespace"]).is_empty() {
         spec.set(&["dataSource"], reference);
+    }
+}
+
+const FOREIGN: [&str; 3] = ["spec", "dataSourceRef", "namespace"];
+
+/// Compat: a claim can't be filled from another namespace (CrossNamespaceVolumeDataSource is off); only a claim by itself
+/// forgets the whole reference, not one in a pod or a set.
+fn drop_foreign_source(c: &mut Value) {
+    if !text(c, &FOREIGN).is_empty() {
+        c.remove(&FOREIGN[..2]);
+        copy_data_source(c);
     }
 }
 

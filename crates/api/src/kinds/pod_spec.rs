@@ -21,4 +21,4 @@ pub use resources::{
     validate_claim_resources, validate_container_resource_name, validate_quantity, validate_resource_name,
 };
 pub use validate::{validate, validate_new, validate_template, validate_template_at};
-pub use volume::validate_source_of;
+pub use volume::{validate_source_of, validate_template_meta};

@@ -45,5 +45,6 @@ pub static KIND: Kind = Kind {
         check_immutable(new, old, &[("preemptionPolicy", Immutable)], &mut errors);
         errors
     },
+    fixed_first: true,
     ..Kind::PLAIN
 };

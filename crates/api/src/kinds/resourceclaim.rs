@@ -3,6 +3,8 @@
 use super::devices;
 use super::prelude::*;
 
+mod status;
+
 pub static KIND: Kind = Kind {
     columns: &[NAME, Column::text("State", "Whether the claim is allocated and reserved.").by(state), AGE],
     defaults: |c| fill::at(c, &["spec"], spec_defaults),
@@ -13,6 +15,7 @@ pub static KIND: Kind = Kind {
         devices::validate_claim(&c["spec"]["devices"], &Path::new("spec.devices"), &mut errors);
         errors
     },
+    validate_status_update: status::validate,
     ..Kind::PLAIN
 };
 
@@ -28,9 +31,6 @@ fn state(c: &Value) -> Cell {
 /// Defaults of a claim's spec, also inside a template.
 pub(super) fn spec_defaults(spec: &mut Value) {
     let request = |request: &mut Value| {
-        if request["deviceClassName"].is_empty() {
-            return;
-        }
         fill::text(request, "allocationMode", "ExactCount");
         if request.str_at(&["allocationMode"]) == Some("ExactCount") && request.int_at(&["count"]).unwrap_or(0) == 0 {
             request.set(&["count"], 1);
@@ -38,7 +38,10 @@ pub(super) fn spec_defaults(spec: &mut Value) {
         fill::each(request, &["tolerations"], |t| fill::text(t, "operator", "Equal"));
     };
     fill::each(spec, &["devices", "requests"], |entry| {
-        request(entry);
+        // An entry that is itself the request: of v1beta1.
+        if !entry["deviceClassName"].is_empty() {
+            request(entry);
+        }
         fill::at(entry, &["exactly"], request);
         fill::each(entry, &["firstAvailable"], request);
     });

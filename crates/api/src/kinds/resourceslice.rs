@@ -2,8 +2,16 @@
 
 use std::collections::HashSet;
 
+use super::csidriver;
+use super::devices::{self, bounded};
+use super::pod_spec;
 use super::prelude::*;
-use super::{csidriver, devices};
+
+mod device;
+
+pub(super) use device::validate_conditions;
+
+const NODES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -22,6 +30,7 @@ pub static KIND: Kind = Kind {
         check_immutable(new, old, &fixed, &mut errors);
         errors
     },
+    fixed_first: true,
     selectable: |s| {
         vec![
             ("spec.nodeName", text(s, &["spec", "nodeName"]).to_string()),
@@ -46,59 +55,90 @@ fn validate(s: &Value, errors: &mut Errors) {
         let at = at.child("pool").child("generation");
         errors.push(Error::invalid(&at, generation, "must be greater than or equal to zero"));
     }
-    validate_nodes(spec, &at, errors);
-    let per_device = spec.bool_at(&["perDeviceNodeSelection"]) == Some(true);
-    let all = spec.array_at(&["devices"]);
-    let mut known = HashSet::new();
-    for (i, device) in all.iter().enumerate() {
-        let at = at.child("devices").index(i);
-        if !known.insert(text(device, &["name"])) {
-            errors.push(Error::duplicate(&at, &device["name"]));
-        }
-        devices::validate_device(device, &at, errors);
-        match (per_device, NODES[..3].iter().any(|field| !device[*field].is_null())) {
-            (false, true) => {
-                let detail = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is \
-                              set to true in the ResourceSlice spec";
-                errors.push(Error::invalid(&at, Value::Null, detail));
-            }
-            (true, false) => {
-                let detail = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when \
-                              `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
-                errors.push(Error::required(&at, detail));
-            }
-            _ => {}
-        }
+    let one = format!("exactly one of {} is required", NODES.map(|field| format!("`{field}`")).join(", "));
+    let several = format!("{one}, but multiple fields are set");
+    let empty = "must be either unset or set to a non-empty string";
+    validate_nodes(spec, &at, &NODES, empty, [&one, &several], errors);
+    let terms = spec.array_at(&["nodeSelector", "nodeSelectorTerms"]);
+    if !spec["nodeSelector"].is_null() && terms.len() != 1 {
+        let at = at.child("nodeSelector").child("nodeSelectorTerms");
+        errors.push(Error::invalid(&at, terms.to_vec(), "must have exactly one node selector term"));
     }
+    validate_contents(spec, &at, errors);
 }
 
-const NODES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
+const COUNTER_SETS_MAX: usize = 8;
+const DEVICES_MAX: usize = 128;
+/// The bound where devices have taints or share counters.
+const COMPLEX_DEVICES_MAX: usize = 64;
 
-/// Checks how the slice says at which nodes its devices are.
-fn validate_nodes(spec: &Value, path: &Path, errors: &mut Errors) {
+/// Checks the devices, or the counters that those of other slices share.
+fn validate_contents(spec: &Value, path: &Path, errors: &mut Errors) {
+    let (all, sets, mut late) = (spec.array_at(&["devices"]), &spec["sharedCounters"], Errors::new());
+    if !all.is_empty() && !spec.array_at(&["sharedCounters"]).is_empty() {
+        errors.push(Error::invalid(path, "", "only one of `sharedCounters` or `devices` is allowed"));
+    }
+    let per_device = spec.bool_at(&["perDeviceNodeSelection"]) == Some(true);
+    let is_complex = |d: &Value| ["taints", "consumesCounters"].iter().any(|list| !d.array_at(&[list]).is_empty());
+    let max = if all.iter().any(is_complex) { COMPLEX_DEVICES_MAX } else { DEVICES_MAX };
+    let at = path.child("devices");
+    let listed = bounded(&spec["devices"], &at, max, errors);
+    for (i, device) in listed.iter().enumerate() {
+        let (at, name) = (at.index(i), text(device, &["name"]));
+        errors.extend(names::dns1123_label(name).into_iter().map(|m| Error::invalid(&at.child("name"), name, m)));
+        device::validate(device, &at, per_device, errors, &mut late);
+    }
+    let mut known = HashSet::new();
+    for (i, name) in listed.iter().map(|device| text(device, &["name"])).enumerate() {
+        if !known.insert(name) {
+            errors.push(Error::duplicate(&at.index(i), name));
+        }
+    }
+    let at = path.child("sharedCounters");
+    let sets = bounded(sets, &at, COUNTER_SETS_MAX, &mut late);
+    devices::duplicates(sets, &at, |set| text(set, &["name"]), &mut late);
+    for (i, set) in sets.iter().enumerate() {
+        device::validate_counters(set, "name", &at.index(i), &mut late);
+    }
+    errors.extend(late);
+}
+
+/// Checks how a slice, or a device of one, says at which nodes devices are: by one of `fields`. The details are those of an
+/// empty name, of no field and of several.
+fn validate_nodes(
+    spec: &Value,
+    path: &Path,
+    fields: &[&str],
+    empty: &str,
+    [none, several]: [&str; 2],
+    errors: &mut Errors,
+) {
     let mut given = Vec::new();
-    for field in NODES {
-        let (value, at) = (&spec[field], path.child(field));
+    for field in fields {
+        let (value, at) = (&spec[*field], path.child(field));
         match value {
             Value::Null => continue,
             Value::String(name) if name.is_empty() => {
-                errors.push(Error::invalid(&at, "", "must be either unset or set to a non-empty string"));
+                errors.push(Error::invalid(&at, "", empty));
+                continue;
             }
-            Value::Bool(false) => errors.push(Error::invalid(&at, false, "must be either unset or set to true")),
+            Value::Bool(false) => {
+                errors.push(Error::invalid(&at, false, "must be either unset or set to true"));
+                continue;
+            }
             Value::String(name) => {
                 errors.extend(names::dns1123_subdomain(name).into_iter().map(|m| Error::invalid(&at, value, m)));
-                given.push(format!("`{field}`"));
             }
-            _ => given.push(format!("`{field}`")),
+            Value::Object(_) => {
+                pod_spec::validate_node_selector(value, &at, errors);
+            }
+            _ => {}
         }
+        given.push(format!("`{field}`"));
     }
-    let all = NODES.map(|field| format!("`{field}`")).join(", ");
     match given.len() {
-        0 => errors.push(Error::required(path, format!("exactly one of {all} is required"))),
+        0 => errors.push(Error::required(path, none)),
         1 => {}
-        _ => {
-            let detail = format!("exactly one of {all} is required, but multiple fields are set");
-            errors.push(Error::invalid(path, format!("{{{}}}", given.join(", ")), detail));
-        }
+        _ => errors.push(Error::invalid(path, format!("{{{}}}", given.join(", ")), several)),
     }
 }

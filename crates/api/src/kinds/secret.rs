@@ -16,6 +16,7 @@ pub static KIND: Kind = Kind {
     validate_update: |new, old| validate_frozen(new, old, &["immutable", "data"]),
     selectable: |s| vec![("type", text(s, &["type"]).to_string())],
     selectable_names: &["type"],
+    fixed_first: true,
     ..Kind::PLAIN
 };
 

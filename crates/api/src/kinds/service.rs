@@ -36,6 +36,7 @@ pub static KIND: Kind = Kind {
     },
     selectable_names: &["spec.clusterIP", "spec.type"],
     create_on_update: true,
+    fixed_first: true,
     ..Kind::PLAIN
 };
 

@@ -18,16 +18,23 @@ pub static KIND: Kind = Kind {
         fill::unset(c, "volumeBindingMode", "Immediate");
     },
     validate,
-    rules: &[("parameters", Fixed), ("provisioner", Fixed), ("reclaimPolicy", Fixed), ("volumeBindingMode", Fixed)],
+    rules: &[("provisioner", Fixed), ("parameters", Fixed), ("reclaimPolicy", Fixed), ("volumeBindingMode", Fixed)],
     ..Kind::PLAIN
 };
 
 fn validate(c: &Value, errors: &mut Errors) {
+    // Compat: that it is missing is told last.
+    let missing = c["provisioner"].is_empty();
+    if !missing {
+        validate_provisioner(c, "provisioner", errors);
+    }
     validate_parameters(c, true, errors);
     check(c, &[("reclaimPolicy", OneOf(&["Delete", "Retain"]))], errors);
     check(c, &[("volumeBindingMode", AnyOneOf(&["Immediate", "WaitForFirstConsumer"]))], errors);
     validate_topologies(c, errors);
-    validate_provisioner(c, "provisioner", errors);
+    if missing {
+        validate_provisioner(c, "provisioner", errors);
+    }
 }
 
 /// Checks who makes volumes: a qualified name, which may have capitals.

@@ -13,5 +13,6 @@ pub static KIND: Kind = Kind {
         super::storageclass::validate_provisioner(c, "driverName", errors);
         super::storageclass::validate_parameters(c, false, errors);
     },
+    fixed_first: true,
     ..Kind::PLAIN
 };

@@ -169,6 +169,10 @@ pub fn validate_tolerations(tolerations: &[Value], path: &Path, errors: &mut Err
                 errors.push(Error::invalid(&at.child("operator"), text("value"), detail));
             }
             "Exists" => {}
+            // Compat: what the gate TaintTolerationComparisonOperators would allow is among what upstream lists then.
+            "Lt" | "Gt" => {
+                errors.push(Error::not_supported(&at.child("operator"), operator, &["Equal", "Exists", "Lt", "Gt"]));
+            }
             other => {
                 errors.push(Error::not_supported(&at.child("operator"), other, &["Equal", "Exists"]));
             }

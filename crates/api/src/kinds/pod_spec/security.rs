@@ -216,6 +216,35 @@ fn is_sysctl_segment(segment: &str) -> bool {
         && bytes.iter().all(|c| plain(c) || matches!(c, b'-' | b'_'))
 }
 
+/// Checks that a pod with processes of a Windows host has nothing else, and the host's network.
+pub(super) fn validate_host_process(spec: &Value, path: &Path, errors: &mut Errors) {
+    const FIELD: [&str; 3] = ["securityContext", "windowsOptions", "hostProcess"];
+    let of_pod = spec.bool_at(&FIELD);
+    let (mut any, mut all) = (false, true);
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for (i, container) in spec.array_at(&[list]).iter().enumerate() {
+            let own = container.bool_at(&FIELD);
+            if let (Some(own), Some(pods)) = (own, of_pod)
+                && own != pods
+            {
+                let at = FIELD.iter().fold(path.child(list).index(i), |at, name| at.child(name));
+                let detail = format!("pod hostProcess value must be identical if both are specified, was {pods}");
+                errors.push(Error::invalid(&at, own, detail));
+            }
+            let is = own.or(of_pod) == Some(true);
+            (any, all) = (any || is, all && is);
+        }
+    }
+    if any && !all {
+        let detail = "If pod contains any hostProcess containers then all containers must be HostProcess containers";
+        errors.push(Error::invalid(path, "", detail));
+    }
+    if any && spec.bool_at(&["hostNetwork"]) != Some(true) {
+        let detail = "hostNetwork must be true if pod contains any hostProcess containers";
+        errors.push(Error::invalid(&path.child("hostNetwork"), false, detail));
+    }
+}
+
 /// What a Windows pod may not have, of the pod and of each container's security context.
 const NOT_ON_WINDOWS: &[&str] = &[
     "securityContext.appArmorProfile", "securityContext.seLinuxOptions", "securityContext.seccompProfile",

@@ -54,6 +54,7 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     validate_dns(spec, &path.child("dnsConfig"), errors);
     validate_gates(spec, path, errors);
     validate_spread(spec, &path.child("topologySpreadConstraints"), errors);
+    security::validate_host_process(spec, path, errors);
     security::validate_host_users(spec, path, errors);
     if let Some(name) = spec.str_at(&["hostnameOverride"]) {
         let at = path.child("hostnameOverride");

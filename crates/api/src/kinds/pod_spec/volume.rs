@@ -311,14 +311,18 @@ const NOT_IN_TEMPLATES: &[&str] = &[
 ];
 
 fn validate_claim_template(template: &Value, at: &Path, errors: &mut Errors) {
-    let (meta, meta_at) = (&template["metadata"], at.child("metadata"));
+    validate_template_meta(&template["metadata"], &at.child("metadata"), errors);
+    persistentvolumeclaim::validate_spec(template, &at.child("spec"), errors);
+}
+
+/// Checks the metadata of a template of claims, for volumes or devices: labels and annotations only.
+pub fn validate_template_meta(meta: &Value, meta_at: &Path, errors: &mut Errors) {
     if let Some(annotations) = meta["annotations"].as_object() {
         object_meta::validate_annotations(annotations, &meta_at.child("annotations"), errors);
     }
-    check_at(meta, &meta_at, &[("labels", Labels)], errors);
+    check_at(meta, meta_at, &[("labels", Labels)], errors);
     for field in NOT_IN_TEMPLATES.iter().filter(|field| !meta[**field].is_null()) {
         let shown = if *field == "uid" { "uID" } else { field };
         errors.push(Error::forbidden(&meta_at.child(shown), "cannot be set"));
     }
-    persistentvolumeclaim::validate_spec(template, &at.child("spec"), errors);
 }
