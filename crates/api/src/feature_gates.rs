@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-/// `NAME true|false` a line.
+/// `NAME STAGE true|false` a line.
 const GATES: &str = include_str!("data/feature_gates.txt");
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -20,9 +20,18 @@ pub enum BadGate {
     On(String),
 }
 
+/// Name, stage (`ALPHA`, `BETA`) and setting by default of every gate.
+pub fn all() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+    GATES.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (name, rest) = line.split_once(' ')?;
+        let (stage, on) = rest.split_once(' ')?;
+        Some((name, stage, on == "true"))
+    })
+}
+
 /// The gate's setting by default; `None` for a gate that is not known.
 pub fn default_of(name: &str) -> Option<bool> {
-    GATES.lines().filter_map(|line| line.split_once(' ')).find(|(gate, _)| *gate == name).map(|(_, on)| on == "true")
+    all().find(|(gate, ..)| *gate == name).map(|(.., on)| on)
 }
 
 /// Settings of gates that Knarr is as they ask.
@@ -64,6 +73,7 @@ mod tests {
         ] {
             assert_eq!(text.parse(), want, "{text}");
         }
-        assert!(GATES.lines().skip(1).all(|line| line.ends_with(" true") || line.ends_with(" false")));
+        assert!(all().all(|(_, stage, _)| matches!(stage, "ALPHA" | "BETA")));
+        assert_eq!(all().count(), GATES.lines().count() - 1);
     }
 }

@@ -316,6 +316,11 @@ pub fn render(shared: &Shared) -> String {
         let lost = aggregate::is_unavailable(&object.stored_document());
         page.line(format_args!("{name}{{name=\"{}\"}} {}", object.name, u8::from(lost)));
     }
+    let name = "kubernetes_feature_enabled";
+    page.head(name, "gauge", "This metric records the data about the stage and enablement of a k8s feature.");
+    for (gate, stage, on) in api::feature_gates::all() {
+        page.line(format_args!("{name}{{name=\"{gate}\",stage=\"{stage}\"}} {}", u8::from(on)));
+    }
     if let Some(tracer) = &shared.config.tracer {
         const NAME: &str = "knarr_tracing_spans_dropped_total";
         page.head(NAME, "counter", "Number of spans that were not delivered to the collector.");

@@ -60,7 +60,7 @@ fn validate_text(attribute: &Value, at: &Path, errors: &mut Errors) {
     for ty in ["string", "version"] {
         let Some(text) = attribute.str_at(&[ty]) else { continue };
         let at = at.child(ty);
-        if ty == "version" && !is_semantic_version(text) {
+        if ty == "version" && semver::Version::parse(text).is_err() {
             errors.push(Error::invalid(&at, text, "must be a string compatible with semver.org spec 2.0.0"));
         }
         if text.len() > TEXT_MAX_BYTES {
@@ -221,38 +221,5 @@ fn validate_range(range: &Value, whole: Quantity, default: Quantity, min: Quanti
         // Compat: fractions are rounded up (DRAFractionalCapacityRange is off).
         let off = value.value().wrapping_sub(min.value()) % step.value().max(1) != 0;
         wrong(off, "step", value, format!("value is not a multiple of a given step ({step}) from ({min})"));
-    }
-}
-
-fn is_semantic_version(text: &str) -> bool {
-    let (rest, build) = text.split_once('+').map_or((text, None), |(r, b)| (r, Some(b)));
-    let (core, pre) = rest.split_once('-').map_or((rest, None), |(c, p)| (c, Some(p)));
-    let is_number = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
-    };
-    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    core.split('.').count() == 3
-        && core.split('.').all(is_number)
-        && pre.is_none_or(|p| p.split('.').all(|part| is_word(part) && (!all_digits(part) || is_number(part))))
-        && build.is_none_or(|b| b.split('.').all(is_word))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions() {
-        for (text, want) in [
-            ("1.0.0", true),
-            ("1.2.3-rc.1+b.5", true),
-            ("01.0.0", false),
-            ("1.0", false),
-            ("1.0.0-01", false),
-            ("", false),
-        ] {
-            assert_eq!(is_semantic_version(text), want, "{text}");
-        }
     }
 }
