@@ -390,7 +390,10 @@ impl Paths<'_, '_> {
         let (form, tag, custom) = (self.form, self.tag.clone(), self.custom);
         let mut shared = first.query.clone();
         shared.retain(|p| operations.iter().all(|o| o.query.contains(p)));
-        operations.iter_mut().for_each(|o| o.query.retain(|p| !shared.contains(p)));
+        for operation in &mut operations {
+            operation.query.retain(|p| !shared.contains(p));
+            parameters::sort(&mut operation.query);
+        }
         shared.extend_from_slice(of_path);
         if !matches!(operations[0].action, "" | "connect") {
             shared.push(parameters::pretty());
