@@ -67,6 +67,22 @@ pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), P
 
 /// Reads YAML. Duplicate keys are an error there, as in upstream's strict reader.
 pub fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let (mut value, again) = read_yaml(body)?;
+    whole_numbers(&mut value);
+    Ok((value, again))
+}
+
+/// Compat: Go makes JSON of YAML, in which a number without a fraction has no point either.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Float(f) if f.fract() == 0.0 && f.abs() < i64::MAX as f64 => *value = Value::Int(*f as i64),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+fn read_yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
     let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_string())?;
     // What Go clients send as YAML is JSON, as a rule.
     if body.first() == Some(&b'{')
@@ -99,7 +115,10 @@ pub fn yaml_noting_duplicates(body: &[u8]) -> Result<(Value, Vec<String>), Strin
     let text = first_document(text);
     let lines = serde_saphyr::from_str_with_options::<duplicates::Lines>(text, options.clone());
     match (serde_saphyr::from_str_with_options(text, options), lines) {
-        (Ok(value), Ok(lines)) => Ok((value, lines.0)),
+        (Ok(mut value), Ok(lines)) => {
+            whole_numbers(&mut value);
+            Ok((value, lines.0))
+        }
         _ => read,
     }
 }

@@ -57,6 +57,7 @@ pub async fn create(call: &Call, mut document: Value, options: &WriteOptions) ->
     to_stored(call, &mut document);
     metadata::settle_namespace(call, served, &mut document)?;
     served.defaults(&mut document);
+    document.remove(&["metadata", "deletionGracePeriodSeconds"]);
     managed::created(served, &mut document, options);
     create_prepared(call, document, options).await
 }

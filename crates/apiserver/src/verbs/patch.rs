@@ -215,7 +215,11 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
         Patch::Json(patch) => patches::json_patch(&mut document, patch).map_err(failed)?,
         Patch::Merge(patch) => patches::merge_patch(&mut document, patch).map_err(failed)?,
         Patch::Strategic(patch) => match served.ty {
-            Some(ty) => patches::strategic_merge(&mut document, patch, ty).map_err(failed)?,
+            Some(ty) => {
+                let mut patch = patch.clone();
+                ty.convert_numbers(&mut patch);
+                patches::strategic_merge(&mut document, &patch, ty).map_err(failed)?;
+            }
             None => return Err(Status::unsupported_media_type(&MEDIA_TYPES[..2])),
         },
         Patch::Apply(_) => return Err(Status::internal("an apply is no patch of this kind")),
@@ -297,6 +301,9 @@ async fn apply(
 ) -> Result<Response, Status> {
     let served = &call.served;
     check_apply(call, &document)?;
+    if let Some(ty) = served.ty {
+        ty.convert_numbers(&mut document);
+    }
     write::to_stored(call, &mut document);
     let subresource = endpoint.subresource();
     let described = meta::apply::described(&document);
@@ -317,7 +324,11 @@ async fn apply(
         .await;
         match changed {
             Ok(object) => return Ok(reply::object(call, 200, &object)),
-            Err(status) if status.reason == Reason::NotFound && endpoint == Endpoint::Main => {}
+            // Compat: what may be created by replacing it is, though a status alone is no valid object.
+            Err(status)
+                if status.reason == Reason::NotFound
+                    && (endpoint == Endpoint::Main
+                        || endpoint == Endpoint::Status && call.target.rules.create_on_update) => {}
             Err(status) => return Err(status),
         }
         if let Some(uid) = document.str_at(&["metadata", "uid"]).filter(|uid| !uid.is_empty()) {

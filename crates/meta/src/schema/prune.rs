@@ -106,6 +106,8 @@ fn called(value: &Value, with_number: bool) -> String {
         Value::Null => "null".into(),
         Value::Bool(_) => "bool".into(),
         Value::Int(i) if with_number => format!("number {i}"),
+        // With the point that it was written with, as a rule.
+        Value::Float(f) if with_number && f.abs() < 1e16 => format!("number {f:?}"),
         Value::Float(f) if with_number => format!("number {f}"),
         Value::Int(_) | Value::Float(_) => "number".into(),
         Value::String(_) => "string".into(),
