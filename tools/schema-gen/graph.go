@@ -75,7 +75,6 @@ func newGraph(apply map[string]applyType) *graph {
 // Group versions that are no served resources but stand on the wire.
 var otherVersions = []schema.GroupVersion{
 	{Group: "admission.k8s.io", Version: "v1"},
-	{Group: "apidiscovery.k8s.io", Version: "v2"},
 }
 
 func (g *graph) addRoots(resources []resource) error {

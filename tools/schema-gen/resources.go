@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 
+	apidiscovery "k8s.io/api/apidiscovery/v2"
 	autoscaling "k8s.io/api/autoscaling/v1"
 	policy "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,6 +25,7 @@ var metaRoots = []reflect.Type{
 	reflect.TypeFor[metav1.PartialObjectMetadata](), reflect.TypeFor[metav1.PartialObjectMetadataList](),
 	reflect.TypeFor[metav1.Table](), reflect.TypeFor[metav1.TableOptions](), reflect.TypeFor[metav1.WatchEvent](),
 	reflect.TypeFor[autoscaling.Scale](), reflect.TypeFor[policy.Eviction](),
+	reflect.TypeFor[apidiscovery.APIGroupDiscoveryList](),
 }
 
 // The served resources. resources.json holds the names, verbs and subresources; the rest is derived.

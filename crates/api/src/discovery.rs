@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// The media type of the aggregated form, as clients ask for it.
-pub const AGGREGATED_MEDIA_TYPE: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// What stands behind the media type where clients ask for the aggregated form.
+pub const AGGREGATED_PARAMETERS: &str = "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Built-in groups behind core in the order upstream prefers them; others come after, by name.
 const GROUP_ORDER: &str = include_str!("data/groups.txt");
@@ -174,7 +174,7 @@ fn subresource_value(r: &Resource, s: &Subresource) -> Value {
     item
 }
 
-/// `GET /api` (`core`) or `GET /apis` in the aggregated form, for clients that accept `AGGREGATED_MEDIA_TYPE`.
+/// `GET /api` (`core`) or `GET /apis` in the aggregated form, for clients that accept `AGGREGATED_PARAMETERS`.
 pub fn aggregated<'r>(resources: impl IntoIterator<Item = &'r Resource>, core: bool) -> Value {
     let groups = grouped(resources.into_iter().filter(|r| r.group.is_empty() == core));
     let items: Vec<Value> = groups
@@ -199,14 +199,17 @@ pub fn aggregated<'r>(resources: impl IntoIterator<Item = &'r Resource>, core: b
     })
 }
 
-fn response_kind(group: &str, version: &str, kind: &str) -> Value {
+/// Compat: of built-in resources the group and version that it stands below go without saying.
+fn response_kind(r: &Resource, (group, version): (&str, &str), kind: &str) -> Value {
+    let own = r.schema.is_none() && (group, version) == (&*r.group, &*r.version);
+    let (group, version) = if own { ("", "") } else { (group, version) };
     json!({"group": group.to_owned(), "version": version.to_owned(), "kind": kind.to_owned()})
 }
 
 fn aggregated_resource(r: &Resource) -> Value {
     let mut item = json!({
         "resource": r.plural.as_ref(),
-        "responseKind": response_kind(&r.group, &r.version, &r.kind),
+        "responseKind": response_kind(r, (&r.group, &r.version), &r.kind),
         "scope": if r.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": r.singular.as_ref(),
         "verbs": texts(&r.verbs),
@@ -222,7 +225,7 @@ fn aggregated_resource(r: &Resource) -> Value {
             .map(|s| {
                 json!({
                     "subresource": s.name.as_ref(),
-                    "responseKind": response_kind(&s.group, &s.version, &s.kind),
+                    "responseKind": response_kind(r, (&s.group, &s.version), &s.kind),
                     "verbs": texts(&s.verbs),
                 })
             })
@@ -282,7 +285,7 @@ mod tests {
         let apis = aggregated(all(), false);
         let scheduling =
             apis.array_at(&["items"]).iter().find(|g| g.str_at(&["metadata", "name"]) == Some("node.k8s.io"));
-        expect![[r#"{"metadata":{"name":"node.k8s.io"},"versions":[{"freshness":"Current","resources":[{"resource":"runtimeclasses","responseKind":{"group":"node.k8s.io","kind":"RuntimeClass","version":"v1"},"scope":"Cluster","singularResource":"runtimeclass","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]}],"version":"v1"}]}"#]]
+        expect![[r#"{"metadata":{"name":"node.k8s.io"},"versions":[{"freshness":"Current","resources":[{"resource":"runtimeclasses","responseKind":{"group":"","kind":"RuntimeClass","version":""},"scope":"Cluster","singularResource":"runtimeclass","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]}],"version":"v1"}]}"#]]
             .assert_eq(&text(scheduling.expect("served")));
     }
 }

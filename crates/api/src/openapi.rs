@@ -149,7 +149,8 @@ pub fn v2<'r>(resources: impl IntoIterator<Item = &'r Resource>, docs: &Docs) ->
 fn info(w: &mut Writer) {
     w.within("info", |w| {
         w.pair("title", "Kubernetes");
-        w.pair("version", meta::KUBERNETES_VERSION);
+        let version = meta::KUBERNETES_VERSION.trim_start_matches('v');
+        w.pair("version", version.rsplit_once('.').map_or(version, |(minor, _)| minor));
     });
 }
 

@@ -3,6 +3,7 @@
 //! Reads the request's body. Invariant: a document that leaves here is of the expected kind and holds nothing that the
 //! kind's type does not know.
 
+mod duplicates;
 mod yaml_words;
 
 use std::collections::{HashMap, HashSet};
@@ -56,7 +57,8 @@ pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), P
         "" | "application/json" => meta::parse_noting_duplicates(body)
             .map_err(|e| ParseFailure::Text(format!("couldn't get version/kind; json parse error: {e}"))),
         "application/yaml" => {
-            yaml(body).map_err(|e| ParseFailure::Text(e.replacen("error converting YAML to JSON: ", "", 1)))
+            let read = yaml_noting_duplicates(body);
+            read.map_err(|e| ParseFailure::Text(e.replacen("error converting YAML to JSON: ", "", 1)))
         }
         meta::protobuf::MEDIA_TYPE => protobuf::decode(body).map(|v| (v, Vec::new())).map_err(ParseFailure::Text),
         _ => Err(ParseFailure::Status(Status::unsupported_media_type(&MEDIA_TYPES))),
@@ -65,6 +67,22 @@ pub fn parse(headers: &HeaderMap, body: &[u8]) -> Result<(Value, Vec<String>), P
 
 /// Reads YAML. Duplicate keys are an error there, as in upstream's strict reader.
 pub fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let (mut value, again) = read_yaml(body)?;
+    whole_numbers(&mut value);
+    Ok((value, again))
+}
+
+/// Compat: Go makes JSON of YAML, in which a number without a fraction has no point either.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Float(f) if f.fract() == 0.0 && f.abs() < i64::MAX as f64 => *value = Value::Int(*f as i64),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+fn read_yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
     let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_string())?;
     // What Go clients send as YAML is JSON, as a rule.
     if body.first() == Some(&b'{')
@@ -81,6 +99,28 @@ pub fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), String> {
         format!("error converting YAML to JSON: yaml: {why}")
     })?;
     Ok((value, Vec::new()))
+}
+
+/// As `yaml`, but of keys that stand twice the last one counts. Notes them by their lines.
+pub fn yaml_noting_duplicates(body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let read = yaml(body);
+    let again = match &read {
+        Ok((_, again)) => !again.is_empty(),
+        Err(why) => why.ends_with("already set in map"),
+    };
+    let (true, Ok(text)) = (again, std::str::from_utf8(body)) else { return read };
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true, duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+    };
+    let text = first_document(text);
+    let lines = serde_saphyr::from_str_with_options::<duplicates::Lines>(text, options.clone());
+    match (serde_saphyr::from_str_with_options(text, options), lines) {
+        (Ok(mut value), Ok(lines)) => {
+            whole_numbers(&mut value);
+            Ok((value, lines.0))
+        }
+        _ => read,
+    }
 }
 
 /// Upstream's words for our parser's of a key that stands twice.
@@ -109,7 +149,8 @@ pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value,
         e.status(&served.info.version, &served.kind)
     })?;
     // Custom resources are read first and held against their schema then; built-in kinds are both at once.
-    if served.custom.is_some() {
+    let by_line = duplicates.first().is_some_and(|first| first.starts_with("line "));
+    if served.custom.is_some() || by_line {
         notes.splice(0..0, repeated(&duplicates));
     } else if validation != Validation::Ignore && (!duplicates.is_empty() || notes.len() > 1) {
         notes = in_order(notes, &duplicates, body);
@@ -159,7 +200,7 @@ fn read(call: &Call, body: &[u8], api_version: &str, kind: &str) -> Result<(Valu
 }
 
 /// Unknown and duplicate fields as they stand in the body. What is not known is not looked into.
-fn in_order(mut notes: Vec<String>, duplicates: &[String], body: &[u8]) -> Vec<String> {
+pub fn in_order(mut notes: Vec<String>, duplicates: &[String], body: &[u8]) -> Vec<String> {
     let order = meta::field_order(body);
     let path = |note: &str| note.strip_prefix("unknown field \"")?.strip_suffix('"').map(String::from);
     let unknown: Vec<String> = notes.iter().filter_map(|note| path(note)).collect();
@@ -190,8 +231,10 @@ fn in_order(mut notes: Vec<String>, duplicates: &[String], body: &[u8]) -> Vec<S
     placed.into_iter().map(|(_, note)| note).collect()
 }
 
-fn repeated(duplicates: &[String]) -> Vec<String> {
-    duplicates.iter().map(|path| format!("duplicate field {path:?}")).collect()
+/// The notes of fields that stand more than once: paths, or lines of YAML, which say it themselves.
+pub fn repeated(duplicates: &[String]) -> Vec<String> {
+    let note = |d: &String| if d.starts_with("line ") { d.clone() } else { format!("duplicate field {d:?}") };
+    duplicates.iter().map(note).collect()
 }
 
 /// Drops what the type does not know: an error, a warning or nothing, as was asked for.

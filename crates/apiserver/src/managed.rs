@@ -21,20 +21,30 @@ pub fn created(served: &Served, document: &mut Value, options: &WriteOptions) {
 pub fn updated(served: &Served, new: &mut Value, old: &Value, options: &WriteOptions, subresource: &str) {
     let Some(ty) = served.tracked() else { return };
     let writer = writer(served, options, subresource);
-    if !subresource.is_empty() || !served.has_status {
-        return apply::track_update(ty, old, new, &writer);
-    }
-    // The main endpoint does not write the status, so what a client says of it there is not the client's.
-    let sent = new.remove(&["status"]);
-    if let Some(status) = old.get("status") {
-        new.set(&["status"], status);
-    }
+    // What the endpoint does not write is not the client's, whatever the client says of it there.
+    let kept = if subresource.is_empty() { not_written(served) } else { &[] };
+    let sent = swap(new, kept, &kept.iter().map(|member| old.get(member).cloned()).collect::<Vec<_>>());
     apply::track_update(ty, old, new, &writer);
-    match sent {
-        Some(status) => new.set(&["status"], status),
-        None => {
-            new.remove(&["status"]);
-        }
+    swap(new, kept, &sent);
+}
+
+/// Sets members to these values, or takes them out; answers what they were.
+fn swap(document: &mut Value, members: &[&str], values: &[Option<Value>]) -> Vec<Option<Value>> {
+    let map = document.make_object();
+    let both = members.iter().zip(values);
+    both.map(|(member, value)| match value.clone() {
+        Some(value) => map.insert(*member, value),
+        None => map.remove(member),
+    })
+    .collect()
+}
+
+/// The members that the main endpoint does not write.
+fn not_written(served: &Served) -> &'static [&'static str] {
+    match &*served.kind {
+        "CertificateSigningRequest" if served.custom.is_none() => &["status", "spec"],
+        _ if served.has_status => &["status"],
+        _ => &[],
     }
 }
 
@@ -46,9 +56,9 @@ pub fn check(served: &Served, document: &Value) -> Result<(), Status> {
 /// Takes out of an applied document what its endpoint does not write, so that nobody comes to own it there.
 pub fn keep_own(served: &Served, document: &mut Value, subresource: &str) {
     match subresource {
-        "" if served.has_status => {
-            document.remove(&["status"]);
-        }
+        "" => not_written(served).iter().for_each(|member| {
+            document.remove(&[member]);
+        }),
         "status" => {
             document.make_object().retain(|member, _| matches!(member, "apiVersion" | "kind" | "metadata" | "status"));
             let kept = match served.custom {

@@ -45,6 +45,7 @@ pub async fn answer(
     let resources = || served.iter().map(|r| &**r);
     let remotes = shared.aggregator.remotes();
     let remotes: Vec<_> = remotes.iter().map(|r| &**r).collect();
+    let whole = wants_aggregated(headers);
     match segments.as_slice() {
         [] => Ok(reply::json(200, index(resources()).to_vec())),
         ["version"] => Ok(reply::json(200, version().to_vec())),
@@ -56,9 +57,9 @@ pub async fn answer(
             response.headers_mut().insert(CONTENT_TYPE, kind);
             Ok(response)
         }
-        ["api"] if wants_aggregated(headers) => Ok(aggregated(discovery::aggregated(resources(), true))),
-        ["apis"] if wants_aggregated(headers) => {
-            Ok(aggregated(merge::aggregated(&remotes, discovery::aggregated(resources(), false))))
+        ["api"] if whole.is_some() => Ok(aggregated(whole, &discovery::aggregated(resources(), true))),
+        ["apis"] if whole.is_some() => {
+            Ok(aggregated(whole, &merge::aggregated(&remotes, discovery::aggregated(resources(), false))))
         }
         ["api"] => plain(headers, Some(discovery::api_versions(&address(shared)))),
         ["apis"] => plain(headers, Some(merge::group_list(&remotes, discovery::group_list(resources())))),
@@ -156,20 +157,23 @@ fn protobuf_v2(document: &[u8]) -> Result<Response, Status> {
     Ok(response)
 }
 
-fn wants_aggregated(headers: &HeaderMap) -> bool {
+/// The form in which discovery is asked for whole.
+fn wants_aggregated(headers: &HeaderMap) -> Option<Format> {
     let wanted = |clause: &str| {
         let clause: String = clause.chars().filter(|c| !c.is_whitespace()).collect();
-        ["application/json", "g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"]
-            .iter()
-            .all(|part| clause.split(';').any(|p| p == *part))
+        let has = |part: &str| clause.split(';').any(|p| p == part);
+        let whole = discovery::AGGREGATED_PARAMETERS.split(';').all(has);
+        [Format::Json, Format::Yaml, Format::Protobuf].into_iter().find(|form| whole && has(form.media_type()))
     };
     let all = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
-    all.flat_map(|v| v.split(',')).any(wanted)
+    all.flat_map(|v| v.split(',')).find_map(wanted)
 }
 
-fn aggregated(value: Value) -> Response {
-    let mut response = reply::json(200, value.to_vec());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(discovery::AGGREGATED_MEDIA_TYPE));
+fn aggregated(form: Option<Format>, value: &Value) -> Response {
+    let (media_type, body) = reply::render(form.unwrap_or(Format::Json), value);
+    let media_type = format!("{media_type};{}", discovery::AGGREGATED_PARAMETERS);
+    let mut response = reply::json(200, body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_str(&media_type).expect("plain text"));
     response
 }
 

@@ -18,7 +18,8 @@ fn split(api_version: &str) -> (&str, &str) {
 /// The type of any kind that can stand in a body.
 pub fn find(api_version: &str, kind: &str) -> Option<TypeRef<'static>> {
     let (group, version) = split(api_version);
-    api::resource::root_type(group, version, kind)
+    let other = || api::schema().find(&format!("io.k8s.api.{}.{version}.{kind}", group.split('.').next()?));
+    api::resource::root_type(group, version, kind).or_else(other)
 }
 
 /// A body as a document, with the apiVersion and kind of its envelope.

@@ -56,7 +56,7 @@ pub fn status(status: &Status, format: Format) -> Response {
 }
 
 /// A document's content type and bytes; JSON where it has no other form.
-fn render(format: Format, value: &Value) -> (&'static str, Vec<u8>) {
+pub fn render(format: Format, value: &Value) -> (&'static str, Vec<u8>) {
     let bytes = match format {
         Format::Json => None,
         Format::Yaml => Some(yaml::write(value).into_bytes()),

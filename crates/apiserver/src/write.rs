@@ -57,6 +57,7 @@ pub async fn create(call: &Call, mut document: Value, options: &WriteOptions) ->
     to_stored(call, &mut document);
     metadata::settle_namespace(call, served, &mut document)?;
     served.defaults(&mut document);
+    document.remove(&["metadata", "deletionGracePeriodSeconds"]);
     managed::created(served, &mut document, options);
     create_prepared(call, document, options).await
 }
@@ -156,11 +157,17 @@ async fn store_allocated(
     admission::validate(&mut asked, Some(&document), None).await?;
     let key = served.key(metadata::namespace(&document), name);
     let value = metadata::stored_bytes(&mut document);
-    let taken = || Status::already_exists(&served.gr, name);
+    let taken = |there: Option<&Object>| {
+        let mut status = Status::already_exists(&served.gr, name);
+        if there.is_some_and(|there| !there.document()["metadata"]["deletionTimestamp"].is_null()) {
+            status.message = format!("object is being deleted: {}", status.message);
+        }
+        status
+    };
     if options.dry_run {
         resource_quota::charge(&asked, &document, None).await?;
-        if storage.get(served, &key).await?.is_some() {
-            return Err(taken());
+        if let Some(there) = storage.get(served, &key).await? {
+            return Err(taken(Some(&there)));
         }
         return stored_object(&key, value, 0).map(Some);
     }
@@ -171,7 +178,7 @@ async fn store_allocated(
         let allocation = allocation.clone().with(charge.beside);
         match allocation.write(&call.shared, served, &key, 0, Some((stored.clone(), lease))).await? {
             Written::At(revision) => return written(call, served, &key, value, stored, revision).await.map(Some),
-            Written::Changed(_) => return Err(taken()),
+            Written::Changed(there) => return Err(taken(there.as_deref())),
             Written::Contended if served.is_core("services") => break,
             // A quota changed in between.
             Written::Contended => {}

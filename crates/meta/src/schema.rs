@@ -7,6 +7,7 @@
 //! built-in kinds: names are spans of the text it was parsed from, types and fields are small rows in two tables.
 
 mod builder;
+mod numbers;
 pub mod prune;
 mod scalar;
 mod structural;

@@ -51,6 +51,7 @@ const GENERATION: &str = "deprecated.daemonset.template.generation";
 
 fn defaults(ds: &mut Value) {
     pod_spec::template_defaults(ds, &["spec", "template"]);
+    ds.set_default(&["metadata", "annotations", GENERATION], "0");
     let spec = ds.slot(&["spec"]);
     fill::text(spec.slot(&["updateStrategy"]), "type", "RollingUpdate");
     if spec.str_at(&["updateStrategy", "type"]) == Some("RollingUpdate") {

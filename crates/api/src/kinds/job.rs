@@ -88,6 +88,7 @@ fn defaults(job: &mut Value) {
     spec.set_default(&["backoffLimit"], limit);
     fill::text(spec, "completionMode", "NonIndexed");
     spec.set_default(&["suspend"], false);
+    spec.set_default(&["manualSelector"], false);
     let policy = if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
     fill::text(spec, "podReplacementPolicy", policy);
     fill::each(spec, &["podFailurePolicy", "rules"], |rule| {
@@ -105,7 +106,6 @@ fn prepare_create(job: &mut Value) {
     if job.bool_at(&["spec", "manualSelector"]) == Some(true) {
         return;
     }
-    job.set_default(&["spec", "manualSelector"], false);
     let labels_before = job["spec"]["template"]["metadata"]["labels"].clone();
     let uid = text(job, &["metadata", "uid"]).to_string();
     let name = text(job, &["metadata", "name"]).to_string();

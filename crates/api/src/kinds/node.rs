@@ -37,7 +37,17 @@ pub static KIND: Kind = Kind {
             _ => {}
         }
     },
-    prepare_update: keep_status,
+    // Compat: configuration that kubelets no longer take is dropped, where it was not there already.
+    prepare_create: |n| {
+        n.remove(&["spec", "configSource"]);
+        n.remove(&["status", "config"]);
+    },
+    prepare_update: |new, old| {
+        keep_status(new, old);
+        if old["spec"]["configSource"].is_null() {
+            new.remove(&["spec", "configSource"]);
+        }
+    },
     validate,
     validate_update: |new, old| {
         let mut errors = Errors::new();

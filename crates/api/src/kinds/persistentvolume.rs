@@ -23,7 +23,7 @@ pub static KIND: Kind = Kind {
         let spec = v.slot(&["spec"]);
         fill::text(spec, "persistentVolumeReclaimPolicy", "Retain");
         fill::unset(spec, "volumeMode", "Filesystem");
-        fill::at(spec, &["hostPath"], |h| fill::unset(h, "type", ""));
+        pod_spec::source_defaults(spec);
     },
     prepare_create: |v| {
         let now = v["metadata"]["creationTimestamp"].clone();

@@ -22,14 +22,15 @@ pub static KIND: Kind = Kind {
     defaults: |c| {
         fill::text(c.slot(&["status"]), "phase", "Pending");
         fill::unset(c.slot(&["spec"]), "volumeMode", "Filesystem");
-        copy_data_source(c);
     },
     prepare_create: |c| {
         c.set(&["status"], meta::json!({"phase": "Pending"}));
+        copy_data_source(c);
         drop_foreign_source(c);
     },
     prepare_update: |new, old| {
         keep_status(new, old);
+        copy_data_source(new);
         if text(old, &FOREIGN).is_empty() {
             drop_foreign_source(new);
         }
@@ -53,6 +54,7 @@ fn copy_data_source(c: &mut Value) {
         spec.set(&["dataSourceRef"], source);
     } else if source.is_null() && !reference.is_null() && text(&reference, &["namespace"]).is_empty() {
         spec.set(&["dataSource"], reference);
+        spec.remove(&["dataSource", "namespace"]);
     }
 }
 

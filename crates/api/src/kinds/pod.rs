@@ -6,6 +6,7 @@ mod update;
 
 use super::prelude::*;
 use super::{keep_all_but_status, pod_spec};
+use crate::quota::{amounts, pod_sum};
 
 pub static KIND: Kind = Kind {
     columns: COLUMNS,
@@ -52,6 +53,8 @@ fn defaults(pod: &mut Value) {
     fill::at(pod, &["status"], status::defaults);
     let spec = pod.slot(&["spec"]);
     pod_spec::requests_from_limits(spec);
+    resources_of_all(pod);
+    let spec = pod.slot(&["spec"]);
     spec.set_default(&["enableServiceLinks"], true);
     // Compat: what is less than no time is a second, of a pod.
     if spec.int_at(&["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
@@ -72,13 +75,32 @@ fn defaults(pod: &mut Value) {
     pod_spec::defaults(spec);
 }
 
+/// What a pod with resources of its own leaves open: what its containers say together, or else its limits.
+fn resources_of_all(pod: &mut Value) {
+    if ["limits", "requests"].iter().all(|list| pod["spec"]["resources"][*list].is_empty()) {
+        return;
+    }
+    let huge = |name: &str| name.starts_with("hugepages-");
+    let sum = |pod: &Value, list| pod_sum(pod, list, |container| amounts(&container["resources"][list]));
+    for (name, amount) in sum(pod, "limits").iter().filter(|(name, _)| huge(name)) {
+        pod.set_default(&["spec", "resources", "limits", name], amount.to_string());
+    }
+    for (name, amount) in sum(pod, "requests").iter().filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory")) {
+        pod.set_default(&["spec", "resources", "requests", name], amount.to_string());
+    }
+    let Some(Value::Object(limits)) = pod.at(&["spec", "resources", "limits"]).cloned() else { return };
+    for (name, limit) in limits.iter() {
+        pod.set_default(&["spec", "resources", "requests", name], limit);
+    }
+}
+
 fn prepare_create(pod: &mut Value) {
     first_generation(pod);
     pod.set(&["status"], json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])}));
     if !pod.array_at(&["spec", "schedulingGates"]).is_empty() {
         let condition = json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates", "lastProbeTime": null,
-            "lastTransitionTime": null});
+            "lastTransitionTime": pod["metadata"]["creationTimestamp"]});
         pod.set(&["status", "conditions"], vec![condition]);
     }
 }

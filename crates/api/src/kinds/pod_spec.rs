@@ -15,7 +15,7 @@ mod validate;
 mod volume;
 
 pub use affinity::{validate_node_selector, validate_tolerations};
-pub use defaults::{defaults, requests_from_limits, template_defaults};
+pub use defaults::{defaults, requests_from_limits, source_defaults, template_defaults};
 pub use probe::validate_port;
 pub use resources::{
     validate_claim_resources, validate_container_resource_name, validate_quantity, validate_resource_name,

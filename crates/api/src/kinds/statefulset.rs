@@ -42,8 +42,11 @@ fn defaults(sts: &mut Value) {
     pod_spec::template_defaults(sts, &["spec", "template"]);
     let spec = sts.slot(&["spec"]);
     fill::text(spec, "podManagementPolicy", "OrderedReady");
+    let typed = !text(spec, &["updateStrategy", "type"]).is_empty();
     fill::text(spec.slot(&["updateStrategy"]), "type", "RollingUpdate");
-    if spec.str_at(&["updateStrategy", "type"]) == Some("RollingUpdate") {
+    // Compat: whoever writes the type out gets no numbers along.
+    let numbers = !typed || !spec["updateStrategy"]["rollingUpdate"].is_null();
+    if numbers && spec.str_at(&["updateStrategy", "type"]) == Some("RollingUpdate") {
         spec.set_default(&["updateStrategy", "rollingUpdate", "partition"], 0);
         spec.set_default(&["updateStrategy", "rollingUpdate", "maxUnavailable"], 1);
     }

@@ -45,6 +45,9 @@ pub fn warnings(group: &str, kind: &str, new: &Value, old: Option<&Value>) -> Ve
             }
         }
         ("", "Service") => service(new, &mut out),
+        ("", "Node") if !text(new, &["spec", "externalID"]).is_empty() => {
+            out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+        }
         ("", "PersistentVolume") => volume(new, &mut out),
         ("", "PersistentVolumeClaim") => {
             old_class(new, &mut out);
@@ -409,12 +412,12 @@ fn service(new: &Value, out: &mut Vec<String>) {
         (headless && !ip.is_empty(), "spec.loadBalancerIP is ignored for headless services"),
         (headless && ips, "spec.externalIPs is ignored for headless services"),
         (headless && sticky, "spec.SessionAffinity is ignored for headless services"),
+        (plain && ips, "spec.externalIPs is deprecated and may no longer be implemented in some clusters"),
         (
             !external && !spec["externalName"].is_empty(),
             "spec.externalName is ignored when spec.type is not \"ExternalName\"",
         ),
         (external && ips, "spec.externalIPs is ignored when spec.type is \"ExternalName\""),
-        (plain && ips, "spec.externalIPs is deprecated and may no longer be implemented in some clusters"),
         (
             text(spec, &["trafficDistribution"]) == "PreferClose",
             "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",

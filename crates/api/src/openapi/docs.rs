@@ -72,7 +72,7 @@ impl<'d> TypeDocs<'d> {
     }
 }
 
-fn unescaped(text: &str) -> Cow<'_, str> {
+pub(super) fn unescaped(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
         return Cow::Borrowed(text);
     }

@@ -77,12 +77,19 @@ pub(super) fn write_page(w: &mut Writer, form: Form, page: &str, docs: &Docs, us
     let (tag, id, description, answer) = match page {
         "api" => ("core", "getCoreAPIVersions", versions, Some(used.meta("APIVersions"))),
         "apis" => ("apis", "getAPIVersions", versions, Some(used.meta("APIGroupList"))),
-        "version" => ("version", "getCodeVersion", "get the version of this server", Some(used.version())),
+        "version" => ("version", "getCodeVersion", "get the version information for this server", Some(used.version())),
         ".well-known/openid-configuration" => (
-            "WellKnown", "getServiceAccountIssuerOpenIDConfiguration", "get the OpenID configuration of this issuer",
+            "WellKnown",
+            "getServiceAccountIssuerOpenIDConfiguration",
+            "get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'",
             None,
         ),
-        "openid/v1/jwks" => ("openid", "getServiceAccountIssuerOpenIDKeyset", "get the keys of this issuer", None),
+        "openid/v1/jwks" => (
+            "openid",
+            "getServiceAccountIssuerOpenIDKeyset",
+            "get service account issuer OpenID JSON Web Key Set (contains public token verification keys)",
+            None,
+        ),
         _ => (&*own, &*own_id, "get information of a group", Some(used.meta("APIGroup"))),
     };
     let types: Option<&[&str]> = match page {
@@ -146,6 +153,7 @@ impl Paths<'_, '_> {
         for s in &r.subresources {
             let path = format!("{collection}/{{name}}/{}", s.name);
             if s.connect {
+                let on_item = [&[parameters::name(&s.kind)], in_namespace].concat();
                 let operations = self.connect_operations(r, s, scope, "");
                 self.path(&path, &on_item, operations);
                 if s.name == "proxy" {
@@ -163,6 +171,31 @@ impl Paths<'_, '_> {
             list.id = format!("list{}{}ForAllNamespaces", self.camel, r.kind);
             self.path(&format!("{base}/{}", r.plural), &[], vec![list]);
         }
+        if r.can("watch") && !self.custom {
+            let (all, of) = (format!("{base}/watch/{}", r.plural), format!("{scope}{}", r.kind));
+            let within = collection.replacen(&base, &format!("{base}/watch"), 1);
+            if r.namespaced {
+                let operation = self.watch_operation(r, &format!("{}ListForAllNamespaces", r.kind), used);
+                self.path(&all, &[], vec![operation]);
+            }
+            let operation = self.watch_operation(r, &format!("{of}List"), used);
+            self.path(&within, in_namespace, vec![operation]);
+            let operation = self.watch_operation(r, &of, used);
+            self.path(&format!("{within}/{{name}}"), &on_item, vec![operation]);
+        }
+    }
+
+    /// The paths of before `?watch=true`: of a list when `of` names one, else of an object.
+    fn watch_operation<'r>(&self, r: &'r Resource, of: &str, used: &mut Used<'_>) -> Operation<'r> {
+        let instead = "deprecated: use the 'watch' parameter with a list operation instead";
+        let (action, description) = if of.contains("List") {
+            ("watchlist", format!("watch individual changes to a list of {}. {instead}.", r.kind))
+        } else {
+            let item = "filtered to a single item with the 'fieldSelector' parameter";
+            ("watch", format!("watch changes to an object of kind {}. {instead}, {item}.", r.kind))
+        };
+        let (id, answer) = (format!("watch{}{of}", self.camel), Some(used.meta("WatchEvent")));
+        Operation { action, id, description, answer, ..self.list_operation(r, "", used) }
     }
 
     fn list_operation<'r>(&self, r: &'r Resource, scope: &str, used: &mut Used<'_>) -> Operation<'r> {
@@ -170,7 +203,7 @@ impl Paths<'_, '_> {
             method: "get",
             action: "list",
             id: format!("list{}{scope}{}", self.camel, r.kind),
-            description: format!("list or watch objects of kind {}", r.kind),
+            description: format!("list {}objects of kind {}", if r.can("watch") { "or watch " } else { "" }, r.kind),
             gvk: (&r.group, &r.version, &r.kind),
             query: parameters::list(),
             answer: schema_of(used, &r.group, &r.version, &r.list_kind),
@@ -210,7 +243,10 @@ impl Paths<'_, '_> {
             gvk: (&r.group, &r.version, &r.kind),
             query: parameters::delete(),
             body: Some(used.meta("DeleteOptions")),
-            answer: Some(used.meta("Status")),
+            answer: match ANSWERED_BY_THE_OBJECT.contains(&&*r.plural) {
+                true => schema_of(used, &r.group, &r.version, &r.kind),
+                false => Some(used.meta("Status")),
+            },
             codes: &["202"],
             types: None,
         }
@@ -232,6 +268,7 @@ impl Paths<'_, '_> {
                 id: format!("delete{}Collection{scope}{}", self.camel, r.kind),
                 description: format!("delete collection of {}", r.kind),
                 query: [parameters::list_of_deleted(), parameters::delete()].concat(),
+                answer: Some(used.meta("Status")),
                 codes: &[],
                 ..self.delete_operation(r, scope, used)
             });
@@ -240,8 +277,8 @@ impl Paths<'_, '_> {
     }
 
     fn item_operations<'r>(&self, r: &'r Resource, scope: &str, used: &mut Used<'_>) -> Vec<Operation<'r>> {
-        let about =
-            About { kind: (&r.group, &r.version, &r.kind), of: format!("{scope}{}", r.kind), what: "the specified" };
+        let what = format!("the specified {}", r.kind);
+        let about = About { kind: (&r.group, &r.version, &r.kind), of: format!("{scope}{}", r.kind), what };
         let mut operations = self.read_write_operations(&about, |verb| r.can(verb), used);
         if r.can("delete") {
             operations.push(self.delete_operation(r, scope, used));
@@ -262,7 +299,7 @@ impl Paths<'_, '_> {
             method,
             action,
             id: format!("{id}{}{}", self.camel, about.of),
-            description: format!("{id} {} {kind}", about.what),
+            description: format!("{} {}", if id == "patch" { "partially update" } else { id }, about.what),
             gvk: about.kind,
             query,
             body,
@@ -292,11 +329,13 @@ impl Paths<'_, '_> {
         used: &mut Used<'_>,
     ) -> Vec<Operation<'r>> {
         let of = format!("{scope}{}{}", r.kind, capitalised(&s.name));
-        let about = About { kind: (&s.group, &s.version, &s.kind), of: of.clone(), what: "a part of the specified" };
+        let what = format!("{} of the specified {}", s.name, r.kind);
+        let about = About { kind: (&s.group, &s.version, &s.kind), of: of.clone(), what };
         let mut operations = self.read_write_operations(&about, |verb| s.can(verb), used);
         if s.name == "log" {
             for operation in &mut operations {
                 operation.answer = None;
+                operation.types = Some(LOG_TYPES);
                 operation.query = parameters::of_options(self.docs, "PodLogOptions");
             }
         }
@@ -314,8 +353,16 @@ impl Paths<'_, '_> {
         scope: &str,
         with_path: &str,
     ) -> Vec<Operation<'r>> {
-        const METHODS: &[(&str, &str)] =
-            &[("get", "get"), ("create", "post"), ("update", "put"), ("patch", "patch"), ("delete", "delete")];
+        // Proxies alone can `update`, and take every method.
+        const METHODS: &[(&str, &str)] = &[
+            ("get", "get"),
+            ("create", "post"),
+            ("update", "put"),
+            ("update", "head"),
+            ("update", "options"),
+            ("patch", "patch"),
+            ("delete", "delete"),
+        ];
         METHODS
             .iter()
             .filter(|(verb, _)| s.can(verb))
@@ -337,18 +384,27 @@ impl Paths<'_, '_> {
             .collect()
     }
 
-    fn path(&mut self, path: &str, shared: &[Parameter], operations: Vec<Operation<'_>>) {
-        if operations.is_empty() {
-            return;
+    /// What all operations take stands at the path.
+    fn path(&mut self, path: &str, of_path: &[Parameter], mut operations: Vec<Operation<'_>>) {
+        let Some(first) = operations.first() else { return };
+        let (form, tag, custom) = (self.form, self.tag.clone(), self.custom);
+        let mut shared = first.query.clone();
+        shared.retain(|p| operations.iter().all(|o| o.query.contains(p)));
+        for operation in &mut operations {
+            operation.query.retain(|p| !shared.contains(p));
+            parameters::sort(&mut operation.query);
         }
-        let (form, tag, custom, pretty) = (self.form, self.tag.clone(), self.custom, parameters::pretty());
+        shared.extend_from_slice(of_path);
+        if !matches!(operations[0].action, "" | "connect") {
+            shared.push(parameters::pretty());
+        }
+        parameters::sort(&mut shared);
         self.w.within(path, |w| {
             for operation in &operations {
                 w.within(operation.method, |w| write_operation(w, form, &tag, custom, operation));
             }
-            if !shared.is_empty() || operations.iter().any(|o| !o.action.is_empty()) {
-                let shared = shared.iter().chain([&pretty]);
-                w.objects("parameters", shared, |w, p| parameters::write_one(w, form, p));
+            if !shared.is_empty() {
+                w.objects("parameters", &shared, |w, p| parameters::write_one(w, form, p));
             }
         });
     }
@@ -359,10 +415,21 @@ struct About<'r> {
     kind: (&'r str, &'r str, &'r str),
     /// The end of the operation's id: `NamespacedDeploymentStatus`.
     of: String,
-    what: &'r str,
+    /// `status of the specified Deployment`.
+    what: String,
 }
 
+/// Resources whose deletion answers the object.
+const ANSWERED_BY_THE_OBJECT: [&str; 16] = [
+    "csidrivers", "csinodes", "deviceclasses", "persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates",
+    "resourceclaims", "resourceclaimtemplates", "resourcequotas", "resourceslices", "serviceaccounts", "services",
+    "storageclasses", "volumeattachments", "volumeattributesclasses",
+];
+
 fn article(kind: &str) -> String {
+    if kind.ends_with('s') && !kind.ends_with("ss") {
+        return kind.into();
+    }
     let n = if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "n" } else { "" };
     format!("a{n} {kind}")
 }
@@ -373,6 +440,8 @@ const LIST_TYPES: &[&str] = &[
     "application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/json;stream=watch",
     "application/vnd.kubernetes.protobuf;stream=watch",
 ];
+const LOG_TYPES: &[&str] =
+    &["text/plain", "application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const PATCH_TYPES: &[&str] = &[
     "application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml",
     "application/strategic-merge-patch+json",

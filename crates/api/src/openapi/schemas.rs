@@ -163,6 +163,7 @@ fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, 
         });
     }
     required = facts.required().map_or(required, <[_]>::to_vec);
+    required.sort_by_key(|name| ty.declared_fields().position(|field| field.name() == *name));
     if !required.is_empty() {
         w.strings("required", required);
     }
@@ -193,7 +194,9 @@ fn kinds_of<'n>(ty: TypeRef<'_>, name: &'n str, used: &Used<'_>) -> Vec<(String,
         versions.insert((String::new(), "v1".into()));
         return versions.into_iter().map(|(g, v)| (g, v, short)).collect();
     }
-    if ty.package() == META && matches!(ty.name(), "Status" | "APIResourceList" | "APIGroup" | "APIGroupList") {
+    if ty.package() == META
+        && matches!(ty.name(), "Status" | "APIResourceList" | "APIGroup" | "APIGroupList" | "APIVersions")
+    {
         return vec![(String::new(), "v1".into(), short)];
     }
     // A kind has apiVersion and kind of its own; plain parts do not.

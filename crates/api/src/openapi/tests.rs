@@ -122,7 +122,10 @@ fn a_schema_and_an_operation() {
     let operation = |path: &str, method: &str| paths.at(&[path, method]).expect(path).clone();
     let exec = operation("/api/v1/namespaces/{namespace}/pods/{name}/exec", "get");
     assert_eq!(exec.str_at(&["operationId"]), Some("connectCoreV1GetNamespacedPodExec"));
-    assert_eq!(exec.array_at(&["parameters"])[0].str_at(&["name"]), Some("command"));
+    let of_path = paths.at(&["/api/v1/namespaces/{namespace}/pods/{name}/exec", "parameters"]).expect("shared");
+    assert_eq!(of_path.as_array().expect("a list")[0].str_at(&["name"]), Some("command"));
+    let watch = operation("/api/v1/watch/namespaces/{namespace}/pods/{name}", "get");
+    assert_eq!(watch.str_at(&["operationId"]), Some("watchCoreV1NamespacedPod"));
     let list = operation("/api/v1/pods", "get");
     assert_eq!(list.str_at(&["operationId"]), Some("listCoreV1PodForAllNamespaces"));
     let scale = operation("/api/v1/namespaces/{namespace}/replicationcontrollers/{name}/scale", "get");

@@ -30,11 +30,12 @@ async fn part(call: &Call, body: &[u8], name: &'static str, take: Take) -> Resul
         }
         Verb::Patch => {
             let options = WriteOptions::parse(call, "PatchOptions")?;
-            let patch = match Patch::parse(call, body)? {
+            let (patch, notes) = Patch::parse(call, body)?;
+            let patch = match patch {
                 Patch::Apply(document) => Patch::Merge(document),
                 patch => patch,
             };
-            change(call, endpoint, &options, take, |old| patched(call, old, &patch, options.validation)).await?
+            change(call, endpoint, &options, take, |old| patched(call, old, &patch, &notes, options.validation)).await?
         }
         _ => return Err(Status::method_not_allowed()),
     };

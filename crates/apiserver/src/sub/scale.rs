@@ -33,7 +33,8 @@ pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
         }
         Verb::Patch => {
             let options = WriteOptions::parse(call, "PatchOptions")?;
-            let patch = Patch::parse(call, body)?;
+            let (patch, notes) = Patch::parse(call, body)?;
+            decode::report(call, notes, options.validation, "v1", KIND)?;
             let ty = api::resource::root_type("autoscaling", "v1", KIND);
             store(call, &options, |old| {
                 let mut scale = scale_in(call, old)?;

@@ -119,7 +119,7 @@ async fn discovery(cluster: &Cluster) {
     );
     let list = cluster.get("/apis/ext.example.com/v1").await;
     assert_eq!(list.str_at(&["groupVersion"]), Some("ext.example.com/v1"));
-    let accept = api::discovery::AGGREGATED_MEDIA_TYPE;
+    let accept = &*format!("application/json;{}", api::discovery::AGGREGATED_PARAMETERS);
     let aggregated = cluster.accepting("/apis", accept).await.body;
     let kind = json!({"group": "ext.example.com", "version": "v1", "kind": "Thing"});
     let scale = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});

@@ -27,11 +27,15 @@ pub enum Patch {
 }
 
 impl Patch {
-    /// Reads a patch by its media type.
-    pub fn parse(call: &Call, body: &[u8]) -> Result<Patch, Status> {
+    /// Reads a patch by its media type. The notes are what strict decoding says of the patch itself.
+    pub fn parse(call: &Call, body: &[u8]) -> Result<(Patch, Vec<String>), Status> {
         const MAP: &str = "map[string]interface {}";
         let bad = |what: &str, error: String| Status::bad_request(format!("{what}{error}"));
-        let json = |what: &str, go_type: &str| match meta::parse(body) {
+        let (read, again) = match meta::parse_noting_duplicates(body) {
+            Ok((value, again)) => (Ok(value), again),
+            Err(error) => (Err(error), Vec::new()),
+        };
+        let json = |what: &str, go_type: &str| match read {
             // Compat: whatever is wrong with the JSON.
             Err(_) => Err(Status::bad_request("invalid JSON patch")),
             // Compat: Go reads null as no operations, no members.
@@ -56,20 +60,31 @@ impl Patch {
             Ok(value) => Ok(value),
         };
         match decode::media_type(&call.headers) {
-            "application/json-patch+json" => json("error decoding patch: ", "[]handlers.jsonPatchOp").map(Patch::Json),
-            "application/merge-patch+json" => json("error decoding patch: ", MAP).map(Patch::Merge),
+            "application/json-patch+json" => {
+                let patch = json("error decoding patch: ", "[]handlers.jsonPatchOp")?;
+                let notes = notes_of_json_patch(&patch, &again, body);
+                Ok((Patch::Json(patch), notes))
+            }
+            "application/merge-patch+json" => {
+                Ok((Patch::Merge(json("error decoding patch: ", MAP)?), decode::in_order(Vec::new(), &again, body)))
+            }
             "application/strategic-merge-patch+json" if call.served.custom.is_some() => {
                 Err(Status::unsupported_media_type(&CUSTOM_MEDIA_TYPES))
             }
-            "application/strategic-merge-patch+json" => json("", MAP).map(Patch::Strategic),
+            "application/strategic-merge-patch+json" => {
+                Ok((Patch::Strategic(json("", MAP)?), decode::in_order(Vec::new(), &again, body)))
+            }
             "application/apply-patch+yaml" => {
-                let (value, _) = decode::yaml(body).map_err(|error| match error.split_once("yaml: ") {
-                    Some((_, why)) if body.first() != Some(&b'{') => bad("error encoding patch: yaml: ", why.into()),
-                    _ => bad("error decoding patch: ", error),
-                })?;
+                let (value, notes) =
+                    decode::yaml_noting_duplicates(body).map_err(|error| match error.split_once("yaml: ") {
+                        Some((_, why)) if body.first() != Some(&b'{') => {
+                            bad("error encoding patch: yaml: ", why.into())
+                        }
+                        _ => bad("error decoding patch: ", error),
+                    })?;
                 match value {
-                    Value::Null => Ok(Patch::Apply(Value::object())),
-                    Value::Object(_) => Ok(Patch::Apply(value)),
+                    Value::Null => Ok((Patch::Apply(Value::object()), notes)),
+                    Value::Object(_) => Ok((Patch::Apply(value), notes)),
                     other => Err(bad(
                         "error decoding patch: error unmarshaling JSON: while decoding JSON: ",
                         format!("json: cannot unmarshal {} into Go value of type {MAP}", other.type_name()),
@@ -83,16 +98,49 @@ impl Patch {
     }
 }
 
+/// What is unknown or stands twice in a JSON patch, and what comes to stand twice in the object by it.
+fn notes_of_json_patch(patch: &Value, again: &[String], body: &[u8]) -> Vec<String> {
+    let operations = patch.as_array().into_iter().flatten();
+    let unknown = operations.enumerate().flat_map(|(i, operation)| {
+        let members = operation.as_object().into_iter().flat_map(|map| map.keys());
+        let others = members.filter(|member| !matches!(*member, "op" | "path" | "from" | "value"));
+        others.map(move |member| format!("unknown field \"[{i}].{member}\""))
+    });
+    let added = again.iter().filter_map(|path| {
+        let (i, below) = path.strip_prefix('[')?.split_once("].value")?;
+        let place = patch.as_array()?.get(i.parse::<usize>().ok()?)?.str_at(&["path"])?;
+        let steps = place.split('/').skip(1).enumerate().map(|(i, step)| match step.parse::<usize>() {
+            Ok(index) => format!("[{index}]"),
+            Err(_) => format!("{}{step}", if i == 0 { "" } else { "." }),
+        });
+        Some(format!("duplicate field \"{}{below}\"", steps.collect::<String>()))
+    });
+    let own = decode::in_order(unknown.collect(), again, body);
+    own.into_iter().map(|note| format!("json patch {note}")).chain(added).collect()
+}
+
 pub async fn patch(call: &Call, body: &[u8]) -> Result<Response, Status> {
     change(call, body, Endpoint::Main).await
 }
 
 pub async fn change(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Response, Status> {
     let mut options = WriteOptions::parse(call, "PatchOptions")?;
-    match Patch::parse(call, body)? {
+    let (patch, notes) = Patch::parse(call, body)?;
+    match patch {
         Patch::Apply(document) => {
             options.applied = true;
-            apply(call, document, endpoint, options).await
+            let validation = options.validation;
+            if validation == Validation::Strict && !notes.is_empty() {
+                let why = format!("yaml: unmarshal errors:\n  {}", notes.join("\n  "));
+                return Err(Status::bad_request(format!(
+                    "error strict decoding patch: error converting YAML to JSON: {why}"
+                )));
+            }
+            let answer = apply(call, document, endpoint, options).await?;
+            if validation == Validation::Warn {
+                notes.into_iter().for_each(|note| call.warn(note));
+            }
+            Ok(answer)
         }
         _ if call.query.has("force") => {
             let error = meta::field::Error::forbidden(
@@ -102,7 +150,7 @@ pub async fn change(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Resp
             Err(Status::invalid(&meta::GroupKind::new("meta.k8s.io", "PatchOptions"), "", &[error]))
         }
         patch => {
-            let make = |old: &Value| patched(call, old, &patch, options.validation);
+            let make = |old: &Value| patched(call, old, &patch, &notes, options.validation);
             let object = write::update(call, endpoint, &options, make).await?;
             Ok(reply::object(call, 200, &object))
         }
@@ -110,11 +158,17 @@ pub async fn change(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Resp
 }
 
 /// The old document (in its stored version) with the patch applied to its served version.
-pub fn patched(call: &Call, old: &Value, patch: &Patch, validation: Validation) -> Result<Value, Status> {
+pub fn patched(
+    call: &Call,
+    old: &Value,
+    patch: &Patch,
+    notes: &[String],
+    validation: Validation,
+) -> Result<Value, Status> {
     let served = &call.served;
     let mut document = changed(call, old, patch)?;
     let notes = match served.strip(&mut document) {
-        Ok(notes) => notes,
+        Ok(unknown) => [notes, &unknown].concat(),
         Err(error) => {
             // Compat: metadata of custom resources is read apart.
             let apart = served.custom.is_some().then(|| error.0.replace("ObjectMeta.metadata.", "ObjectMeta."));
@@ -161,7 +215,11 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
         Patch::Json(patch) => patches::json_patch(&mut document, patch).map_err(failed)?,
         Patch::Merge(patch) => patches::merge_patch(&mut document, patch).map_err(failed)?,
         Patch::Strategic(patch) => match served.ty {
-            Some(ty) => patches::strategic_merge(&mut document, patch, ty).map_err(failed)?,
+            Some(ty) => {
+                let mut patch = patch.clone();
+                ty.convert_numbers(&mut patch);
+                patches::strategic_merge(&mut document, &patch, ty).map_err(failed)?;
+            }
             None => return Err(Status::unsupported_media_type(&MEDIA_TYPES[..2])),
         },
         Patch::Apply(_) => return Err(Status::internal("an apply is no patch of this kind")),
@@ -243,6 +301,9 @@ async fn apply(
 ) -> Result<Response, Status> {
     let served = &call.served;
     check_apply(call, &document)?;
+    if let Some(ty) = served.ty {
+        ty.convert_numbers(&mut document);
+    }
     write::to_stored(call, &mut document);
     let subresource = endpoint.subresource();
     let described = meta::apply::described(&document);
@@ -263,7 +324,11 @@ async fn apply(
         .await;
         match changed {
             Ok(object) => return Ok(reply::object(call, 200, &object)),
-            Err(status) if status.reason == Reason::NotFound && endpoint == Endpoint::Main => {}
+            // Compat: what may be created by replacing it is, though a status alone is no valid object.
+            Err(status)
+                if status.reason == Reason::NotFound
+                    && (endpoint == Endpoint::Main
+                        || endpoint == Endpoint::Status && call.target.rules.create_on_update) => {}
             Err(status) => return Err(status),
         }
         if let Some(uid) = document.str_at(&["metadata", "uid"]).filter(|uid| !uid.is_empty()) {

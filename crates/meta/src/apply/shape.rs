@@ -66,7 +66,8 @@ impl<'s> Slot<'s> {
                 Kind::List(ListKind::Set) => Shape::Set,
                 _ => Shape::Leaf,
             },
-            (Some(ty), Value::Object(_)) if ty.is_atomic() => Shape::Leaf,
+            // A field says for itself whether it is atomic, whatever its type is elsewhere.
+            (Some(ty), Value::Object(_)) if ty.is_atomic() && !self.named => Shape::Leaf,
             (_, Value::Object(_)) => Shape::Fields,
             _ => Shape::Leaf,
         }

@@ -170,7 +170,7 @@ fn check_order(
     if let (Some(key), Some(nameless)) =
         (merge_key, order.iter().find(|item| merge_key.is_some_and(|key| item.get(key).is_none())))
     {
-        return broken(format!("map: {} does not contain declared merge key: {key}", go_text(nameless)));
+        return Err(nameless_item(nameless, key));
     }
     let Some(Value::Array(list)) = patch else { return Ok(()) };
     let named: Vec<Value> = list.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect();
@@ -265,6 +265,9 @@ fn merge_list(
         if replace {
             old.clear();
         }
+        if let Some(nameless) = old.iter().find(|item| !new.is_empty() && item.get(merge_key).is_none()) {
+            return Err(nameless_item(nameless, merge_key));
+        }
         for item in new {
             merge_item(old, item, merge_key, member, replace)?;
             if !matches!(item.str_at(&[PATCH]), Some("delete" | "replace")) {
@@ -283,6 +286,10 @@ fn merge_list(
     Ok(())
 }
 
+fn nameless_item(item: &Value, key: &str) -> PatchError {
+    PatchError::Broken(format!("map: {} does not contain declared merge key: {key}", go_text(item)))
+}
+
 fn merge_item(
     old: &mut Vec<Value>,
     item: &Value,
@@ -299,8 +306,7 @@ fn merge_item(
         return Err(unknown_directive(other, patch));
     }
     let Some(key) = patch.get(merge_key) else {
-        let shown = go_text(item);
-        return Err(PatchError::Broken(format!("map: {shown} does not contain declared merge key: {merge_key}")));
+        return Err(nameless_item(item, merge_key));
     };
     match directive {
         Some(Value::String(s)) if s == "delete" => {

@@ -9,6 +9,7 @@ use super::{FieldRef, Kind, Scalar, TypeRef, zero};
 use crate::quantity::Quantity;
 use crate::{Map, Status, Value, time};
 use base64::Engine;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use std::fmt::Write;
 
 /// Upstream notes no more than this many strict errors of one document.
@@ -27,7 +28,11 @@ impl DecodeError {
 
     /// The error that strict field validation makes of the notes.
     pub fn strict(notes: &[String]) -> DecodeError {
-        DecodeError(format!("strict decoding error: {}", notes.join(", ")))
+        let lines = notes.iter().take_while(|note| note.starts_with("line ")).count();
+        // Compat: what the reader of YAML says is one error, on lines of its own.
+        let yaml = (lines > 0).then(|| format!("yaml: unmarshal errors:\n  {}", notes[..lines].join("\n  ")));
+        let all: Vec<String> = yaml.into_iter().chain(notes[lines..].iter().cloned()).collect();
+        DecodeError(format!("strict decoding error: {}", all.join(", ")))
     }
 }
 
@@ -101,6 +106,8 @@ fn called(value: &Value, with_number: bool) -> String {
         Value::Null => "null".into(),
         Value::Bool(_) => "bool".into(),
         Value::Int(i) if with_number => format!("number {i}"),
+        // With the point that it was written with, as a rule.
+        Value::Float(f) if with_number && f.abs() < 1e16 => format!("number {f:?}"),
         Value::Float(f) if with_number => format!("number {f}"),
         Value::Int(_) | Value::Float(_) => "number".into(),
         Value::String(_) => "string".into(),
@@ -335,12 +342,24 @@ fn fill(field: FieldRef<'_>, out: &mut Vec<(compact_str::CompactString, Value)>)
     }
 }
 
-fn read_bytes(value: &Value, place: &Place<'_>) -> Result<(), DecodeError> {
-    let Value::String(text) = value else {
+/// As Go reads it: ends of lines and bits that say nothing are passed over.
+fn read_bytes(value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
+    let Value::String(text) = &*value else {
         return Err(mismatch(place, value, false, "[]uint8"));
     };
-    match base64::engine::general_purpose::STANDARD.decode(text.as_bytes()) {
-        Ok(_) => Ok(()),
+    if STANDARD.decode(text.as_bytes()).is_ok() {
+        return Ok(());
+    }
+    let text = text.replace(['\r', '\n'], "");
+    match LENIENT.decode(text.as_bytes()) {
+        Ok(bytes) => {
+            *value = LENIENT.encode(bytes).into();
+            Ok(())
+        }
         Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
             Err(DecodeError(format!("illegal base64 data at input byte {at}")))
         }
@@ -357,11 +376,34 @@ fn read_time(scalar: Scalar, value: &mut Value) -> Result<(), DecodeError> {
     let Some(t) = looks_like_time(text).then(|| time::parse(text)).flatten() else {
         return Err(DecodeError(time_error(text, layout)));
     };
+    if scalar == Scalar::MicroTime {
+        check_micros(text, layout)?;
+    }
+    // Compat: Go's zero time is no time.
+    if text.starts_with("0001-01-01T00:00:00") && t == ZERO_TIME {
+        *value = Value::Null;
+        return Ok(());
+    }
     let canonical = if scalar == Scalar::Time { time::seconds(t) } else { time::micros(t) };
     if canonical != text.as_str() {
         *value = Value::String(canonical.into());
     }
     Ok(())
+}
+
+/// Go's: the first second of the year 1.
+const ZERO_TIME: time::Timestamp = time::Timestamp::constant(-62_135_596_800, 0);
+
+/// Six digits stand after the seconds, no more and no fewer.
+fn check_micros(text: &str, layout: &str) -> Result<(), DecodeError> {
+    let rest = &text[19..];
+    let digits = rest.bytes().skip(1).take_while(u8::is_ascii_digit).count();
+    let (rest, piece) = match digits {
+        6 => return Ok(()),
+        7.. if rest.starts_with('.') => (&rest[7..], "Z07:00"),
+        _ => (rest, ".000000"),
+    };
+    Err(DecodeError(format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {piece:?}")))
 }
 
 /// RFC 3339 as Go takes it; jiff would take more (spaces, missing seconds, time zone names).

@@ -66,16 +66,32 @@ fn container(container: &mut Value) {
     }
 }
 
-/// An image without a tag or digest, or with the tag `latest`.
+/// An image with the tag `latest`, or with neither tag nor digest. What is no image reference has no tag.
 fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
-        return false;
-    }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    match last.split_once(':') {
-        None => true,
-        Some((_, tag)) => tag == "latest",
-    }
+    let (named, digest) = image.split_once('@').map_or((image, None), |(named, digest)| (named, Some(digest)));
+    let (name, tag) = match named.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (named, None),
+    };
+    let (registry, path) = match name.split_once('/') {
+        Some((first, path)) if first == "localhost" || first.contains(['.', ':']) || first != first.to_lowercase() => {
+            (first, path)
+        }
+        _ => ("", name),
+    };
+    let part = |part: &str| {
+        let ends = part.starts_with(is_plain) && part.ends_with(is_plain);
+        let mut between = part.split(is_plain).filter(|s| !s.is_empty());
+        ends && between.all(|s| matches!(s, "." | "_" | "__") || s.bytes().all(|b| b == b'-'))
+    };
+    let registry_fits = registry.chars().all(|c| c.is_ascii_alphanumeric() || "-.:[]".contains(c));
+    let digest_fits = digest.is_none_or(|d| d.split_once(':').is_some_and(|(_, hex)| hex.len() >= 32));
+    let latest = tag.map_or(digest.is_none(), |tag| tag == "latest");
+    latest && registry_fits && digest_fits && path.split('/').all(part)
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
 }
 
 fn probe(probe: &mut Value) {
@@ -123,12 +139,30 @@ fn volume(volume: &mut Value) {
         each(source, &["downwardAPI", "items"], downward_item);
         at(source, &["serviceAccountToken"], |token| unset(token, "expirationSeconds", 3600));
     });
-    at(volume, &["hostPath"], |host| unset(host, "type", ""));
-    at(volume, &["iscsi"], |iscsi| text(iscsi, "iscsiInterface", "default"));
+    source_defaults(volume);
     at(volume, &["ephemeral", "volumeClaimTemplate", "spec"], |claim| text(claim, "volumeMode", "Filesystem"));
     at(volume, &["image"], |image| {
         let latest = is_latest(image.str_at(&["reference"]).unwrap_or_default());
         text(image, "pullPolicy", if latest { "Always" } else { "IfNotPresent" });
+    });
+}
+
+/// Defaults of the sources that volumes of pods and persistent volumes share.
+pub fn source_defaults(source: &mut Value) {
+    const TEXTS: [(&str, &[(&str, &str)]); 3] = [
+        ("iscsi", &[("iscsiInterface", "default")]),
+        ("rbd", &[("pool", "rbd"), ("user", "admin"), ("keyring", "/etc/ceph/keyring")]),
+        ("scaleIO", &[("storageMode", "ThinProvisioned"), ("fsType", "xfs")]),
+    ];
+    for (name, members) in TEXTS {
+        at(source, &[name], |s| members.iter().for_each(|(member, default)| text(s, member, default)));
+    }
+    at(source, &["hostPath"], |host| unset(host, "type", ""));
+    at(source, &["azureDisk"], |disk| {
+        for (member, default) in [("cachingMode", "ReadWrite"), ("fsType", "ext4"), ("kind", "Shared")] {
+            unset(disk, member, default);
+        }
+        unset(disk, "readOnly", false);
     });
 }
 
@@ -167,6 +201,14 @@ mod tests {
             ("localhost:5000/nginx", true),
             ("localhost:5000/nginx:1", false),
             ("nginx@sha256:abc", false),
+            ("nginx:latest@sha256:0123456789abcdef0123456789abcdef", true),
+            ("A/nginx", true),
+            ("Nginx:latest", false),
+            ("nginx latest", false),
+            ("http://a/nginx", false),
+            ("a//nginx", false),
+            ("a__b", true),
+            ("a___b", false),
         ] {
             assert_eq!(is_latest(image), latest, "{image}");
         }

@@ -1,15 +1,16 @@
 //! The parameters of operations.
 //!
-//! Invariant: a query parameter is listed exactly where the server reads it.
+//! Invariant: a query parameter is listed exactly where the server reads it; `shardSelector`, whose gate is off, where
+//! upstream's lists it.
 
-use super::super::docs::Docs;
+use super::super::docs::{Docs, unescaped};
 use super::super::write::Writer;
 use super::Form;
 use crate::schema;
 use meta::schema::{Kind, Scalar};
 use std::borrow::Cow;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Parameter {
     name: Cow<'static, str>,
     description: Cow<'static, str>,
@@ -17,13 +18,14 @@ pub(super) struct Parameter {
     in_path: bool,
 }
 
-/// `NAME TYPE DESCRIPTION` of every query parameter that is no field of a type.
+/// `NAME TYPE DESCRIPTION` (escaped as `docs` has it; `NAME@patch` is what NAME means in a patch) of every query parameter that is no field of a type.
 const QUERY: &str = include_str!("../../data/parameters.txt");
 
 fn query(name: &'static str) -> Parameter {
     let row = QUERY.lines().find_map(|row| row.strip_prefix(name)?.strip_prefix(' '));
     let (ty, description) = row.and_then(|row| row.split_once(' ')).expect("a test asks for every parameter");
-    Parameter { name: name.into(), description: description.into(), ty, in_path: false }
+    let name = name.split('@').next().unwrap_or(name);
+    Parameter { name: name.into(), description: unescaped(description), ty, in_path: false }
 }
 
 const fn in_path(name: &'static str, description: &'static str) -> Parameter {
@@ -48,8 +50,8 @@ pub(super) fn list() -> Vec<Parameter> {
 
 pub(super) fn list_of_deleted() -> Vec<Parameter> {
     let selecting = ["continue", "fieldSelector", "labelSelector", "limit"].map(query);
-    let versions = ["resourceVersion", "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds"].map(query);
-    [selecting, versions].concat()
+    let versions = ["resourceVersion", "resourceVersionMatch", "sendInitialEvents"].map(query);
+    [&selecting[..], &versions, &["shardSelector", "timeoutSeconds"].map(query)].concat()
 }
 
 pub(super) fn write() -> Vec<Parameter> {
@@ -57,7 +59,7 @@ pub(super) fn write() -> Vec<Parameter> {
 }
 
 pub(super) fn patch() -> Vec<Parameter> {
-    [write(), vec![query("force")]].concat()
+    ["dryRun", "fieldManager@patch", "fieldValidation", "force"].map(query).into()
 }
 
 pub(super) fn delete() -> Vec<Parameter> {
@@ -75,7 +77,7 @@ pub(super) fn of_options(docs: &Docs, kind: &str) -> Vec<Parameter> {
         .map(|f| Parameter {
             name: f.name().into(),
             description: own.field(f.name()).1.into_owned().into(),
-            ty: match f.ty().kind() {
+            ty: match f.ty().element().unwrap_or(f.ty()).kind() {
                 Kind::Scalar(Scalar::Bool) => "boolean",
                 Kind::Scalar(Scalar::Int32 | Scalar::Int64) => "integer",
                 _ => "string",
@@ -83,6 +85,10 @@ pub(super) fn of_options(docs: &Docs, kind: &str) -> Vec<Parameter> {
             in_path: false,
         })
         .collect()
+}
+
+pub(super) fn sort(parameters: &mut [Parameter]) {
+    parameters.sort_by(|a, b| (&a.name, !a.in_path).cmp(&(&b.name, !b.in_path)));
 }
 
 /// The members of a parameter.
