@@ -396,7 +396,7 @@ const ZERO_TIME: time::Timestamp = time::Timestamp::constant(-62_135_596_800, 0)
 
 /// Six digits stand after the seconds, no more and no fewer.
 fn check_micros(text: &str, layout: &str) -> Result<(), DecodeError> {
-    let rest = &text[19..];
+    let rest = text.get(19..).unwrap_or_default();
     let digits = rest.bytes().skip(1).take_while(u8::is_ascii_digit).count();
     let (rest, piece) = match digits {
         6 => return Ok(()),
