@@ -2,6 +2,8 @@
 //!
 //! Also `bindings`, which changes a pod, and the old `componentstatuses`.
 
+mod selectors;
+
 use bytes::Bytes;
 use meta::{Status, Value, json};
 
@@ -73,7 +75,8 @@ fn subject(document: &Value) -> Result<User, Status> {
 fn one_question(document: &Value) -> Result<(), Status> {
     let [resource, other] = ["resourceAttributes", "nonResourceAttributes"].map(|m| &document["spec"][m]);
     if resource.is_null() != other.is_null() {
-        return Ok(());
+        let wrong = selectors::check(resource, &spec_path().child("resourceAttributes"));
+        return if wrong.is_empty() { Ok(()) } else { Err(bad(&wrong)) };
     }
     // Compat: shown as upstream's internal type has it.
     let text = |member: &str| other.str_at(&[member]).unwrap_or_default();
@@ -87,8 +90,11 @@ fn spec_path() -> meta::field::Path {
 
 /// Compat: upstream leaves the kind out.
 fn bad_spec(path: &meta::field::Path, value: impl Into<Value>, detail: &str) -> Status {
-    let error = meta::field::Error::invalid(path, value, detail);
-    Status::invalid(&meta::GroupKind::new("authorization.k8s.io", ""), "", &[error])
+    bad(&[meta::field::Error::invalid(path, value, detail)])
+}
+
+fn bad(errors: &[meta::field::Error]) -> Status {
+    Status::invalid(&meta::GroupKind::new("authorization.k8s.io", ""), "", errors)
 }
 
 fn decide(call: &Call, document: &mut Value, user: &User) {

@@ -112,7 +112,7 @@ async fn store_new(
     admission::certificates::set_requester(call, served, &mut document);
     alloc::carry_over(served, &mut document, None);
     let name = metadata::name(&document).to_string();
-    let mut errors = served.check(&document, None, false);
+    let mut errors = judge(call, served).check(&document, None, false);
     beyond::check(call, served, &document, &mut errors).await?;
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, &name, &errors));
@@ -127,6 +127,11 @@ async fn store_new(
     }
     let made = store_allocated(call, served, document, &name, options).await?;
     made.ok_or_else(|| Status::modified(&served.gr, &name))
+}
+
+/// Whose rules count: those of the version that was asked for, which may have some of its own (events).
+fn judge<'c>(call: &'c Call, served: &'c Arc<Served>) -> &'c Served {
+    if Arc::ptr_eq(served, &call.target) { &call.served } else { served }
 }
 
 /// Drops what a built-in kind has behind feature gates that are off. Its owners keep it, as upstream.
@@ -319,7 +324,7 @@ async fn attempt(
         Endpoint::Main => {
             alloc::carry_over(served, &mut new, Some(&old));
             (served.rules.prepare_update)(&mut new, &old);
-            served.check(&new, Some(&old), false)
+            judge(call, served).check(&new, Some(&old), false)
         }
         Endpoint::Status => {
             let mut errors = served.check(&new, Some(&old), true);

@@ -227,21 +227,22 @@ fn validate_names(c: &Value, errors: &mut Errors) {
 /// The versions that objects may be stored in must all be there to read them.
 fn validate_stored_versions(c: &Value, errors: &mut Errors) {
     let versions = c.array_at(&["spec", "versions"]);
-    let names: Vec<&str> = versions.iter().map(|v| text(v, &["name"])).collect();
+    let names: HashSet<&str> = versions.iter().map(|v| text(v, &["name"])).collect();
     let (at, all) = (Path::new("status.storedVersions"), &c["status"]["storedVersions"]);
     if all.is_empty() {
         errors.push(Error::invalid(&at, all, "must have at least one stored version"));
         return;
     }
+    let kept: HashSet<&str> = c.array_at(&["status", "storedVersions"]).iter().filter_map(Value::as_str).collect();
     for version in versions.iter().filter(|v| v.bool_at(&["storage"]) == Some(true)) {
-        if !c.array_at(&["status", "storedVersions"]).contains(&version["name"]) {
+        if !kept.contains(text(version, &["name"])) {
             let detail = format!("must have the storage version {}", text(version, &["name"]));
             errors.push(Error::invalid(&at, all, detail));
         }
     }
     for (i, stored) in c.array_at(&["status", "storedVersions"]).iter().enumerate() {
         let stored = stored.as_str().unwrap_or_default();
-        if !names.contains(&stored) {
+        if !names.contains(stored) {
             let detail = format!(
                 "missing from spec.versions; {stored} was previously a storage version, and must remain in spec.versions \
                  until a storage migration ensures no data remains persisted in {stored} and removes {stored} from \
@@ -363,6 +364,7 @@ fn validate_selectable(version: &Value, schema: &Value, path: &Path, errors: &mu
     if all.len() > SELECTABLE_MAX {
         errors.push(Error::too_many(path, all.len(), SELECTABLE_MAX));
     }
+    let mut known = HashSet::new();
     for (i, field) in all.iter().enumerate() {
         let at = path.index(i).child("jsonPath");
         let json_path = text(field, &["jsonPath"]);
@@ -391,7 +393,7 @@ fn validate_selectable(version: &Value, schema: &Value, path: &Path, errors: &mu
         if !detail.is_empty() {
             errors.push(Error::invalid(&at, json_path, detail));
         }
-        if all[..i].iter().any(|f| text(f, &["jsonPath"]) == json_path) {
+        if !known.insert(json_path) {
             errors.push(Error::duplicate(&at, json_path));
         }
     }

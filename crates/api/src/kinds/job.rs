@@ -86,11 +86,11 @@ fn defaults(job: &mut Value) {
     spec.set_default(&["parallelism"], 1);
     let limit = if spec["backoffLimitPerIndex"].is_null() { 6 } else { i32::MAX };
     spec.set_default(&["backoffLimit"], limit);
-    fill::text(spec, "completionMode", "NonIndexed");
+    fill::unset(spec, "completionMode", "NonIndexed");
     spec.set_default(&["suspend"], false);
     spec.set_default(&["manualSelector"], false);
     let policy = if spec["podFailurePolicy"].is_null() { "TerminatingOrFailed" } else { "Failed" };
-    fill::text(spec, "podReplacementPolicy", policy);
+    fill::unset(spec, "podReplacementPolicy", policy);
     fill::each(spec, &["podFailurePolicy", "rules"], |rule| {
         fill::each(rule, &["onPodConditions"], |condition| fill::text(condition, "status", "True"));
     });
@@ -133,8 +133,8 @@ const RULES: &[Rule] = &[
     ("backoffLimitPerIndex", Check::NonNegative),
     ("maxFailedIndexes", Check::NonNegative),
     ("ttlSecondsAfterFinished", Check::NonNegative),
-    ("completionMode", Check::OneOf(&["NonIndexed", "Indexed"])),
-    ("podReplacementPolicy", Check::OneOf(&["Failed", "TerminatingOrFailed"])),
+    ("completionMode", Check::GivenOneOf(&["NonIndexed", "Indexed"])),
+    ("podReplacementPolicy", Check::GivenOneOf(&["Failed", "TerminatingOrFailed"])),
 ];
 
 /// Checks a JobSpec at `path`; also for the template of a CronJob.

@@ -20,6 +20,17 @@ pub static KIND: Kind = Kind {
         restore(new, old, "status");
         restore(new, old, "spec");
     },
+    validate_create: |n| {
+        let (mut errors, at) = (Errors::new(), Path::new("spec.finalizers"));
+        for name in n.array_at(&["spec", "finalizers"]).iter().map(|f| f.as_str().unwrap_or_default()) {
+            errors.extend(names::qualified_name(name).into_iter().map(|m| Error::invalid(&at, name, m)));
+            if !name.contains('/') && ![FINALIZER, "orphan", "foregroundDeletion"].contains(&name) {
+                let detail = "name is neither a standard finalizer name nor is it fully qualified";
+                errors.push(Error::invalid(&at, name, detail));
+            }
+        }
+        errors
+    },
     name_rule: names::dns1123_label,
     selectable: |n| vec![("status.phase", text(n, &["status", "phase"]).to_string())],
     selectable_names: &["status.phase"],

@@ -233,13 +233,21 @@ fn validate_sources(spec: &Value, path: &Path, errors: &mut Errors) {
 const CSI: &[Rule] = &[
     ("volumeHandle", Required("")),
     ("controllerPublishSecretRef.name", Required("")),
+    ("controllerPublishSecretRef.name", Name(names::dns1123_subdomain)),
     ("controllerPublishSecretRef.namespace", Required("")),
+    ("controllerPublishSecretRef.namespace", Name(names::dns1123_label)),
     ("controllerExpandSecretRef.name", Required("")),
+    ("controllerExpandSecretRef.name", Name(names::dns1123_subdomain)),
     ("controllerExpandSecretRef.namespace", Required("")),
+    ("controllerExpandSecretRef.namespace", Name(names::dns1123_label)),
     ("nodePublishSecretRef.name", Required("")),
+    ("nodePublishSecretRef.name", Name(names::dns1123_subdomain)),
     ("nodePublishSecretRef.namespace", Required("")),
+    ("nodePublishSecretRef.namespace", Name(names::dns1123_label)),
     ("nodeExpandSecretRef.name", Required("")),
+    ("nodeExpandSecretRef.name", Name(names::dns1123_subdomain)),
     ("nodeExpandSecretRef.namespace", Required("")),
+    ("nodeExpandSecretRef.namespace", Name(names::dns1123_label)),
 ];
 const STORAGEOS: &[Rule] = &[
     ("volumeName", Required("")),

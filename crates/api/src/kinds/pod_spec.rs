@@ -18,7 +18,8 @@ pub use affinity::{validate_node_selector, validate_tolerations};
 pub use defaults::{defaults, requests_from_limits, source_defaults, template_defaults};
 pub use probe::validate_port;
 pub use resources::{
-    validate_claim_resources, validate_container_resource_name, validate_quantity, validate_resource_name,
+    validate_claim_resources, validate_container_resource_name, validate_overhead, validate_quantity,
+    validate_resource_name,
 };
 pub use validate::{validate, validate_new, validate_template, validate_template_at};
 pub use volume::{validate_source_of, validate_template_meta};

@@ -9,14 +9,7 @@ pub static KIND: Kind = Kind {
     columns: &[NAME, Column::text("Handler", "").by(|c| text(c, &["handler"]).into()), AGE],
     rules: &[("handler", Required("")), ("handler", Name(names::dns1123_label)), ("handler", Fixed)],
     validate: |c, errors| {
-        for (name, amount) in
-            c.at(&["overhead", "podFixed"]).and_then(Value::as_object).into_iter().flat_map(|m| m.iter())
-        {
-            // Compat: as upstream calls the amounts of its container rules.
-            let at = Path::new("overhead.limits").key(name);
-            pod_spec::validate_container_resource_name(name, &at, errors);
-            pod_spec::validate_quantity(amount, &at, errors);
-        }
+        pod_spec::validate_overhead(&c["overhead"]["podFixed"], &Path::new("overhead"), errors);
         check(c, &[("scheduling.nodeSelector", Labels)], errors);
         let tolerations = c.array_at(&["scheduling", "tolerations"]);
         let path = Path::new("scheduling.tolerations");

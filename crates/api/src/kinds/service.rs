@@ -375,8 +375,7 @@ fn validate_ports(ports: &[Value], ty: &str, headless: bool, path: &Path, errors
         if !headless || !port["targetPort"].is_empty() {
             pod_spec::validate_port(&port["targetPort"], &at.child("targetPort"), errors);
         }
-        let app = text(port, &["appProtocol"]);
-        if !app.is_empty() {
+        if let Some(app) = port.str_at(&["appProtocol"]) {
             let wrong = names::qualified_name(app);
             errors.extend(wrong.into_iter().map(|m| Error::invalid(&at.child("appProtocol"), app, m)));
         }

@@ -1,7 +1,9 @@
 //! StatefulSet.
 
 use super::prelude::*;
-use super::{pod_spec, workload};
+use super::{persistentvolumeclaim, pod_spec, workload};
+use std::borrow::Cow;
+use std::collections::HashSet;
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -93,5 +95,28 @@ fn validate(sts: &Value, errors: &mut Errors) {
             errors.push(Error::invalid(&at, max_unavailable, "cannot be 0"));
         }
     }
-    workload::validate(sts, "statefulset", errors);
+    let claims = sts.array_at(&["spec", "volumeClaimTemplates"]);
+    for (i, claim) in claims.iter().enumerate() {
+        let at = Path::new("spec.volumeClaimTemplates").index(i).child("spec");
+        persistentvolumeclaim::validate_spec(claim, &at, errors);
+    }
+    workload::validate(&with_claims(sts), "statefulset", errors);
+}
+
+/// The set as its pods will be: the claims that are made for each are volumes, in place of the template's of these names.
+fn with_claims(sts: &Value) -> Cow<'_, Value> {
+    let claims = sts.array_at(&["spec", "volumeClaimTemplates"]);
+    if claims.is_empty() {
+        return Cow::Borrowed(sts);
+    }
+    let mut known = HashSet::new();
+    let names = claims.iter().map(|claim| text(claim, &["metadata", "name"])).filter(|name| known.insert(*name));
+    let volume = |name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+    let mut volumes: Vec<Value> = names.map(volume).collect();
+    const VOLUMES: [&str; 4] = ["spec", "template", "spec", "volumes"];
+    let own = sts.array_at(&VOLUMES).iter().filter(|own| !known.contains(text(own, &["name"])));
+    volumes.extend(own.cloned());
+    let mut whole = sts.clone();
+    whole.set(&VOLUMES, volumes);
+    Cow::Owned(whole)
 }

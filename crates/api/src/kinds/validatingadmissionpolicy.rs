@@ -1,5 +1,7 @@
 //! ValidatingAdmissionPolicy.
 
+use std::collections::HashSet;
+
 use super::admissionpolicy::{PARAM_KIND, POLICY, validate_policy};
 use super::prelude::*;
 
@@ -39,11 +41,12 @@ fn validate(policy: &Value, errors: &mut Errors) {
         let detail = format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations");
         errors.push(Error::invalid(&Path::new("spec.auditAnnotations"), annotations.to_vec(), detail));
     }
+    let mut known = HashSet::new();
     for (i, annotation) in annotations.iter().enumerate() {
         let (key, at) = (text(annotation, &["key"]), Path::new("spec.auditAnnotations").index(i).child("key"));
         let full = format!("{}/{key}", text(policy, &["metadata", "name"]));
         errors.extend(names::qualified_name(&full).into_iter().map(|m| Error::invalid(&at, key, m)));
-        if annotations[..i].iter().any(|other| other["key"] == annotation["key"]) {
+        if !known.insert(key) {
             errors.push(Error::duplicate(&at, key));
         }
     }

@@ -4,6 +4,7 @@
 //! request waits, and runs within upstream's cost budgets.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 pub use cel::admission::environment;
 use cel::cost::MATCH_CONDITIONS_BUDGET;
@@ -49,7 +50,7 @@ pub fn conditions(holder: &Value, env: &Env, at: &Path, errors: &mut Errors) -> 
     if all.len() > MAX_CONDITIONS {
         errors.push(Error::too_many(&at, all.len(), MAX_CONDITIONS));
     }
-    let mut found = Vec::new();
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
     for (i, condition) in all.iter().enumerate() {
         let at = at.index(i);
         let text = condition.str_at(&["expression"]).unwrap_or_default();
@@ -63,7 +64,7 @@ pub fn conditions(holder: &Value, env: &Env, at: &Path, errors: &mut Errors) -> 
             let wrong = names::qualified_name(name);
             errors.extend(wrong.into_iter().map(|why| Error::invalid(&at.child("name"), name, why)));
         }
-        if all[..i].iter().any(|other| other["name"] == condition["name"]) {
+        if !known.insert(name) {
             errors.push(Error::duplicate(&at.child("name"), name));
         }
     }

@@ -1,6 +1,8 @@
 //! Validation of a JobSpec's failure and success policies and of its limits for indexes.
 //! Reads documents only. Invariant: the words and the numbers are upstream's.
 
+use std::collections::HashSet;
+
 use meta::field::{Error, Errors, Path};
 use meta::indexes::Indexes;
 use meta::{Value, names};
@@ -117,11 +119,12 @@ fn validate_codes(codes: &Value, path: &Path, errors: &mut Errors) {
     if values.len() > EXIT_CODES_MAX {
         errors.push(Error::too_many(path, values.len(), EXIT_CODES_MAX));
     }
+    let mut known = HashSet::new();
     for (i, value) in values.iter().enumerate() {
         if *value == 0 && text(codes, &["operator"]) == "In" {
             errors.push(Error::invalid(&path.index(i), 0, "must not be 0 for the In operator"));
         }
-        if values[..i].contains(value) {
+        if !known.insert(value) {
             errors.push(Error::duplicate(&path.index(i), *value));
         }
     }

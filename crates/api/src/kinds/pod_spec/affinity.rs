@@ -1,5 +1,7 @@
 //! Validation of where a pod may run: affinity, tolerations, spreading.
 
+use std::collections::{HashMap, HashSet};
+
 use meta::field::{Error, Errors, Path};
 use meta::selector::LabelSelector;
 use meta::{Value, names};
@@ -125,8 +127,9 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Errors) {
     }
     validate_label_keys(term, "matchLabelKeys", path, errors);
     validate_label_keys(term, "mismatchLabelKeys", path, errors);
-    let mismatched = term.array_at(&["mismatchLabelKeys"]);
-    for (i, key) in term.array_at(&["matchLabelKeys"]).iter().enumerate().filter(|(_, key)| mismatched.contains(key)) {
+    let mismatched: HashSet<&str> = term.array_at(&["mismatchLabelKeys"]).iter().filter_map(Value::as_str).collect();
+    let both = |key: &Value| key.as_str().is_some_and(|key| mismatched.contains(key));
+    for (i, key) in term.array_at(&["matchLabelKeys"]).iter().enumerate().filter(|(_, key)| both(key)) {
         let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
         errors.push(Error::invalid(&path.child("matchLabelKeys").index(i), key, detail));
     }
@@ -191,6 +194,8 @@ const INCLUSION: &[Rule] = &[
 /// Checks `spec.topologySpreadConstraints`.
 pub(super) fn validate_spread(spec: &Value, path: &Path, errors: &mut Errors) {
     let constraints = spec.array_at(&["topologySpreadConstraints"]);
+    let pair = |c: &Value| ["topologyKey", "whenUnsatisfiable"].map(|f| c.str_at(&[f]).unwrap_or_default().to_string());
+    let last: HashMap<[String; 2], usize> = constraints.iter().enumerate().map(|(i, c)| (pair(c), i)).collect();
     for (i, constraint) in constraints.iter().enumerate() {
         let at = path.index(i);
         let text = |name: &str| constraint.str_at(&[name]).unwrap_or_default();
@@ -206,8 +211,7 @@ pub(super) fn validate_spread(spec: &Value, path: &Path, errors: &mut Errors) {
         if !supported.contains(&when) {
             errors.push(Error::not_supported(&at.child("whenUnsatisfiable"), when, supported));
         }
-        let pair = |c: &Value| (c["topologyKey"].clone(), c["whenUnsatisfiable"].clone());
-        if constraints[i + 1..].iter().any(|c| pair(c) == pair(constraint)) {
+        if last.get(&pair(constraint)).is_some_and(|last| *last > i) {
             let shown = format!("{{{}, {}}}", text("topologyKey"), when);
             errors.push(Error::duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), shown));
         }

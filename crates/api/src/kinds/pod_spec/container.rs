@@ -309,16 +309,29 @@ fn validate_env_from(container: &Value, path: &Path, errors: &mut Errors) {
 }
 
 /// The mounts of a container and its block devices have names and paths apart.
-fn validate_apart(container: &Value, item: &Value, at: &Path, lists: [(&str, &str); 2], errors: &mut Errors) {
-    let [(_, path), (others, other_path)] = lists;
-    let other = |field: &str, value: &str| container.array_at(&[others]).iter().any(|o| text(o, field) == value);
-    if other("name", text(item, "name")) {
+fn validate_apart(others: &Others<'_>, item: &Value, path: &str, at: &Path, errors: &mut Errors) {
+    let Others { list: others, names, paths } = others;
+    if names.contains(text(item, "name")) {
         let detail = format!("must not already exist in {others}");
         errors.push(Error::invalid(&at.child("name"), text(item, "name"), detail));
     }
-    if other(other_path, text(item, path)) {
+    if paths.contains(text(item, path)) {
         let detail = format!("must not already exist as a path in {others}");
         errors.push(Error::invalid(&at.child(path), text(item, path), detail));
+    }
+}
+
+/// What the items of one list have to be apart from.
+struct Others<'v> {
+    list: &'static str,
+    names: BTreeSet<&'v str>,
+    paths: BTreeSet<&'v str>,
+}
+
+impl<'v> Others<'v> {
+    fn of(container: &'v Value, (list, path): (&'static str, &'static str)) -> Others<'v> {
+        let all = |field| container.array_at(&[list]).iter().map(|item| text(item, field)).collect();
+        Others { list, names: all("name"), paths: all(path) }
     }
 }
 
@@ -326,7 +339,7 @@ const MOUNTS: (&str, &str) = ("volumeMounts", "mountPath");
 const DEVICES: (&str, &str) = ("volumeDevices", "devicePath");
 
 fn validate_mounts(container: &Value, path: &Path, volumes: &Volumes, errors: &mut Errors) {
-    let mut taken = BTreeSet::new();
+    let (mut taken, devices) = (BTreeSet::new(), Others::of(container, DEVICES));
     for (i, mount) in container.array_at(&["volumeMounts"]).iter().enumerate() {
         let at = path.child("volumeMounts").index(i);
         let (name, target) = (text(mount, "name"), text(mount, "mountPath"));
@@ -342,7 +355,7 @@ fn validate_mounts(container: &Value, path: &Path, volumes: &Volumes, errors: &m
         if !taken.insert(target) {
             errors.push(Error::invalid(&at.child("mountPath"), target, "must be unique"));
         }
-        validate_apart(container, mount, &at, [MOUNTS, DEVICES], errors);
+        validate_apart(&devices, mount, MOUNTS.1, &at, errors);
         let sub = (text(mount, "subPath"), text(mount, "subPathExpr"));
         // Compat: upstream leaves the index out.
         let all = path.child("volumeMounts");
@@ -383,7 +396,7 @@ const MOUNT: &[Rule] = &[
 
 fn validate_devices(container: &Value, path: &Path, volumes: &Volumes, errors: &mut Errors) {
     let devices = container.array_at(&["volumeDevices"]);
-    let mut known = HashSet::new();
+    let (mut known, mounts) = (HashSet::new(), Others::of(container, MOUNTS));
     for (i, device) in devices.iter().enumerate() {
         let at = path.child("volumeDevices").index(i);
         let (name, target) = (text(device, "name"), text(device, "devicePath"));
@@ -411,6 +424,6 @@ fn validate_devices(container: &Value, path: &Path, volumes: &Volumes, errors: &
         if target.split('/').any(|part| part == "..") {
             errors.push(Error::invalid(&at.child("devicePath"), target, "can not contain backsteps ('..')"));
         }
-        validate_apart(container, device, &at, [DEVICES, MOUNTS], errors);
+        validate_apart(&mounts, device, DEVICES.1, &at, errors);
     }
 }

@@ -63,6 +63,15 @@ pub fn validate_container_resource_name(name: &str, path: &Path, errors: &mut Er
     }
 }
 
+/// Checks what a pod takes beside its containers. Compat: as upstream calls the amounts of its container rules.
+pub fn validate_overhead(amounts: &Value, path: &Path, errors: &mut Errors) {
+    for (name, amount) in amounts.as_object().into_iter().flat_map(|m| m.iter()) {
+        let at = path.child("limits").key(name);
+        validate_container_resource_name(name, &at, errors);
+        validate_quantity(amount, &at, errors);
+    }
+}
+
 /// Checks `resources` of a container in a pod that has these claims.
 pub(super) fn validate(resources: &Value, path: &Path, claims: &BTreeSet<&str>, errors: &mut Errors) {
     let given = |name: &str| ["limits", "requests"].iter().any(|list| !resources[*list][name].is_null());

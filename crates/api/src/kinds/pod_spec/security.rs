@@ -191,6 +191,8 @@ const SYSCTL_MAX: usize = 253;
 fn validate_sysctls(spec: &Value, path: &Path, errors: &mut Errors) {
     let sysctls = spec.array_at(&["securityContext", "sysctls"]);
     let mut known = HashSet::new();
+    let shares = |field: &str| spec.bool_at(&[field]) == Some(true);
+    let (host_ipc, host_network) = (shares("hostIPC"), shares("hostNetwork"));
     for (i, sysctl) in sysctls.iter().enumerate() {
         let at = path.index(i).child("name");
         let name = sysctl.str_at(&["name"]).unwrap_or_default();
@@ -204,6 +206,14 @@ fn validate_sysctls(spec: &Value, path: &Path, errors: &mut Errors) {
             errors.push(Error::invalid(&at, name, detail));
         } else if !known.insert(name) {
             errors.push(Error::duplicate(&at, name));
+        }
+        let plain = name.replace('/', ".");
+        let of_ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| plain.starts_with(prefix));
+        if host_ipc && (of_ipc || plain == "kernel.sem") {
+            errors.push(Error::invalid(&at, name, "may not be specified when 'hostIPC' is true"));
+        }
+        if host_network && plain.starts_with("net.") {
+            errors.push(Error::invalid(&at, name, "may not be specified when 'hostNetwork' is true"));
         }
     }
 }

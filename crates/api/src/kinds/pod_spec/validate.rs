@@ -58,6 +58,9 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     security::validate_host_users(spec, path, errors);
     if let Some(name) = spec.str_at(&["hostnameOverride"]) {
         let at = path.child("hostnameOverride");
+        if around.host_network {
+            errors.push(Error::forbidden(&at, "may not be specified when hostNetwork is true"));
+        }
         if spec.bool_at(&["setHostnameAsFQDN"]) == Some(true) {
             errors.push(Error::forbidden(&at, "may not be specified when setHostnameAsFQDN is true"));
         }
@@ -75,6 +78,7 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
         }
     }
     check_at(spec, path, FINALLY, errors);
+    resources::validate_overhead(&spec["overhead"], &path.child("overhead"), errors);
     if !spec["preemptionPolicy"].is_null() {
         check_at(spec, path, PREEMPTION, errors);
     }
