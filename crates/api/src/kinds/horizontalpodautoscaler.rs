@@ -154,11 +154,25 @@ fn validate_metric(metric: &Value, path: &Path, errors: &mut Errors) {
     if !TYPES.contains(&ty) {
         return errors.push(Error::not_supported(&path.child("type"), ty, TYPES));
     }
-    let member = ty[..1].to_lowercase() + &ty[1..];
-    let (source, at) = (&metric[member.as_str()], path.child(&member));
-    if source.is_null() {
-        return errors.push(Error::required(&at, "must populate information for the given metric source"));
+    // Compat: the first source of these that is there is looked at, whatever the type is.
+    let member = |ty: &str| ty[..1].to_lowercase() + &ty[1..];
+    let given: Vec<&str> = SOURCES.into_iter().filter(|ty| !metric[member(ty).as_str()].is_null()).collect();
+    if let Some(first) = given.first() {
+        validate_source(&metric[member(first).as_str()], first, &path.child(&member(first)), errors);
     }
+    if !given.contains(&ty) {
+        let detail = "must populate information for the given metric source";
+        errors.push(Error::required(&path.child(&member(ty)), detail));
+    }
+    let others = TYPES.iter().filter(|other| given.len() > 1 && **other != ty && given.contains(other));
+    let detail = "must populate the given metric source only";
+    errors.extend(others.map(|other| Error::forbidden(&path.child(&member(other)), detail)));
+}
+
+/// In the order in which they are looked at.
+const SOURCES: [&str; 5] = ["Object", "External", "Pods", "Resource", "ContainerResource"];
+
+fn validate_source(source: &Value, ty: &str, at: &Path, errors: &mut Errors) {
     if ty == "Object" {
         for field in ["kind", "name"] {
             let (value, at) = (text(source, &["describedObject", field]), at.child("describedObject").child(field));
@@ -179,7 +193,7 @@ fn validate_metric(metric: &Value, path: &Path, errors: &mut Errors) {
             if ty == "ContainerResource" {
                 let rules =
                     [("container", Required("must specify a container")), ("container", Name(names::dns1123_label))];
-                check_at(source, &at, &rules, errors);
+                check_at(source, at, &rules, errors);
             }
         }
         _ => {
