@@ -35,7 +35,7 @@ use words::{Failure, Prefix, failure, signed, unsigned};
 /// How long one member may take for a call; etcd itself gives up after 7 s.
 const TRY: Duration = Duration::from_secs(10);
 /// How long a call waits for a member that can be used; calls that come later into the same outage do not wait.
-const OUTAGE: Duration = Duration::from_secs(5);
+pub(crate) const OUTAGE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The size of answers is the caller's business: it sets limits to its ranges.
@@ -233,7 +233,8 @@ impl Store for Etcd {
                 return Err(self.shared.tell(error, revision).await);
             }
         }
-        let seen = now.min(from - 1);
+        // etcd begins at 1, where nothing has changed: no event would ever tell of it.
+        let seen = now.min(from - 1).max(1);
         let hub = Arc::new(Hub::new(seen));
         let range = KeyRange::new(request.start.clone(), request.end.clone());
         let (mut watch, watcher) = hub.register_remote(range, request.prev_kv, self.bounds)?;
@@ -284,7 +285,10 @@ impl Store for Etcd {
             let message = request(proto::LeaseRevokeRequest { id });
             async move { LeaseClient::new(link.channel).lease_revoke(message).await }
         };
-        self.shared.call(Kind::Write, ask).await.map(drop).map_err(|e| about_lease(e, id))
+        let revoked = self.shared.call(Kind::Write, ask).await.map_err(|e| about_lease(e, id))?;
+        // Its keys went with it: whoever asks a watch for progress means that revision.
+        self.shared.saw(revoked.header);
+        Ok(())
     }
 
     async fn revision(&self) -> Result<u64, StoreError> {
