@@ -32,6 +32,13 @@ impl Stage {
     }
 }
 
+/// By plural, sorted. Source: the answers of upstream's OpenAPI to `delete`.
+const ANSWERED_DELETED: [&str; 16] = [
+    "csidrivers", "csinodes", "deviceclasses", "persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates",
+    "resourceclaims", "resourceclaimtemplates", "resourcequotas", "resourceslices", "serviceaccounts", "services",
+    "storageclasses", "volumeattachments", "volumeattributesclasses",
+];
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {
     /// Empty for core.
@@ -106,6 +113,11 @@ impl Resource {
     /// Objects are stored in this version.
     pub fn is_storage(&self) -> bool {
         self.storage.group == self.group && self.storage.version == self.version
+    }
+
+    /// Its deletion answers with the object instead of a Status.
+    pub fn answers_deleted(&self) -> bool {
+        !self.type_name.is_empty() && ANSWERED_DELETED.contains(&&*self.plural)
     }
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {

@@ -105,9 +105,7 @@ async fn own_token_user(shared: &Shared, token: &str) -> Result<Arc<User>, Strin
         check_bound(shared, &known.bound).await?;
         return Ok(known.user.clone());
     }
-    let tokens = shared.config.tokens.as_ref().ok_or("this server accepts no tokens")?;
-    let claims = tokens.verifier.verify(token, &tokens.audiences).map_err(|e| e.to_string())?;
-    check_bound(shared, &claims.kubernetes).await?;
+    let claims = claims(shared, token, None).await?;
     let user = user_of(&claims);
     let known = Known { user: user.clone(), expires: claims.exp, bound: claims.kubernetes };
     shared.tokens.add(hash, known, now);
@@ -116,10 +114,16 @@ async fn own_token_user(shared: &Shared, token: &str) -> Result<Arc<User>, Strin
 
 /// The user of a service account token for one of `audiences`.
 pub async fn token_user(shared: &Shared, token: &str, audiences: &[String]) -> Result<Arc<User>, String> {
+    claims(shared, token, Some(audiences)).await.map(|claims| user_of(&claims))
+}
+
+/// What a token says, once its signature, its audience (one of `audiences`, or this server's) and what it is bound to are
+/// found good.
+async fn claims(shared: &Shared, token: &str, audiences: Option<&[String]>) -> Result<Claims, String> {
     let tokens = shared.config.tokens.as_ref().ok_or("this server accepts no tokens")?;
-    let claims = tokens.verifier.verify(token, audiences).map_err(|e| e.to_string())?;
+    let claims = tokens.verifier.verify(token, audiences.unwrap_or(&tokens.audiences)).map_err(|e| e.to_string())?;
     check_bound(shared, &claims.kubernetes).await?;
-    Ok(user_of(&claims))
+    Ok(claims)
 }
 
 fn user_of(claims: &Claims) -> Arc<User> {

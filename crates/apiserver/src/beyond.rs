@@ -3,14 +3,13 @@
 //!
 //! Reads: namespaces. Invariant: only adds to the errors that the kind's own validation found.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use meta::field::{Error, Errors, Path};
 use meta::{Status, Value};
 use rustls::crypto::aws_lc_rs::default_provider;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
+use crate::admission::certificates::request_block;
 use crate::call::Call;
 use crate::metadata;
 use crate::registry::Served;
@@ -66,11 +65,7 @@ async fn admin_access(
     errors: &mut Errors,
 ) -> Result<(), Status> {
     let Some(first) = items.iter().position(|item| item.bool_at(flag) == Some(true)) else { return Ok(()) };
-    let name = metadata::namespace(object);
-    let namespace = match call.shared.peek("", "namespaces", "", name) {
-        Some(found) => Some(found),
-        None => call.shared.find("", "namespaces", "", name).await?,
-    };
+    let namespace = call.shared.namespace(metadata::namespace(object)).await?;
     if namespace.is_none_or(|namespace| namespace.label(ADMIN_LABEL) != Some("true")) {
         let at = Path::new(path).index(first).child("adminAccess");
         let detail =
@@ -96,8 +91,7 @@ fn signature(new: &Value, errors: &mut Errors) {
 
 /// Go's words for a signature that does not hold. None is found with algorithms that are not known here.
 fn wrong_signature(encoded: &str) -> Option<&'static str> {
-    let pem = BASE64_STANDARD.decode(encoded).ok()?;
-    let (_, block) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
+    let block = request_block(encoded).ok()?;
     let (_, request) = X509CertificationRequest::from_der(&block.contents).ok()?;
     let (info, signature) = (&request.certification_request_info, &request.signature_value);
     let (key, id) = (&info.subject_pki, request.signature_algorithm.algorithm.as_bytes());

@@ -204,7 +204,7 @@ impl Served {
 
     /// Objects are stored in this version.
     pub fn is_storage(&self) -> bool {
-        self.conversion.is_none() && (self.custom.is_none() || self.info.storage.version == self.info.version)
+        self.info.is_storage()
     }
 
     /// Objects of this resource are kept, rather than answered at once as reviews are.

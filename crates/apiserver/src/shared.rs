@@ -56,6 +56,14 @@ impl Shared {
         self.storage.get(&served, &served.key(namespace, name)).await
     }
 
+    /// A namespace: as the cache has it, or at the store's newest state where it may only just have been created.
+    pub async fn namespace(&self, name: &str) -> Result<Option<Arc<Object>>, Status> {
+        match self.peek("", "namespaces", "", name) {
+            Some(found) => Ok(Some(found)),
+            None => self.find("", "namespaces", "", name).await,
+        }
+    }
+
     /// An object as the cache has it, which may lag behind.
     pub fn peek(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
         let served = self.registry.stored(group, resource)?;

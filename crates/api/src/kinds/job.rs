@@ -155,10 +155,6 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
             errors.push(Error::too_long(&at, MANAGED_BY_MAX_BYTES));
         }
     }
-    // behind upstream's gate WorkloadWithJob, which is off
-    if !spec["scheduling"].is_null() {
-        errors.push(Error::forbidden(&path.child("scheduling"), ""));
-    }
     let replacement = text(spec, &["podReplacementPolicy"]);
     if !spec["podFailurePolicy"].is_null() && replacement == "TerminatingOrFailed" {
         errors.push(Error::not_supported(&path.child("podReplacementPolicy"), replacement, &["Failed"]));

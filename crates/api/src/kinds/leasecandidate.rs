@@ -55,8 +55,6 @@ fn validate(candidate: &Value, errors: &mut Errors) {
     } else if !strategy.contains('/') {
         errors.push(Error::not_supported(&at, strategy, &[OLDEST]));
     } else {
-        let detail = |why: String| why.replacen("a qualified name", "a valid label key", 1);
-        errors
-            .extend(names::qualified_name(strategy).into_iter().map(|why| Error::invalid(&at, strategy, detail(why))));
+        errors.extend(names::qualified_name(strategy).into_iter().map(|why| Error::invalid(&at, strategy, why)));
     }
 }

@@ -243,7 +243,7 @@ impl Paths<'_, '_> {
             gvk: (&r.group, &r.version, &r.kind),
             query: parameters::delete(),
             body: Some(used.meta("DeleteOptions")),
-            answer: match ANSWERED_BY_THE_OBJECT.contains(&&*r.plural) {
+            answer: match r.answers_deleted() {
                 true => schema_of(used, &r.group, &r.version, &r.kind),
                 false => Some(used.meta("Status")),
             },
@@ -418,13 +418,6 @@ struct About<'r> {
     /// `status of the specified Deployment`.
     what: String,
 }
-
-/// Resources whose deletion answers the object.
-const ANSWERED_BY_THE_OBJECT: [&str; 16] = [
-    "csidrivers", "csinodes", "deviceclasses", "persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates",
-    "resourceclaims", "resourceclaimtemplates", "resourcequotas", "resourceslices", "serviceaccounts", "services",
-    "storageclasses", "volumeattachments", "volumeattributesclasses",
-];
 
 fn article(kind: &str) -> String {
     if kind.ends_with('s') && !kind.ends_with("ss") {

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use meta::{Status, Value};
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::{Pem, parse_x509_pem};
 use x509_parser::prelude::FromDer;
 
 use super::{Operation, Review};
@@ -77,11 +78,17 @@ pub fn subject(review: &Review<'_>, new: Option<&Value>, _: Option<&Value>) -> R
     Ok(())
 }
 
-fn groups(encoded: &str) -> Result<Vec<String>, String> {
+/// The request in `spec.request`: PEM in base64.
+pub fn request_block(encoded: &str) -> Result<Pem, String> {
     let pem = BASE64_STANDARD.decode(encoded).map_err(|e| e.to_string())?;
-    let block = x509_parser::pem::parse_x509_pem(&pem).map(|(_, block)| block);
-    let block = block.ok().filter(|block| block.label == "CERTIFICATE REQUEST");
-    let block = block.ok_or("PEM block type must be CERTIFICATE REQUEST")?;
+    let block = parse_x509_pem(&pem).ok().map(|(_, block)| block);
+    block
+        .filter(|block| block.label == "CERTIFICATE REQUEST")
+        .ok_or_else(|| "PEM block type must be CERTIFICATE REQUEST".into())
+}
+
+fn groups(encoded: &str) -> Result<Vec<String>, String> {
+    let block = request_block(encoded)?;
     let (_, request) = X509CertificationRequest::from_der(&block.contents).map_err(|e| e.to_string())?;
     let all = request.certification_request_info.subject.iter_organization();
     Ok(all.filter_map(|group| group.as_str().ok().map(str::to_string)).collect())

@@ -73,12 +73,7 @@ async fn find(review: &Review<'_>) -> Result<Option<Found>, Status> {
     if everywhere || review.served.info.group == "authorization.k8s.io" {
         return Ok(Some(Found::Unneeded));
     }
-    let name = review.namespace.as_str();
-    let found = match review.shared.peek("", "namespaces", "", name) {
-        Some(found) => Some(found),
-        None => review.shared.find("", "namespaces", "", name).await?,
-    };
-    Ok(found.map(Found::Namespace))
+    Ok(review.shared.namespace(&review.namespace).await?.map(Found::Namespace))
 }
 
 enum Found {

@@ -4,7 +4,7 @@
 //! unknown fields, with defaults filled in, and in the namespace that the request was for.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use meta::{Status, Value, json};
 
@@ -21,21 +21,34 @@ pub struct Request<'a> {
     /// The namespace, of what is in one.
     pub namespace: Option<Arc<Object>>,
     equivalents: OnceLock<Vec<Arc<Served>>>,
+    /// What was asked of a conversion webhook already: many may look at one object.
+    conversions: Mutex<Vec<Converted>>,
 }
+
+struct Converted {
+    from: Value,
+    /// In another version.
+    to: Value,
+}
+
+/// The object and the old one, in two versions.
+const CONVERSIONS_KEPT: usize = 4;
 
 impl<'a> Request<'a> {
     pub async fn new(review: &'a Review<'a>) -> Result<Request<'a>, Status> {
         let call = review.call;
         let requested = if Arc::ptr_eq(review.served, &call.target) { &call.served } else { review.served };
-        let shared = review.shared;
-        let mut namespace = None;
-        if requested.namespaced && !review.namespace.is_empty() {
-            namespace = shared.peek("", "namespaces", "", &review.namespace);
-            if namespace.is_none() {
-                namespace = shared.find("", "namespaces", "", &review.namespace).await?;
-            }
-        }
-        Ok(Request { review, requested: requested.clone(), namespace, equivalents: OnceLock::new() })
+        let namespace = match requested.namespaced && !review.namespace.is_empty() {
+            true => review.shared.namespace(&review.namespace).await?,
+            false => None,
+        };
+        Ok(Request {
+            review,
+            requested: requested.clone(),
+            namespace,
+            equivalents: OnceLock::new(),
+            conversions: Mutex::default(),
+        })
     }
 
     /// The other versions of the resource: those that are stored in the same place.
@@ -128,7 +141,7 @@ impl<'a> Request<'a> {
                 Cow::Owned(sub::scale_in(self.review.call, document).unwrap_or_default())
             }
             (Some(document), None) if served.custom.is_some() && self.requested.api_version != served.api_version => {
-                Cow::Owned(self.converted(served, document.clone()).await?)
+                Cow::Owned(self.converted(served, document).await?)
             }
             (Some(document), None) => Cow::Borrowed(document),
             (Some(document), Some(conversion)) => {
@@ -140,16 +153,26 @@ impl<'a> Request<'a> {
     }
 
     /// A custom resource in another version.
-    async fn converted(&self, served: &Served, document: Value) -> Result<Value, Status> {
-        let mut documents = [document];
+    async fn converted(&self, served: &Served, document: &Value) -> Result<Value, Status> {
+        let kept = || self.conversions.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |c: &&Converted| c.to.str_at(&["apiVersion"]) == Some(&served.api_version) && c.from == *document;
+        if let Some(known) = kept().iter().find(same) {
+            return Ok(known.to.clone());
+        }
+        let mut documents = [document.clone()];
         // Boxed, so that every write need not have room for it.
         Box::pin(conversion::convert(self.review.shared, served, &mut documents, &served.api_version)).await?;
-        let [mut document] = documents;
+        let [mut converted] = documents;
         if let Some(custom) = &served.custom {
             // What the webhook made up is no field of the kind.
-            let _ = custom.shape.strip(&mut document);
+            let _ = custom.shape.strip(&mut converted);
         }
-        Ok(document)
+        let mut kept = kept();
+        if kept.len() == CONVERSIONS_KEPT {
+            kept.remove(0);
+        }
+        kept.push(Converted { from: document.clone(), to: converted.clone() });
+        Ok(converted)
     }
 
     /// What a webhook made of a document that was shown in this version, as it takes the place of `was`.
@@ -180,7 +203,7 @@ impl<'a> Request<'a> {
             }
             let kept = self.review.served;
             if kept.custom.is_some() && kept.api_version != served.api_version {
-                changed = self.converted(kept, changed).await?;
+                changed = self.converted(kept, &changed).await?;
             }
             changed.set(&["apiVersion"], &kept.api_version);
             kept.defaults(&mut changed);

@@ -23,13 +23,6 @@ const FOREGROUND: &str = "foregroundDeletion";
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 const MAX_ATTEMPTS: usize = 16;
 
-/// Resources whose deletion answers with the object instead of a Status.
-const ANSWER_OBJECT: &[&str] = &[
-    "pods", "services", "serviceaccounts", "persistentvolumes", "persistentvolumeclaims", "podtemplates",
-    "resourcequotas", "storageclasses", "csidrivers", "csinodes", "volumeattachments", "volumeattributesclasses",
-    "deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices",
-];
-
 pub async fn delete(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let options = options(call, body)?;
     warn_of_orphans(call, &options);
@@ -37,8 +30,7 @@ pub async fn delete(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let waits = !outcome.gone && matches!(options.propagation, Some(Propagation::Foreground | Propagation::Background));
     // Compat: only who asked for a cascade learns that it is not over yet (apiserver's DeleteResource).
     let code = if waits && options.propagation == Some(Propagation::Foreground) { 202 } else { 200 };
-    let answers_object = call.served.custom.is_none() && ANSWER_OBJECT.contains(&&*call.served.info.plural);
-    if !outcome.gone || answers_object {
+    if !outcome.gone || call.served.info.answers_deleted() {
         let object = custom::present(&call.shared, &call.served, outcome.object).await?;
         return Ok(reply::object(call, code, &object));
     }

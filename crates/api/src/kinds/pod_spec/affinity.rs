@@ -194,8 +194,10 @@ const INCLUSION: &[Rule] = &[
 /// Checks `spec.topologySpreadConstraints`.
 pub(super) fn validate_spread(spec: &Value, path: &Path, errors: &mut Errors) {
     let constraints = spec.array_at(&["topologySpreadConstraints"]);
-    let pair = |c: &Value| ["topologyKey", "whenUnsatisfiable"].map(|f| c.str_at(&[f]).unwrap_or_default().to_string());
-    let last: HashMap<[String; 2], usize> = constraints.iter().enumerate().map(|(i, c)| (pair(c), i)).collect();
+    fn pair(constraint: &Value) -> [&str; 2] {
+        ["topologyKey", "whenUnsatisfiable"].map(|field| constraint.str_at(&[field]).unwrap_or_default())
+    }
+    let last: HashMap<[&str; 2], usize> = constraints.iter().enumerate().map(|(i, c)| (pair(c), i)).collect();
     for (i, constraint) in constraints.iter().enumerate() {
         let at = path.index(i);
         let text = |name: &str| constraint.str_at(&[name]).unwrap_or_default();
