@@ -146,7 +146,7 @@ mod prelude {
     pub(super) use super::rules::Check::*;
     pub(super) use super::rules::{Rule, check, check_at, check_immutable};
     pub(super) use super::{
-        Kind, count_change, fill, first_generation, keep_status, keep_status_count_spec, new_object,
+        Kind, OWN_METADATA, count_change, fill, first_generation, keep_status, keep_status_count_spec, new_object,
     };
     pub(super) use meta::field::{Error, Errors, Path};
     pub(super) use meta::time::Timestamp;
@@ -176,6 +176,8 @@ pub struct Kind {
     pub prepare_update: fn(&mut Value, &Value),
     /// `(new, old)`: as `prepare_update`, for the status endpoint.
     pub prepare_status_update: fn(&mut Value, &Value),
+    /// Members of `metadata` that a write of the status leaves as they are.
+    pub status_restores: &'static [&'static str],
     /// What every object of the kind must hold to, at creation and at each update; `Immutable` at updates only.
     pub rules: &'static [Rule],
     /// What rules can't say about every object of the kind. Errors of the metadata come from `object_meta`.
@@ -210,6 +212,7 @@ impl Kind {
         prepare_create: |_| {},
         prepare_update: keep_status,
         prepare_status_update: keep_all_but_status,
+        status_restores: &[],
         rules: &[],
         validate: |_, _| {},
         validate_create: |_| Errors::new(),
@@ -223,6 +226,14 @@ impl Kind {
         orphans: false,
         unconditional_update: true,
     };
+
+    /// Restores what the status endpoint may not change.
+    pub fn prepare_status(&self, new: &mut Value, old: &Value) {
+        (self.prepare_status_update)(new, old);
+        for member in self.status_restores {
+            restore_at(new, old, &["metadata", member]);
+        }
+    }
 
     /// The object's line in a table: one cell per column.
     pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -282,20 +293,10 @@ pub(crate) fn keep_status(new: &mut Value, old: &Value) {
     restore(new, old, "status");
 }
 
-/// The metadata that a kind's status endpoint does not write.
-pub fn metadata_beside_status(kind: &str) -> &'static [&'static str] {
-    match kind {
-        "Deployment" => &["labels"],
-        "Pod" => &["ownerReferences"],
-        "VolumeAttachment" | "ResourceClaim" | "FlowSchema" | "PriorityLevelConfiguration" => &OWN_METADATA,
-        _ => &[],
-    }
-}
-
 /// What clients write of an object's metadata.
 pub const OWN_METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
-/// A status update may only touch the status, and metadata by the kind.
+/// A status update may only touch the status, and metadata.
 pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value) {
     let Value::Object(members) = &old else { return };
     let others: Vec<&str> =
@@ -305,9 +306,6 @@ pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value) {
     }
     if let Value::Object(m) = new {
         m.retain(|k, _| matches!(k, "status" | "metadata" | "apiVersion" | "kind") || members.contains_key(k));
-    }
-    for member in metadata_beside_status(old.str_at(&["kind"]).unwrap_or_default()) {
-        restore_at(new, old, &["metadata", member]);
     }
 }
 

@@ -25,7 +25,7 @@ fn rows_fit_columns_and_defaults_are_idempotent() {
         let old = object.clone();
         (kind.prepare_update)(&mut object, &old);
         assert_eq!(object, old, "{name}: an update that changes nothing");
-        (kind.prepare_status_update)(&mut object, &old);
+        kind.prepare_status(&mut object, &old);
         assert_eq!(object, old, "{name}: a status update that changes nothing");
         let names: Vec<&str> = (kind.selectable)(&object).iter().map(|(n, _)| *n).collect();
         assert!(kind.selectable_names.iter().all(|n| names.contains(n)), "{name}: {names:?}");

@@ -12,7 +12,7 @@ mod names;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use api::kinds::{Kind, columns};
+use api::kinds::{Kind, OWN_METADATA, columns};
 use meta::field::{Error, Errors, Path};
 use meta::schema::prune::DecodeError;
 use meta::schema::{Schema, SchemaError, TypeId, TypeRef};
@@ -97,6 +97,7 @@ pub static WITH_STATUS: Kind = Kind {
         set_or_remove(new, &["status"], status);
         set_or_remove(new, &["metadata", "managedFields"], owners);
     },
+    status_restores: &OWN_METADATA,
     ..PLAIN_KIND
 };
 const PLAIN_KIND: Kind = Kind { unconditional_update: false, ..Kind::PLAIN };

@@ -2,7 +2,6 @@
 //!
 //! Invariants: kinds without a type graph are not tracked; nobody owns what the endpoint that they wrote to restores.
 
-use api::kinds;
 use meta::apply::{self, Writer};
 use meta::{Status, Value, time};
 
@@ -23,16 +22,16 @@ pub fn updated(served: &Served, new: &mut Value, old: &Value, options: &WriteOpt
     let writer = writer(served, options, subresource);
     // What the endpoint does not write is not the client's, whatever the client says of it there.
     let kept = if subresource.is_empty() { not_written(served) } else { &[] };
-    let sent = swap(new, kept, &kept.iter().map(|member| old.get(member).cloned()).collect::<Vec<_>>());
+    let sent = swap(new, kept, kept.iter().map(|member| old.get(member).cloned()));
     apply::track_update(ty, old, new, &writer);
-    swap(new, kept, &sent);
+    swap(new, kept, sent);
 }
 
 /// Sets members to these values, or takes them out; answers what they were.
-fn swap(document: &mut Value, members: &[&str], values: &[Option<Value>]) -> Vec<Option<Value>> {
+fn swap(document: &mut Value, members: &[&str], values: impl IntoIterator<Item = Option<Value>>) -> Vec<Option<Value>> {
     let map = document.make_object();
     let both = members.iter().zip(values);
-    both.map(|(member, value)| match value.clone() {
+    both.map(|(member, value)| match value {
         Some(value) => map.insert(*member, value),
         None => map.remove(member),
     })
@@ -61,11 +60,7 @@ pub fn keep_own(served: &Served, document: &mut Value, subresource: &str) {
         }),
         "status" => {
             document.make_object().retain(|member, _| matches!(member, "apiVersion" | "kind" | "metadata" | "status"));
-            let kept = match served.custom {
-                Some(_) => &kinds::OWN_METADATA,
-                None => kinds::metadata_beside_status(&served.kind),
-            };
-            for member in kept {
+            for member in served.rules.status_restores {
                 document.remove(&["metadata", member]);
             }
         }

@@ -310,7 +310,7 @@ async fn attempt(
     }
     if endpoint == Endpoint::Status {
         // Before the fields are counted to their owners: what is restored here was not changed by anybody.
-        (served.rules.prepare_status_update)(&mut new, &old);
+        served.rules.prepare_status(&mut new, &old);
     }
     if !options.applied {
         managed::updated(served, &mut new, &old, options, endpoint.subresource());

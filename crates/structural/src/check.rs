@@ -22,9 +22,12 @@ enum Level {
 
 /// All errors of a schema that stands at `path`.
 pub fn schema(schema: &Value, path: &Path) -> Errors {
-    let mut errors = Errors::new();
-    walk(schema, path, Level::Root, 0, &mut errors);
-    complete(schema, schema, path, path, &mut errors);
+    let mut found = Found::default();
+    walk(schema, path, Level::Root, 0, &mut found);
+    complete(schema, schema, path, path, &mut found.structural);
+    // Compat: whether a schema is structural is told first, and only of one that says nothing unsupported.
+    let mut errors = if found.unsupported { Errors::new() } else { found.structural };
+    errors.extend(found.generic);
     if errors.is_empty() {
         defaults(schema, path, &mut errors);
         rules::check(schema, path, &mut errors);
@@ -41,7 +44,7 @@ fn says(schema: &Value, key: &str) -> bool {
 }
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
-const UNKNOWN: [&str; 6] = ["$ref", "id", "definitions", "dependencies", "patternProperties", "additionalItems"];
+const UNKNOWN: [&str; 6] = ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"];
 const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
@@ -49,36 +52,48 @@ const LIST_TYPE: &str = "x-kubernetes-list-type";
 const LIST_KEYS: &str = "x-kubernetes-list-map-keys";
 const MAP_TYPE: &str = "x-kubernetes-map-type";
 
-fn walk(schema: &Value, path: &Path, level: Level, depth: usize, errors: &mut Errors) {
+#[derive(Default)]
+struct Found {
+    structural: Errors,
+    /// Of any schema.
+    generic: Errors,
+    /// It says what can't be made into a structural schema at all.
+    unsupported: bool,
+}
+
+fn walk(schema: &Value, path: &Path, level: Level, depth: usize, found: &mut Found) {
     if depth > DEPTH_MAX {
-        errors.push(Error::forbidden(path, "is nested too deep"));
+        found.generic.push(Error::forbidden(path, "is nested too deep"));
         return;
     }
+    let members = UNKNOWN.iter().any(|key| schema.get(key).is_some_and(|v| !v.is_empty()));
+    found.unsupported |= members || matches!(schema.get("items"), Some(Value::Array(_)));
+    if level == Level::Root && says(schema, "nullable") {
+        found.generic.push(Error::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
+    }
+    generic(schema, path, &mut found.generic);
+    let errors = &mut found.structural;
     if level == Level::Root && schema.get("additionalProperties").is_some() {
         errors.push(Error::forbidden(&path.child("additionalProperties"), "must not be used at the root"));
     }
-    generic(schema, path, errors);
     if level == Level::Nested {
         nested(schema, path, errors);
     } else {
         types(schema, path, level, errors);
-        list(schema, path, errors);
-    }
-    if level == Level::Root && says(schema, "nullable") {
-        errors.push(Error::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
+        list(schema, path, &mut found.generic);
     }
     if level == Level::Root || says(schema, EMBEDDED) {
-        own_fields(schema, &path.child("properties"), errors);
+        own_fields(schema, &path.child("properties"), &mut found.structural);
     }
     let down = |here: Level| if level == Level::Nested { Level::Nested } else { here };
     for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
-        walk(property, &path.child("properties").key(name), down(Level::Field), depth + 1, errors);
+        walk(property, &path.child("properties").key(name), down(Level::Field), depth + 1, found);
     }
     if let Some(items @ Value::Object(_)) = schema.get("items") {
-        walk(items, &path.child("items"), down(Level::Item), depth + 1, errors);
+        walk(items, &path.child("items"), down(Level::Item), depth + 1, found);
     }
     if let Some(values @ Value::Object(_)) = schema.get("additionalProperties") {
-        walk(values, &path.child("additionalProperties"), down(Level::Field), depth + 1, errors);
+        walk(values, &path.child("additionalProperties"), down(Level::Field), depth + 1, found);
     }
     let plain_union = says(schema, INT_OR_STRING);
     for key in ["allOf", "anyOf", "oneOf"] {
@@ -87,11 +102,11 @@ fn walk(schema: &Value, path: &Path, level: Level, depth: usize, errors: &mut Er
             if plain_union && is_union(one) {
                 continue;
             }
-            walk(one, &path.child(key).index(i), Level::Nested, depth + 1, errors);
+            walk(one, &path.child(key).index(i), Level::Nested, depth + 1, found);
         }
     }
     if let Some(not) = schema.get("not").filter(|n| !n.is_null()) {
-        walk(not, &path.child("not"), Level::Nested, depth + 1, errors);
+        walk(not, &path.child("not"), Level::Nested, depth + 1, found);
     }
 }
 
@@ -106,7 +121,8 @@ fn is_union(one: &Value) -> bool {
 /// What holds at every place.
 fn generic(schema: &Value, path: &Path, errors: &mut Errors) {
     for key in UNKNOWN {
-        if schema.get(key).is_some_and(|v| !v.is_empty()) {
+        // Of a reference an empty one too is told from none.
+        if schema.get(key).is_some_and(|v| !v.is_empty() || key == "$ref" && !v.is_null()) {
             errors.push(Error::forbidden(&path.child(key), format!("{key} is not supported")));
         }
     }

@@ -27,6 +27,7 @@ pub static KIND: Kind = Kind {
     validate,
     name_rule: names::path_segment,
     unconditional_update: false,
+    status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };
 

@@ -22,6 +22,7 @@ pub static KIND: Kind = Kind {
         changed.then(error).into_iter().collect()
     },
     unconditional_update: false,
+    status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };
 

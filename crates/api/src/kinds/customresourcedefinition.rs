@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use super::columns::CREATED_AT;
 use super::prelude::*;
+use super::webhook::{validate_client, validate_review_versions};
 use structural::{JsonPath, check as schemas};
 
 pub static KIND: Kind = Kind {
@@ -131,7 +132,7 @@ fn defaults(c: &mut Value) {
         fill::text(spec.slot(&["names"]), "singular", &kind.to_lowercase());
         fill::text(spec.slot(&["names"]), "listKind", &format!("{kind}List"));
     }
-    fill::text(spec.slot(&["conversion"]), "strategy", "None");
+    fill::unset(spec, "conversion", json!({"strategy": "None"}));
     fill::at(spec, &["conversion", "webhook", "clientConfig", "service"], |s| fill::unset(s, "port", 443));
 }
 
@@ -400,60 +401,25 @@ fn validate_selectable(version: &Value, schema: &Value, path: &Path, errors: &mu
 }
 
 fn validate_conversion(conversion: &Value, path: &Path, errors: &mut Errors) {
-    let strategy = text(conversion, &["strategy"]);
-    let webhook = &conversion["webhook"];
+    check_at(conversion, path, &[("strategy", RequiredOneOf(&["None", "Webhook"]))], errors);
+    let config = &conversion["webhook"]["clientConfig"];
+    let versions = conversion["webhook"].array_at(&["conversionReviewVersions"]);
     // Compat: these errors name the fields of upstream's internal version.
-    let at = path.child("webhookClientConfig");
-    match strategy {
-        "None" => {
-            if !webhook.is_null() {
-                let detail = "should not be set when strategy is not set to Webhook";
-                errors.push(Error::forbidden(&at, detail));
-            }
-        }
-        "Webhook" => {
-            let config = &webhook["clientConfig"];
-            if config.is_null() {
-                errors.push(Error::required(&at, "required when strategy is set to Webhook"));
-            } else {
-                validate_client_config(config, &at, errors);
-            }
-            let versions: Vec<&str> =
-                webhook.array_at(&["conversionReviewVersions"]).iter().filter_map(Value::as_str).collect();
-            let at = path.child("conversionReviewVersions");
-            if versions.is_empty() {
-                errors.push(Error::required(&at, ""));
-            } else if !versions.contains(&"v1") && !versions.contains(&"v1beta1") {
-                let detail = "must include at least one of v1, v1beta1";
-                errors.push(Error::invalid(&at, &webhook["conversionReviewVersions"], detail));
-            }
-        }
-        "" => errors.push(Error::required(&path.child("strategy"), "")),
-        other => errors.push(Error::not_supported(&path.child("strategy"), other, &["None", "Webhook"])),
+    let (at, versions_at) = (path.child("webhookClientConfig"), path.child("conversionReviewVersions"));
+    if text(conversion, &["strategy"]) != "Webhook" {
+        let detail = "should not be set when strategy is not set to Webhook";
+        let given = [(&at, !config.is_null()), (&versions_at, !versions.is_empty())];
+        errors.extend(given.iter().filter(|(_, given)| *given).map(|(at, _)| Error::forbidden(at, detail)));
+        return;
     }
-}
-
-fn validate_client_config(config: &Value, path: &Path, errors: &mut Errors) {
-    let (url, service) = (text(config, &["url"]), &config["service"]);
-    if url.is_empty() == service.is_null() {
-        errors.push(Error::required(path, "exactly one of url or service is required"));
+    if config.is_null() {
+        errors.push(Error::required(&at, "required when strategy is set to Webhook"));
+    } else {
+        validate_client(config, &at, errors);
     }
-    if !url.is_empty() && !url.starts_with("https://") {
-        let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-        errors.push(Error::invalid(&path.child("url"), url, detail));
-    }
-    if !service.is_null() {
-        for member in ["name", "namespace"] {
-            if text(service, &[member]).is_empty() {
-                let detail = format!("service {member} is required");
-                errors.push(Error::required(&path.child("service").child(member), detail));
-            }
-        }
-        if let Some(port) = service.int_at(&["port"])
-            && !(1..=65535).contains(&port)
-        {
-            let detail = "port is not valid: must be between 1 and 65535, inclusive";
-            errors.push(Error::invalid(&path.child("service.port"), port, detail));
-        }
+    if versions.is_empty() {
+        errors.push(Error::required(&versions_at, ""));
+    } else {
+        validate_review_versions(versions, &versions_at, errors);
     }
 }

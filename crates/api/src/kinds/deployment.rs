@@ -27,6 +27,7 @@ pub static KIND: Kind = Kind {
         let bounded = ["updatedReplicas", "readyReplicas", "availableReplicas"];
         workload::validate_counts(new, old, COUNTS, &bounded, "readyReplicas")
     },
+    status_restores: &["labels"],
     ..Kind::PLAIN
 };
 

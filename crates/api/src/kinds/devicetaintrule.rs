@@ -24,6 +24,7 @@ pub static KIND: Kind = Kind {
         keep_status_count_spec(new, old);
     },
     validate,
+    status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };
 

@@ -22,6 +22,7 @@ pub static KIND: Kind = Kind {
     prepare_create: |f| new_object(f, Value::object()),
     prepare_update: keep_status_count_spec,
     validate,
+    status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };
 

@@ -1,5 +1,6 @@
 //! Node.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use super::prelude::*;
@@ -66,6 +67,7 @@ pub static KIND: Kind = Kind {
     validate_status_update: |new, _| {
         let mut errors = Errors::new();
         validate_amounts(new, &mut errors);
+        validate_features(new, &mut errors);
         let addresses = new.array_at(&["status", "addresses"]);
         let mut known = HashSet::new();
         for (i, address) in addresses.iter().enumerate().filter(|(_, a)| !known.insert(a.to_string())) {
@@ -130,6 +132,7 @@ fn validate(n: &Value, errors: &mut Errors) {
         }
     }
     validate_amounts(n, errors);
+    validate_features(n, errors);
     let (cidrs, at) = (n.array_at(&["spec", "podCIDRs"]), Path::new("spec.podCIDRs"));
     for (i, cidr) in cidrs.iter().filter_map(Value::as_str).enumerate() {
         errors.extend(names::cidr(cidr).into_iter().map(|m| Error::invalid(&at.index(i), cidr, m)));
@@ -153,5 +156,28 @@ fn validate_amounts(n: &Value, errors: &mut Errors) {
                 errors.push(Error::invalid(&at, quantity.to_string(), "must be an integer"));
             }
         }
+    }
+}
+
+/// What the kubelet says it can do, for pods that need it: a sorted list of names.
+fn validate_features(n: &Value, errors: &mut Errors) {
+    const FORM: &str = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature \
+                        or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+    let features = n.array_at(&["status", "declaredFeatures"]).iter().filter_map(Value::as_str);
+    let mut before = "";
+    for (i, feature) in features.enumerate() {
+        let at = Path::new("status.declaredFeatures").index(i);
+        match before.cmp(feature) {
+            Ordering::Greater => errors.push(Error::invalid(&at, feature, "list must be sorted alphabetically")),
+            Ordering::Equal if i > 0 => errors.push(Error::duplicate(&at, feature)),
+            _ => {}
+        }
+        let begins = |part: &str| part.starts_with(|c: char| c.is_ascii_alphabetic());
+        let plain = |part: &str| part.bytes().all(|b| b.is_ascii_alphanumeric());
+        let upper = feature.starts_with(|c: char| c.is_ascii_uppercase());
+        if !(upper && feature.split('/').all(|part| begins(part) && plain(part))) {
+            errors.push(Error::invalid(&at, feature, format!("invalid feature name {feature:?}: {FORM}")));
+        }
+        before = feature;
     }
 }

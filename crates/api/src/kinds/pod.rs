@@ -25,6 +25,7 @@ pub static KIND: Kind = Kind {
     validate_status_update: status::validate,
     selectable,
     selectable_names: FIELDS,
+    status_restores: &["ownerReferences"],
     ..Kind::PLAIN
 };
 

@@ -16,6 +16,7 @@ pub static KIND: Kind = Kind {
         errors
     },
     validate_status_update: status::validate,
+    status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };
 

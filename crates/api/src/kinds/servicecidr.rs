@@ -7,6 +7,7 @@ pub static KIND: Kind = Kind {
     columns: &[NAME, Column::text("CIDRs", ".spec.cidrs").by(|c| joined(&c["spec"]["cidrs"], "")), AGE],
     validate_create: validate,
     validate_update,
+    status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };
 

@@ -8,6 +8,7 @@ pub static KIND: Kind = Kind {
         Column::text("Resource", "GroupResource to migrate").by(resource),
         Column::text("Status", "Status of the migration").by(status),
     ],
+    status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };
 

@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
     prepare_create: |p| new_object(p, Value::object()),
     prepare_update: keep_status_count_spec,
     validate,
+    status_restores: &OWN_METADATA,
     ..POLICY
 };
 

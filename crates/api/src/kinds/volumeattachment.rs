@@ -27,6 +27,7 @@ pub static KIND: Kind = Kind {
         errors
     },
     unconditional_update: false,
+    status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };
 

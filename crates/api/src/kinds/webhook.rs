@@ -135,18 +135,20 @@ fn validate(c: &Value, errors: &mut Errors) {
     let mut known = HashSet::new();
     for (i, hook) in hooks.iter().enumerate() {
         let at = Path::new("webhooks").index(i);
-        validate_versions(hook, &at.child("admissionReviewVersions"), errors);
+        let (versions, path) = (hook.array_at(&["admissionReviewVersions"]), at.child("admissionReviewVersions"));
+        if versions.is_empty() {
+            errors.push(Error::required(&path, "must specify one of v1, v1beta1"));
+        } else {
+            validate_review_versions(versions, &path, errors);
+        }
         if !known.insert(text(hook, &["name"])) {
             errors.push(Error::duplicate(&at.child("name"), text(hook, &["name"])));
         }
     }
 }
 
-fn validate_versions(hook: &Value, path: &Path, errors: &mut Errors) {
-    let versions = hook.array_at(&["admissionReviewVersions"]);
-    if versions.is_empty() {
-        return errors.push(Error::required(path, "must specify one of v1, v1beta1"));
-    }
+/// Checks which versions of a review a webhook takes, of which there are some.
+pub(super) fn validate_review_versions(versions: &[Value], path: &Path, errors: &mut Errors) {
     let mut known = HashSet::new();
     for (i, version) in versions.iter().filter_map(Value::as_str).enumerate() {
         if !known.insert(version) {
@@ -161,7 +163,8 @@ fn validate_versions(hook: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn validate_client(config: &Value, path: &Path, errors: &mut Errors) {
+/// Checks how a webhook is reached.
+pub(super) fn validate_client(config: &Value, path: &Path, errors: &mut Errors) {
     let (url, service) = (config["url"].as_str(), &config["service"]);
     if url.is_none() == service.is_null() {
         errors.push(Error::required(path, "exactly one of url or service is required"));
