@@ -13,6 +13,8 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 
+use crate::turns::Turn;
+
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a request, whatever carried it.
 pub type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -40,22 +42,24 @@ pub enum Body {
     Stream(Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>),
 }
 
-/// Bodies that are being made, and how many of them are many.
+/// Bodies that are being made, and how many may be without giving way.
 static BEING_WRITTEN: AtomicUsize = AtomicUsize::new(0);
-const CROWD: usize = 4;
+const CROWD: usize = 1;
 
 /// A body that is made while it is sent.
 pub struct Pieced {
     pub pieces: Box<dyn Pieces>,
     /// What the request holds until its answer is written, such as its seats.
     held: Option<Box<dyn Send>>,
+    /// Of a large one.
+    turn: Option<Turn>,
     /// Others had their turn since the last piece.
     rested: bool,
 }
 
 impl Pieced {
-    /// When there are many lists, whatever else waits for the thread goes first between two pieces of one: they must
-    /// not make requests for one object wait. A few are written in one go, which is faster.
+    /// When there is more than one list, whatever else waits for the thread goes first between two pieces of each: they
+    /// must not make requests for one object wait. One alone is written in one go, which is faster.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let crowded = BEING_WRITTEN.load(Ordering::Relaxed) > CROWD;
         if crowded && !std::mem::replace(&mut self.rested, true) {
@@ -64,8 +68,11 @@ impl Pieced {
         }
         self.rested = false;
         let piece = self.pieces.next();
+        if let Some(turn) = &self.turn {
+            turn.touch();
+        }
         if piece.is_none() {
-            self.held = None;
+            (self.held, self.turn) = (None, None);
         }
         Poll::Ready(piece)
     }
@@ -80,13 +87,20 @@ impl Drop for Pieced {
 impl Body {
     pub fn pieces(pieces: impl Pieces + 'static) -> Self {
         BEING_WRITTEN.fetch_add(1, Ordering::Relaxed);
-        Body::Pieces(Pieced { pieces: Box::new(pieces), held: None, rested: true })
+        Body::Pieces(Pieced { pieces: Box::new(pieces), held: None, turn: None, rested: true })
     }
 
     /// Keeps `held` until the body is written or given up, if writing it is work.
     pub fn hold(&mut self, held: impl Send + 'static) {
         if let Body::Pieces(body) = self {
             body.held = Some(Box::new(held));
+        }
+    }
+
+    /// Keeps the turn until the body is written or given up.
+    pub fn hold_turn(&mut self, turn: Option<Turn>) {
+        if let Body::Pieces(body) = self {
+            body.turn = turn;
         }
     }
 

@@ -58,6 +58,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod turns;
 mod unenforced;
 mod user;
 mod verbs;

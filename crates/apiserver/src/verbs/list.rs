@@ -20,11 +20,14 @@ use crate::object::Object;
 use crate::protobuf::ListMessage;
 use crate::reply;
 use crate::storage::store_error;
+use crate::turns;
 use crate::view::{ListPieces, View};
 
 /// Keys read at a time from the store.
 const PAGE_KEYS: usize = 500;
 const MESSAGES_AT_ONCE: usize = 64;
+/// Lists of so much take turns.
+const LARGE_BYTES: usize = 1 << 20;
 
 /// One page of a list.
 struct Page {
@@ -58,6 +61,18 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
 
 /// A list of these objects in the form the client asked for.
 pub async fn answer(call: &Call, metadata: &Value, objects: Vec<Arc<Object>>) -> Response {
+    let mut bytes = 0;
+    let large = objects.iter().any(|object| {
+        bytes += object.len_bytes();
+        bytes >= LARGE_BYTES
+    });
+    let turn = if large { Some(turns::take().await) } else { None };
+    let mut response = write(call, metadata, objects).await;
+    response.body_mut().hold_turn(turn);
+    response
+}
+
+async fn write(call: &Call, metadata: &Value, objects: Vec<Arc<Object>>) -> Response {
     let view = View::new(&call.served, &call.accept, &call.query);
     if call.accept.format != Format::Protobuf {
         return reply::pieces(call, ListPieces::new(view, &call.served, metadata, objects));
