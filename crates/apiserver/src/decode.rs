@@ -290,29 +290,32 @@ pub fn report(
     }
 }
 
+/// Why a document can't say its version and kind.
+pub fn without_kind(value: &Value) -> Option<String> {
+    let why = "couldn't get version/kind; json parse error: json: cannot unmarshal";
+    if value.as_object().is_none() {
+        return Some(format!(
+            "{why} {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+             \"json:\\\"kind,omitempty\\\"\" }}",
+            value.type_name()
+        ));
+    }
+    ["apiVersion", "kind"].iter().find_map(|member| match value.get(member) {
+        None | Some(Value::Null | Value::String(_)) => None,
+        Some(other) => Some(format!("{why} {} into Go struct field .{member} of type string", other.type_name())),
+    })
+}
+
 /// Fills in an absent apiVersion and kind, and refuses others.
 fn check_kind(value: &mut Value, api_version: &str, kind: &str, is_custom: bool, body: &[u8]) -> Result<(), Status> {
-    let Value::Object(_) = value else {
-        let text = format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ \
-             APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-            value.type_name()
-        );
+    if let Some(text) = without_kind(value) {
         return Err(unrecognized(kind, &text, body));
-    };
+    }
     for (member, expected) in [("apiVersion", api_version), ("kind", kind)] {
         match value.get(member) {
             None | Some(Value::Null) => value.set(&[member], expected),
             Some(Value::String(s)) if s.is_empty() && !is_custom => value.set(&[member], expected),
-            Some(Value::String(_)) => {}
-            Some(other) => {
-                let text = format!(
-                    "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{member} \
-                     of type string",
-                    other.type_name()
-                );
-                return Err(unrecognized(kind, &text, body));
-            }
+            Some(_) => {}
         }
     }
     let found_version = value.str_at(&["apiVersion"]).unwrap_or_default();

@@ -337,13 +337,13 @@ async fn attempt(
     if !errors.is_empty() {
         return Err(Status::invalid(&served.gk, name, &errors));
     }
-    if endpoint == Endpoint::Main {
-        warn(call, served, &new, Some(&old));
-    }
     let allocation = match endpoint {
         Endpoint::Main => alloc::allocate(&call.shared, served, &mut new, Some(&old)).await?,
         _ => alloc::Allocation::default(),
     };
+    if endpoint == Endpoint::Main {
+        warn(call, served, &new, Some(&old));
+    }
     admission::validate(&mut asked, Some(&new), Some(&old)).await?;
     let charge = resource_quota::charge(&asked, &new, Some(&old)).await?;
     let gone = is_ready_to_go(served, &new);

@@ -148,6 +148,11 @@ impl Error {
         Self::build(ErrorType::Duplicate, path, Some(shown(&value.into())), "")
     }
 
+    /// As `duplicate`, for a value that is shown without quotes.
+    pub fn duplicate_raw(path: &Path, value: &str) -> Self {
+        Self::build(ErrorType::Duplicate, path, Some(value.to_string()), "")
+    }
+
     pub fn not_found(path: &Path, value: impl Into<Value>) -> Self {
         Self::build(ErrorType::NotFound, path, Some(shown(&value.into())), "")
     }

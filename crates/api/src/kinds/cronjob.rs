@@ -121,5 +121,6 @@ fn validate(c: &Value) -> Errors {
         errors.push(Error::invalid(&path.child("selector"), selector, "`selector` will be auto-generated"));
     }
     pod_spec::validate_template_at(&template["spec"]["template"], &path.child("template"), &mut errors);
+    job::validate_restarts(&template["spec"], &path, &mut errors);
     errors
 }

@@ -40,7 +40,7 @@ fn validate(i: &Value, errors: &mut Errors) {
     let backend = &i["spec"]["defaultBackend"];
     if rules.is_empty() && backend.is_null() {
         let detail = "either `defaultBackend` or `rules` must be specified";
-        errors.push(Error::invalid(&path, rules.to_vec(), detail));
+        errors.push(Error::invalid(&path, Value::Null, detail));
     }
     if !backend.is_null() {
         validate_backend(backend, &path.child("defaultBackend"), errors);

@@ -159,6 +159,10 @@ pub(super) fn validate_spec(holder: &Value, path: &Path, errors: &mut Errors) {
     if !spec["podFailurePolicy"].is_null() && replacement == "TerminatingOrFailed" {
         errors.push(Error::not_supported(&path.child("podReplacementPolicy"), replacement, &["Failed"]));
     }
+}
+
+/// Checks when the pods of a JobSpec at `path` start again: upstream tells it after what is wrong with their template.
+pub(super) fn validate_restarts(spec: &Value, path: &Path, errors: &mut Errors) {
     let policy = text(spec, &["template", "spec", "restartPolicy"]);
     let at = path.child("template.spec.restartPolicy");
     if policy.is_empty() || policy == "Always" {
@@ -357,6 +361,7 @@ fn validate(job: &Value) -> Errors {
         errors.extend(wrong);
     }
     pod_spec::validate_template(job, parsed.as_ref(), &mut errors);
+    validate_restarts(&job["spec"], &path, &mut errors);
     errors
 }
 

@@ -11,6 +11,7 @@ pub static KIND: Kind = Kind {
     columns: NAME_AND_CREATED_AT,
     defaults: |l| fill::each(l, &["spec", "limits"], limit_defaults),
     validate,
+    create_on_update: true,
     ..Kind::PLAIN
 };
 

@@ -1,7 +1,7 @@
 //! PersistentVolume.
 
-use super::pod_spec;
 use super::prelude::*;
+use super::{keep_all_but_status, pod_spec, restore_at};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -30,11 +30,21 @@ pub static KIND: Kind = Kind {
         v.set(&["status"], meta::json!({"phase": "Pending", "lastPhaseTransitionTime": now}));
     },
     prepare_update: keep_status,
+    prepare_status_update: |new, old| {
+        keep_all_but_status(new, old);
+        let [phase, at] = [["status", "phase"], ["status", "lastPhaseTransitionTime"]];
+        if new.at(&phase) == old.at(&phase) {
+            if new.at(&at).is_none_or(Value::is_null) {
+                restore_at(new, old, &at);
+            }
+        } else if new.at(&at).is_none_or(|time| time.is_null() || Some(time) == old.at(&at)) {
+            new.set(&at, meta::time::seconds(meta::time::now()));
+        }
+    },
     validate,
     validate_update: |new, old| {
         let mut errors = Errors::new();
-        let source = |v: &Value| source(v).map(|(k, s)| (k.to_string(), s.clone()));
-        if source(new) != source(old) {
+        if SOURCES.iter().any(|source| new["spec"][*source] != old["spec"][*source]) {
             let detail = "spec.persistentvolumesource is immutable after creation";
             errors.push(Error::forbidden(&Path::new("spec.persistentvolumesource"), detail));
         }
@@ -95,10 +105,6 @@ const SOURCES: &[&str] = &[
     "iscsi", "cinder", "fc", "azureFile", "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk",
     "scaleIO", "local", "storageos", "csi", "flexVolume",
 ];
-
-fn source(v: &Value) -> Option<(&'static str, &Value)> {
-    SOURCES.iter().map(|s| (*s, &v["spec"][*s])).find(|(_, value)| !value.is_null())
-}
 
 const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 /// Checks a list of access modes.

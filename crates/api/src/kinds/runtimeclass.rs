@@ -19,5 +19,6 @@ pub static KIND: Kind = Kind {
             errors.push(Error::duplicate(&path.index(i), toleration));
         }
     },
+    create_on_update: true,
     ..Kind::PLAIN
 };

@@ -349,7 +349,7 @@ fn validate_affinity(spec: &Value, path: &Path, errors: &mut Errors) {
 }
 
 fn validate_ports(ports: &[Value], ty: &str, headless: bool, path: &Path, errors: &mut Errors) {
-    let (mut names_seen, mut pairs, mut nodes) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut names_seen = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
         let at = path.index(i);
         let port_name = text(port, &["name"]);
@@ -388,12 +388,24 @@ fn validate_ports(ports: &[Value], ty: &str, headless: bool, path: &Path, errors
                 let detail = "may not be used when `type` is 'ExternalName'";
                 errors.push(Error::forbidden(&at.child("nodePort"), detail));
             }
-            if !nodes.insert((protocol.to_string(), node)) {
-                errors.push(Error::duplicate(&at.child("nodePort"), node));
-            }
         }
-        if !pairs.insert((protocol.to_string(), number)) {
-            errors.push(Error::duplicate(&at, meta::json!({"protocol": protocol, "port": number})));
+    }
+    let mut nodes = BTreeSet::new();
+    for (i, port) in ports.iter().enumerate() {
+        let node = int(port, &["nodePort"]);
+        if node != 0 && !nodes.insert((text(port, &["protocol"]), node)) {
+            errors.push(Error::duplicate(&path.index(i).child("nodePort"), node));
+        }
+    }
+    let mut pairs = BTreeSet::new();
+    for (i, port) in ports.iter().enumerate() {
+        let (protocol, number) = (text(port, &["protocol"]), int(port, &["port"]));
+        if !pairs.insert((protocol, number)) {
+            // Compat: as Go has it.
+            let shown = format!(
+                "{{\"Name\":\"\",\"Protocol\":{protocol:?},\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}"
+            );
+            errors.push(Error::duplicate_raw(&path.index(i), &shown));
         }
     }
 }

@@ -171,7 +171,10 @@ pub fn patched(
         Ok(unknown) => [notes, &unknown].concat(),
         Err(error) => {
             // Compat: metadata of custom resources is read apart.
-            let apart = served.custom.is_some().then(|| error.0.replace("ObjectMeta.metadata.", "ObjectMeta."));
+            let apart = served.custom.is_some().then(|| {
+                let whole = "Go struct field PartialObjectMetadata.metadata of type";
+                error.0.replace("ObjectMeta.metadata.", "ObjectMeta.").replace(whole, "Go value of type")
+            });
             return Err(not_of_the_kind(patch, &changed(call, old, patch)?, apart.as_ref().unwrap_or(&error.0)));
         }
     };
@@ -223,6 +226,9 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
             None => return Err(Status::unsupported_media_type(&MEDIA_TYPES[..2])),
         },
         Patch::Apply(_) => return Err(Status::internal("an apply is no patch of this kind")),
+    }
+    if let (Patch::Json(_) | Patch::Merge(_), Some(why)) = (patch, decode::without_kind(&document)) {
+        return Err(not_of_the_kind(patch, &document, &why));
     }
     let [version, kind] = ["apiVersion", "kind"].map(|member| document.str_at(&[member]).unwrap_or_default());
     if version.is_empty() && served.custom.is_none() {
