@@ -32,6 +32,7 @@ mod filter;
 mod flow;
 mod handle;
 mod health;
+mod issuer;
 mod leases;
 mod listing;
 mod managed;

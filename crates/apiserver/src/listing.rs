@@ -64,7 +64,8 @@ impl Token {
         })?;
         let token = meta::parse(&bytes).map_err(|e| bad(&e.to_string()))?;
         if token.str_at(&["v"]) != Some("meta.k8s.io/v1") {
-            return Err(bad("server does not recognize this encoded version"));
+            let version = token.str_at(&["v"]).unwrap_or_default();
+            return Err(bad(&format!("server does not recognize this encoded version {version}")));
         }
         let start = token.str_at(&["start"]).unwrap_or_default();
         let after = start.strip_suffix('\0').unwrap_or(start);

@@ -10,6 +10,7 @@ use api::{discovery, openapi};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Method, StatusCode};
 use meta::{Status, Value, json};
+use pki::tokens::Verifier;
 
 use crate::accept::{Accept, Format, Offer};
 use crate::aggregate::{Remote, merge};
@@ -17,11 +18,14 @@ use crate::body::{Body, Response};
 use crate::custom::definitions;
 use crate::request::Query;
 use crate::shared::Shared;
-use crate::{health, metrics, reply};
+use crate::{health, issuer, metrics, reply};
 
 /// What the server calls itself.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
+
+/// The oldest version whose servers may run beside.
+const COMPATIBLE_MINOR: &str = "36";
 
 /// What OpenAPI version 2 is called in protobuf.
 const OPENAPI_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -48,6 +52,10 @@ pub async fn answer(
     let whole = wants_aggregated(headers);
     match segments.as_slice() {
         [] => Ok(reply::json(200, index(resources()).to_vec())),
+        [".well-known", "openid-configuration"] => {
+            Ok(of_issuer(shared, |verifier| issuer::configuration(verifier, &address(shared))))
+        }
+        ["openid", "v1", "jwks"] => Ok(of_issuer(shared, issuer::keys)),
         ["version"] => Ok(reply::json(200, version().to_vec())),
         ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(shared, path, query).await),
         ["metrics", page @ ..] if matches!(page, [] | ["slis"]) => {
@@ -82,6 +90,11 @@ pub async fn answer(
         ["apis", group, ..] => missing(shared, group, ""),
         _ => Ok(not_found()),
     }
+}
+
+/// There is none where no tokens are read.
+fn of_issuer(shared: &Shared, page: impl FnOnce(&Verifier) -> Response) -> Response {
+    shared.config.tokens.as_ref().map_or_else(not_found, |tokens| page(&tokens.verifier))
 }
 
 fn listed(shared: &Shared, headers: &HeaderMap, group: &str, version: &str) -> Result<Response, Status> {
@@ -213,7 +226,8 @@ fn document<'r, R: Iterator<Item = &'r Resource>>(
 fn version() -> Value {
     let platform = format!("{}/{}", std::env::consts::OS, go_arch());
     json!({
-        "major": MAJOR, "minor": MINOR, "gitVersion": format!("{}+knarr-{}", meta::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION")), "gitCommit": "", "gitTreeState": "clean", "buildDate": "",
+        "major": MAJOR, "minor": MINOR, "emulationMajor": MAJOR, "emulationMinor": MINOR, "minCompatibilityMajor": MAJOR,
+        "minCompatibilityMinor": COMPATIBLE_MINOR, "gitVersion": format!("{}+knarr-{}", meta::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION")), "gitCommit": "", "gitTreeState": "clean", "buildDate": "",
         "goVersion": "", "compiler": "rustc", "platform": platform,
     })
 }
@@ -232,6 +246,7 @@ fn index<'r>(resources: impl Iterator<Item = &'r Resource>) -> Value {
         ["/api", "/api/v1", "/apis", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/version"]
             .map(str::to_string)
             .to_vec();
+    paths.extend([issuer::CONFIGURATION, issuer::KEYS].map(str::to_string));
     paths.extend(health::paths());
     for r in resources.filter(|r| !r.group.is_empty()) {
         paths.push(format!("/apis/{}", r.group));

@@ -3,7 +3,7 @@
 //! Signed with ES256 by one key, verified with that key (and any older ones given). Whether the account, the pod or
 //! the node that a token is bound to still exists is the API server's to check.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -48,6 +48,8 @@ pub struct Claims {
     pub kubernetes: Bound,
 }
 
+const COORDINATE_BYTES: usize = 32;
+
 /// Why a token is not accepted. Never holds the token.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
@@ -91,28 +93,55 @@ pub fn public_key_pem(key_pem: &str) -> Result<String, Error> {
     KeyPair::from_pem(key_pem).map(|pair| pair.public_key_pem()).map_err(bad)
 }
 
+/// A point of the curve P-256: what tokens are verified with, for others to know. Coordinates in base64 as RFC 7518 has it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PublicKey<'a> {
+    /// The `kid` of tokens.
+    pub id: &'a str,
+    pub x: String,
+    pub y: String,
+}
+
+struct Key {
+    key: DecodingKey,
+    /// As SEC 1 writes it: 4, then both coordinates.
+    point: Vec<u8>,
+}
+
 pub struct Verifier {
-    keys: HashMap<String, DecodingKey>,
+    keys: BTreeMap<String, Key>,
     issuer: String,
 }
 
 impl Verifier {
     /// `key_pems` are private or public keys (PEM); every one of them is accepted.
     pub fn from_pems(key_pems: &[&str], issuer: &str) -> Result<Self, Error> {
-        let mut keys = HashMap::new();
+        let mut keys = BTreeMap::new();
         for pem in key_pems {
             let bad = |why: String| Error::Pem { what: "the service account key".into(), why };
-            let (public_pem, spki) = match KeyPair::from_pem(pem) {
-                Ok(pair) => (pair.public_key_pem(), pair.subject_public_key_info()),
+            let (public_pem, spki, point) = match KeyPair::from_pem(pem) {
+                Ok(pair) => (pair.public_key_pem(), pair.subject_public_key_info(), pair.der_bytes().to_vec()),
                 Err(_) => {
                     let public = rcgen::SubjectPublicKeyInfo::from_pem(pem).map_err(|e| bad(e.to_string()))?;
-                    (pem.to_string(), public.subject_public_key_info())
+                    (pem.to_string(), public.subject_public_key_info(), public.der_bytes().to_vec())
                 }
             };
             let key = DecodingKey::from_ec_pem(public_pem.as_bytes()).map_err(|e| bad(e.to_string()))?;
-            keys.insert(key_id(&spki), key);
+            keys.insert(key_id(&spki), Key { key, point });
         }
         Ok(Verifier { keys, issuer: issuer.into() })
+    }
+
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// What others verify tokens with, sorted by id.
+    pub fn public_keys(&self) -> impl Iterator<Item = PublicKey<'_>> {
+        self.keys.iter().filter_map(|(id, key)| {
+            let (x, y) = key.point.strip_prefix(&[4])?.split_at_checked(COORDINATE_BYTES)?;
+            Some(PublicKey { id, x: URL_SAFE_NO_PAD.encode(x), y: URL_SAFE_NO_PAD.encode(y) })
+        })
     }
 
     /// The claims of a token that is ours, in time, and for one of `audiences` (any audience when that is empty).
@@ -129,10 +158,12 @@ impl Verifier {
             some => validation.set_audience(some),
         }
         use jsonwebtoken::errors::ErrorKind;
-        jsonwebtoken::decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|e| match e.kind() {
-            ErrorKind::ExpiredSignature => Rejected::Expired,
-            ErrorKind::InvalidAudience => Rejected::Audience(audiences.to_vec()),
-            _ => malformed(e),
+        jsonwebtoken::decode::<Claims>(token, &key.key, &validation).map(|data| data.claims).map_err(|e| {
+            match e.kind() {
+                ErrorKind::ExpiredSignature => Rejected::Expired,
+                ErrorKind::InvalidAudience => Rejected::Audience(audiences.to_vec()),
+                _ => malformed(e),
+            }
         })
     }
 }
@@ -162,6 +193,25 @@ mod tests {
                 secret: None,
                 node: None,
             },
+        }
+    }
+
+    #[test]
+    fn others_verify_with_the_published_key() {
+        let key = KeyPair::generate().expect("key");
+        let issuer = "https://kubernetes.default.svc";
+        let signer = Signer::from_pem(&key.serialize_pem(), issuer).expect("signer");
+        let token = signer.sign(&claims(600)).expect("token");
+        for pem in [key.serialize_pem(), key.public_key_pem()] {
+            let verifier = Verifier::from_pems(&[&pem], issuer).expect("verifier");
+            let published: Vec<_> = verifier.public_keys().collect();
+            let [public] = published.as_slice() else { panic!("one key: {published:?}") };
+            let theirs = DecodingKey::from_ec_components(&public.x, &public.y).expect("a point of the curve");
+            let header = jsonwebtoken::decode_header(&token).expect("a header");
+            assert_eq!(header.kid.as_deref(), Some(public.id));
+            let mut validation = Validation::new(Algorithm::ES256);
+            validation.set_audience(&["api"]);
+            assert!(jsonwebtoken::decode::<Claims>(&token, &theirs, &validation).is_ok());
         }
     }
 

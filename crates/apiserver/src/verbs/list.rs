@@ -39,8 +39,9 @@ struct Page {
 }
 
 pub async fn list(call: &Call) -> Result<Response, Status> {
-    let options = ListOptions::parse(&call.query, false)?;
+    // Compat: what is wrong with a selector is told first.
     let filter = Filter::parse(&call.served, &call.path, &call.query)?;
+    let options = ListOptions::parse(&call.query, false)?;
     let page = match page(call, &options, &filter).await? {
         Ok(page) => page,
         Err(inconsistent) => return Ok(reply::expired_list(call, &inconsistent)),

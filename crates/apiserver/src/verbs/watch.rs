@@ -44,8 +44,8 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 pub async fn watch(call: &Call) -> Result<Response, Status> {
-    let options = ListOptions::parse(&call.query, true)?;
     let filter = Filter::parse(&call.target, &call.path, &call.query)?;
+    let options = ListOptions::parse(&call.query, true)?;
     let view = View::new(&call.served, &call.accept, &call.query);
     let watcher = match Watcher::start(call, &options, filter, view).await {
         // Compat: a start that history no longer reaches is an event of the stream, not an error of the request.
