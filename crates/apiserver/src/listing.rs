@@ -151,10 +151,8 @@ fn check_match(
     let forbidden = |why: &str| Err(invalid(Error::forbidden(&path, why)));
     let asked = match query.get("resourceVersionMatch") {
         "" => None,
-        "Exact" => Some(Match::Exact),
         "NotOlderThan" => Some(Match::NotOlderThan),
-        other if !watch => return Err(invalid(Error::not_supported(&path, other, &["Exact", "NotOlderThan", ""]))),
-        _ => Some(Match::Exact), // refused all the same
+        _ => Some(Match::Exact), // refused below, if it is something else
     };
     let of_watch = |why: &str| {
         let other = query.get("resourceVersionMatch");
@@ -178,14 +176,27 @@ fn check_match(
         Some(_) if watch => {
             of_watch("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
         }
-        Some(_) if query.get("resourceVersion").is_empty() => {
-            forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")
+        Some(_) => {
+            let other = query.get("resourceVersionMatch");
+            let forbidden = |is: bool, why: &str| is.then(|| Error::forbidden(&path, why));
+            let known = matches!(other, "Exact" | "NotOlderThan");
+            let errors: Vec<Error> = [
+                forbidden(
+                    query.get("resourceVersion").is_empty(),
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                ),
+                forbidden(continues, "resourceVersionMatch is forbidden when continue is provided"),
+                (!known).then(|| Error::not_supported(&path, other, &["Exact", "NotOlderThan", ""])),
+                forbidden(
+                    other == "Exact" && version == Some(Version::Any),
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ),
+            ]
+            .into_iter()
+            .flatten()
+            .collect();
+            if errors.is_empty() { Ok(asked) } else { Err(invalid_all(&errors)) }
         }
-        Some(_) if continues => forbidden("resourceVersionMatch is forbidden when continue is provided"),
-        Some(Match::Exact) if version == Some(Version::Any) => {
-            forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
-        }
-        some => Ok(some),
     }
 }
 
