@@ -105,7 +105,13 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     pub resource_version: Option<String>,
     pub propagation: Option<Propagation>,
+    /// Said by `orphanDependents: false`, which came before propagation policies.
+    pub cascades: bool,
+    /// Only of an object that cannot be read any more.
+    pub ignores_read_errors: bool,
 }
+
+const IGNORE_READ_ERRORS: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 impl DeleteOptions {
     /// As members of `meta.k8s.io/v1` DeleteOptions.
@@ -123,48 +129,86 @@ impl DeleteOptions {
         }
     }
 
-    /// Reads the body's options, and the query's where there is no body.
+    /// Reads the body's options, or the query's where there is no body. A dry run counts wherever it is asked for: upstream
+    /// deletes when only the query of a request with a body asks for one.
     pub fn parse(query: &Query, body: Option<&Value>) -> Result<DeleteOptions, Status> {
+        let asked = match body {
+            Some(body) => body,
+            None => &Self::of_query(query)?,
+        };
         let mut errors = Errors::new();
-        let query_values = query.all("dryRun");
-        let mut options = DeleteOptions { dry_run: dry_run(query_values, &mut errors), ..DeleteOptions::default() };
-        let mut policy = query.get("propagationPolicy").to_string();
-        let mut orphan = query.has("orphanDependents").then(|| query.flag("orphanDependents"));
-        options.grace_seconds = query.int("gracePeriodSeconds")?;
-        if let Some(body) = body {
-            let values = body.array_at(&["dryRun"]).iter().filter_map(Value::as_str);
-            options.dry_run |= dry_run(values, &mut errors);
-            options.grace_seconds = body.int_at(&["gracePeriodSeconds"]).or(options.grace_seconds);
-            options.uid = body.str_at(&["preconditions", "uid"]).map(str::to_string);
-            options.resource_version = body.str_at(&["preconditions", "resourceVersion"]).map(str::to_string);
-            if let Some(asked) = body.str_at(&["propagationPolicy"]) {
-                policy = asked.to_string();
-            }
-            orphan = body.bool_at(&["orphanDependents"]).or(orphan);
+        let policy = asked.str_at(&["propagationPolicy"]);
+        let orphan = asked.bool_at(&["orphanDependents"]);
+        let path = Path::new("propagationPolicy");
+        if let (Some(policy), Some(_)) = (policy, orphan) {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(Error::invalid(&path, policy, detail));
         }
-        if orphan.is_some() && !policy.is_empty() {
-            let path = Path::new("propagationPolicy");
-            errors.push(Error::invalid(
-                &path,
-                policy.as_str(),
-                "orphanDependents and deletionPropagation cannot be both set",
-            ));
-        }
-        options.propagation = match (policy.as_str(), orphan) {
-            ("", None) => None,
-            ("", Some(true)) | ("Orphan", _) => Some(Propagation::Orphan),
-            ("", Some(false)) | ("Background", _) => Some(Propagation::Background),
-            ("Foreground", _) => Some(Propagation::Foreground),
-            (other, _) => {
-                let supported = ["Foreground", "Background", "Orphan", "nil"];
-                errors.push(Error::not_supported(&Path::new("propagationPolicy"), other, &supported));
+        let propagation = match (policy, orphan) {
+            (None, None) => None,
+            (None, Some(true)) | (Some("Orphan"), _) => Some(Propagation::Orphan),
+            (None, Some(false)) | (Some("Background"), _) => Some(Propagation::Background),
+            (Some("Foreground"), _) => Some(Propagation::Foreground),
+            (Some(other), _) => {
+                errors.push(Error::not_supported(&path, other, &["Foreground", "Background", "Orphan", "nil"]));
                 None
             }
         };
-        if errors.is_empty() {
-            return Ok(options);
+        let dry_run = dry_run(asked.array_at(&["dryRun"]).iter().filter_map(Value::as_str), &mut errors);
+        let ignores_read_errors = asked.bool_at(&[IGNORE_READ_ERRORS]) == Some(true);
+        if ignores_read_errors {
+            for member in ["dryRun", "propagationPolicy", "orphanDependents", "gracePeriodSeconds", "preconditions"] {
+                if asked.get(member).is_some_and(|value| !value.is_null()) {
+                    let detail = format!("cannot be set together with .{member}");
+                    errors.push(Error::invalid(&Path::new(IGNORE_READ_ERRORS), true, detail));
+                }
+            }
         }
-        Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", &errors))
+        Self::refused(&errors)?;
+        Ok(DeleteOptions {
+            dry_run: dry_run || query.all("dryRun").any(|value| value == "All"),
+            grace_seconds: asked.int_at(&["gracePeriodSeconds"]),
+            uid: asked.str_at(&["preconditions", "uid"]).map(str::to_string),
+            resource_version: asked.str_at(&["preconditions", "resourceVersion"]).map(str::to_string),
+            propagation,
+            cascades: orphan == Some(false),
+            ignores_read_errors,
+        })
+    }
+
+    fn of_query(query: &Query) -> Result<Value, Status> {
+        let mut asked = Value::object();
+        let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
+        if !dry_run.is_empty() {
+            asked.set(&["dryRun"], dry_run);
+        }
+        if let Some(seconds) = query.int("gracePeriodSeconds")? {
+            asked.set(&["gracePeriodSeconds"], seconds);
+        }
+        let policy = query.get("propagationPolicy");
+        if !policy.is_empty() {
+            asked.set(&["propagationPolicy"], policy);
+        }
+        for flag in ["orphanDependents", IGNORE_READ_ERRORS] {
+            if query.has(flag) {
+                asked.set(&[flag], query.flag(flag));
+            }
+        }
+        Ok(asked)
+    }
+
+    /// Refuses for a whole collection what only makes sense for one object.
+    pub fn check_for_collection(&self) -> Result<(), Status> {
+        let detail = "is not allowed with DELETECOLLECTION, try again after removing the option";
+        let error = self.ignores_read_errors.then(|| Error::invalid(&Path::new(IGNORE_READ_ERRORS), true, detail));
+        Self::refused(error.as_slice())
+    }
+
+    fn refused(errors: &[Error]) -> Result<(), Status> {
+        match errors {
+            [] => Ok(()),
+            errors => Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", errors)),
+        }
     }
 }
 

@@ -410,14 +410,15 @@ fn check_version(served: &Served, endpoint: Endpoint, name: &str, new: &mut Valu
 
 /// The object has another uid than the client said; none when it is not there.
 pub fn other_uid(served: &Served, namespace: &str, name: &str, uid: &str, was: &str) -> Status {
-    let key = served.store_key(&served.key(namespace, name));
-    // Compat: the words of upstream's storage layer, which clients match.
-    let why = format!(
-        "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: \
-         Precondition failed: UID in precondition: {uid}, UID in object meta: {was}",
-        String::from_utf8_lossy(&key)
-    );
-    Status::conflict(&served.gr, name, why)
+    let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {was}");
+    Status::conflict(&served.gr, name, invalid_object(served, &served.key(namespace, name), &why))
+}
+
+/// Compat: the words of upstream's storage layer, which clients match.
+pub fn invalid_object(served: &Served, key: &str, why: &str) -> String {
+    let key = served.store_key(key);
+    let key = String::from_utf8_lossy(&key);
+    format!("StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}")
 }
 
 /// An object that is being deleted goes once nobody holds it any more.

@@ -27,9 +27,8 @@ pub async fn delete(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let options = options(call, body)?;
     warn_of_orphans(call, &options);
     let outcome = delete_key(call, &call.target, &call.key(), &call.path.name, &options).await?;
-    let waits = !outcome.gone && matches!(options.propagation, Some(Propagation::Foreground | Propagation::Background));
-    // Compat: only who asked for a cascade learns that it is not over yet (apiserver's DeleteResource).
-    let code = if waits && options.propagation == Some(Propagation::Foreground) { 202 } else { 200 };
+    // Compat: only who asked for a cascade in the old way learns that it is not over yet.
+    let code = if !outcome.gone && options.cascades { 202 } else { 200 };
     if !outcome.gone || call.served.info.answers_deleted() {
         let object = custom::present(&call.shared, &call.served, outcome.object).await?;
         return Ok(reply::object(call, code, &object));
@@ -97,6 +96,11 @@ pub async fn delete_key(
     let mut current = storage.get(served, key).await?;
     for _ in 0..MAX_ATTEMPTS {
         let Some(existing) = current else { return Err(Status::not_found(&served.gr, name)) };
+        if options.ignores_read_errors {
+            // Compat: the words of upstream's storage layer.
+            let why = "unsafe deletion is not allowed because the object is decodable from storage";
+            return Err(Status::conflict(&served.gr, name, write::invalid_object(served, key, why)));
+        }
         let old = existing.document();
         check_preconditions(served, name, &old, options)?;
         let mut asked = write::review(call, served, Operation::Delete, "", options.dry_run);

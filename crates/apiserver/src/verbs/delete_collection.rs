@@ -13,6 +13,7 @@ use crate::verbs::{delete, list};
 
 pub async fn delete_collection(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let options = delete::options(call, body)?;
+    options.check_for_collection()?;
     delete::warn_of_orphans(call, &options);
     let wanted = ListOptions::parse(&call.query, false)?;
     let filter = Filter::parse(&call.target, &call.path, &call.query)?;
