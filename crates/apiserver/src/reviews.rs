@@ -49,7 +49,12 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
             }
             decide(call, &mut document, &user);
         }
-        "selfsubjectrulesreviews" => rules(call, &mut document),
+        "selfsubjectrulesreviews" => {
+            if document.str_at(&["spec", "namespace"]).unwrap_or_default().is_empty() {
+                return Err(Status::bad_request("no namespace on request"));
+            }
+            rules(call, &mut document);
+        }
         "tokenreviews" => review_token(call, &mut document).await?,
         other => return Err(Status::internal(format!("{other} cannot be answered"))),
     }

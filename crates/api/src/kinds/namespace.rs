@@ -22,12 +22,8 @@ pub static KIND: Kind = Kind {
     },
     validate_create: |n| {
         let (mut errors, at) = (Errors::new(), Path::new("spec.finalizers"));
-        for name in n.array_at(&["spec", "finalizers"]).iter().map(|f| f.as_str().unwrap_or_default()) {
-            errors.extend(names::qualified_name(name).into_iter().map(|m| Error::invalid(&at, name, m)));
-            if !name.contains('/') && ![FINALIZER, "orphan", "foregroundDeletion"].contains(&name) {
-                let detail = "name is neither a standard finalizer name nor is it fully qualified";
-                errors.push(Error::invalid(&at, name, detail));
-            }
+        for name in n.array_at(&["spec", "finalizers"]).iter().filter_map(Value::as_str) {
+            validate_finalizer(name, &at, &mut errors);
         }
         errors
     },
@@ -41,6 +37,15 @@ pub static KIND: Kind = Kind {
 const FINALIZER: &str = "kubernetes";
 /// The label by which every namespace can be selected.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// Checks what is to hold a namespace.
+pub fn validate_finalizer(name: &str, at: &Path, errors: &mut Errors) {
+    errors.extend(names::qualified_name(name).into_iter().map(|m| Error::invalid(at, name, m)));
+    if !name.contains('/') && ![FINALIZER, "orphan", "foregroundDeletion"].contains(&name) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(Error::invalid(at, name, detail));
+    }
+}
 
 fn defaults(n: &mut Value) {
     let name = text(n, &["metadata", "name"]).to_string();

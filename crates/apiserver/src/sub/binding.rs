@@ -23,9 +23,7 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
 pub async fn bind(call: &Call, name: &str, binding: &Value, options: &WriteOptions) -> Result<Response, Status> {
     let named = metadata::name(binding);
     if !named.is_empty() && named != name {
-        return Err(Status::bad_request(format!(
-            "the name of the binding ({named}) does not match the name on the URL ({name})"
-        )));
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     check(binding)?;
     let mut binding = binding.clone();

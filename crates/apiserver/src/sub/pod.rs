@@ -3,6 +3,7 @@
 //!
 //! Invariant: whatever else the body says stays as it was.
 
+use meta::field::{Error, Errors, Path};
 use meta::{Status, Value};
 
 use crate::body::Response;
@@ -78,9 +79,7 @@ pub async fn ephemeral_containers(call: &Call, body: &[u8]) -> Result<Response, 
         if let Some(lost) = before.iter().find(|b| !after.contains(b)) {
             let done = if after.iter().any(|a| a["name"] == lost["name"]) { "changed" } else { "removed" };
             let detail = format!("existing ephemeral containers {} may not be {done}\n", lost["name"]);
-            let path = meta::field::Path::new("spec").child("ephemeralContainers");
-            let error = meta::field::Error::forbidden(&path, detail);
-            return Err(Status::invalid(&meta::GroupKind::new("", "Pod"), metadata::name(old), &[error]));
+            refuse("Pod", old, &[Error::forbidden(&Path::new("spec.ephemeralContainers"), detail)])?;
         }
         if !after.is_empty() {
             new.set(&["spec", "ephemeralContainers"], after.to_vec());
@@ -93,18 +92,35 @@ pub async fn ephemeral_containers(call: &Call, body: &[u8]) -> Result<Response, 
 
 /// What the kind's rules say of the part that was changed.
 fn valid(pod: &Value, part: &str) -> Result<(), Status> {
-    let mut errors = meta::field::Errors::new();
+    let mut errors = Errors::new();
     (api::kinds::of("", "Pod").validate)(pod, &mut errors);
     errors.retain(|error| error.field.starts_with(part));
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(Status::invalid(&meta::GroupKind::new("", "Pod"), metadata::name(pod), &errors)),
+    refuse("Pod", pod, &errors)
+}
+
+fn refuse(kind: &str, object: &Value, errors: &[Error]) -> Result<(), Status> {
+    match errors {
+        [] => Ok(()),
+        errors => Err(Status::invalid(&meta::GroupKind::new("", kind), metadata::name(object), errors)),
     }
+}
+
+/// A resize is of the containers that there are: errors for others.
+fn other_containers(old: &Value, wanted: &Value, list: &str) -> Errors {
+    let path = Path::new("spec").child(list);
+    let (old, wanted) = (old.array_at(&["spec", list]), wanted.array_at(&["spec", list]));
+    if old.len() != wanted.len() {
+        return vec![Error::forbidden(&path, "containers may not be added or removed on resize")];
+    }
+    let renamed = old.iter().zip(wanted).enumerate().filter(|(_, (old, wanted))| old["name"] != wanted["name"]);
+    let detail = "containers may not be renamed or reordered on resize";
+    renamed.map(|(i, _)| Error::forbidden(&path.index(i).child("name"), detail)).collect()
 }
 
 pub async fn resize(call: &Call, body: &[u8]) -> Result<Response, Status> {
     part(call, body, "resize", |new, old, wanted| {
         for list in ["containers", "initContainers"] {
+            refuse("Pod", old, &other_containers(old, wanted, list))?;
             let containers = new.at_mut(&["spec", list]).and_then(Value::as_array_mut);
             for container in containers.into_iter().flatten() {
                 let same = |c: &&Value| c["name"] == container["name"];
@@ -123,8 +139,7 @@ pub async fn resize(call: &Call, body: &[u8]) -> Result<Response, Status> {
         let was = api::kinds::pod::qos_class(&old["spec"]);
         if was != api::kinds::pod::qos_class(&new["spec"]) {
             let detail = "Pod QOS Class may not change as a result of resizing";
-            let error = meta::field::Error::invalid(&meta::field::Path::new("spec"), was, detail);
-            return Err(Status::invalid(&meta::GroupKind::new("", "Pod"), metadata::name(old), &[error]));
+            refuse("Pod", old, &[Error::invalid(&Path::new("spec"), was, detail)])?;
         }
         valid(new, "spec.containers")
     })
@@ -133,7 +148,12 @@ pub async fn resize(call: &Call, body: &[u8]) -> Result<Response, Status> {
 
 /// namespaces/finalize: sets `spec.finalizers`; the last one gone lets the namespace go.
 pub async fn finalize(call: &Call, body: &[u8]) -> Result<Response, Status> {
-    part(call, body, "finalize", |new, _, wanted| {
+    part(call, body, "finalize", |new, old, wanted| {
+        let (mut errors, path) = (Errors::new(), Path::new("spec.finalizers"));
+        for (i, name) in wanted.array_at(&["spec", "finalizers"]).iter().enumerate() {
+            api::kinds::namespace::validate_finalizer(name.as_str().unwrap_or_default(), &path.index(i), &mut errors);
+        }
+        refuse("Namespace", old, &errors)?;
         new.set(&["spec", "finalizers"], wanted.array_at(&["spec", "finalizers"]).to_vec());
         if wanted.array_at(&["spec", "finalizers"]).is_empty() {
             new.remove(&["spec", "finalizers"]);

@@ -34,6 +34,11 @@ pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
         Verb::Patch => {
             let options = WriteOptions::parse(call, "PatchOptions")?;
             let (patch, notes) = Patch::parse(call, body)?;
+            if let Patch::Apply(document) = &patch
+                && (document.str_at(&["apiVersion"]), document.str_at(&["kind"])) != (Some(API_VERSION), Some(KIND))
+            {
+                return Err(Status::bad_request(format!("invalid object type: {}", meta::apply::kind_of(document))));
+            }
             decode::report(call, notes, options.validation, "v1", KIND)?;
             let ty = api::resource::root_type("autoscaling", "v1", KIND);
             store(call, &options, |old| {

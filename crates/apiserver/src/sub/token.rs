@@ -30,7 +30,7 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
     outside::examine(call, Operation::Create, &mut request, options.dry_run).await?;
     let account = get::find(call).await?;
     let seconds = match request.int_at(&["spec", "expirationSeconds"]) {
-        None | Some(0) => DEFAULT_SECONDS,
+        None => DEFAULT_SECONDS,
         Some(seconds) => check_seconds(seconds)?,
     };
     let mut audiences: Vec<String> =
@@ -91,7 +91,9 @@ async fn bind(call: &Call, request: &Value, bound: &mut Bound) -> Result<(), Sta
         ("v1", "Secret") => ("secrets", call.path.namespace.as_str()),
         ("v1", "Node") => ("nodes", ""),
         (api_version, kind) => {
-            return Err(Status::bad_request(format!("cannot bind token for serviceaccount to {api_version} {kind}")));
+            let group = if api_version.contains('/') { "" } else { "/" };
+            let why = format!("cannot bind token to object of type {group}{api_version}, Kind={kind}");
+            return Err(Status::bad_request(why));
         }
     };
     let name = text("name");
