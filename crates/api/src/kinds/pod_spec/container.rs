@@ -51,6 +51,14 @@ pub(super) fn validate_containers(spec: &Value, path: &Path, around: &Surroundin
             if !name.is_empty() && !taken.insert(name.to_string()) {
                 errors.push(Error::duplicate(&at.child("name"), name));
             }
+            if role == Role::Ephemeral {
+                let target = text(container, "targetContainerName");
+                let mut others = ["containers", "initContainers"].iter().flat_map(|list| spec.array_at(&[list]));
+                if !target.is_empty() && !others.any(|other| text(other, "name") == target) {
+                    errors.push(Error::not_found(&at.child("targetContainerName"), target));
+                }
+                validate_ephemeral(container, &at, errors);
+            }
         }
     }
     validate_host_ports(spec, path, errors);
@@ -90,7 +98,9 @@ fn validate_container(container: &Value, role: Role, path: &Path, around: &Surro
     validate_resize(container, &path.child("resizePolicy"), around, errors);
     let at = path.child("securityContext");
     security::validate_context(&container["securityContext"], &at, around.host_users, errors);
-    validate_role(container, role, path, around, errors);
+    if role != Role::Ephemeral {
+        validate_role(container, role, path, around, errors);
+    }
 }
 
 /// Compat: upstream leaves out which of the policies it is, and which of its members.
@@ -143,8 +153,11 @@ fn validate_restart(container: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-/// What an ephemeral container may not have.
-const NOT_EPHEMERAL: &[&str] = &["ports", "resources", "resizePolicy", "restartPolicyRules"];
+/// What an ephemeral container may not have, in the order of its fields.
+const NOT_EPHEMERAL: &[&str] = &[
+    "ports", "resources", "resizePolicy", "restartPolicyRules", "livenessProbe", "readinessProbe", "startupProbe",
+    "lifecycle",
+];
 
 fn validate_role(container: &Value, role: Role, path: &Path, around: &Surroundings<'_>, errors: &mut Errors) {
     let restart = text(container, "restartPolicy");
@@ -154,7 +167,6 @@ fn validate_role(container: &Value, role: Role, path: &Path, around: &Surroundin
         let (value, at) = (&container[name], path.child(name));
         match role {
             _ if value.is_null() => {}
-            Role::Ephemeral => errors.push(Error::forbidden(&at, "cannot be set for an Ephemeral Container")),
             Role::Init if !sidecar => {
                 let detail = "may not be set for init containers without restartPolicy=Always";
                 errors.push(Error::forbidden(&at, detail));
@@ -163,10 +175,12 @@ fn validate_role(container: &Value, role: Role, path: &Path, around: &Surroundin
             _ => probe::validate_probe(value, &at, name, must_be_one, around.grace_seconds, errors),
         }
     }
-    if role != Role::Ephemeral {
-        return validate_restart(container, path, errors);
-    }
-    if !restart.is_empty() {
+    validate_restart(container, path, errors);
+}
+
+/// More of an ephemeral container, which is there to look and not to serve.
+fn validate_ephemeral(container: &Value, path: &Path, errors: &mut Errors) {
+    if !text(container, "restartPolicy").is_empty() {
         errors.push(Error::forbidden(&path.child("restartPolicy"), "may not be set for ephemeral containers"));
     }
     let detail = "cannot be set for an Ephemeral Container";
