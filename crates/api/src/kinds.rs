@@ -283,6 +283,8 @@ pub(crate) fn restore(new: &mut Value, old: &Value, member: &str) {
 
 fn restore_at(new: &mut Value, old: &Value, path: &[&str]) {
     match old.at(path) {
+        // Mostly the client sends back what it read.
+        Some(value) if new.at(path) == Some(value) => {}
         Some(value) => new.set(path, value),
         None => drop(new.remove(path)),
     }

@@ -140,7 +140,7 @@ pub enum ParseFailure {
 /// The object in the body, checked against the resource's kind, pruned, with unknown fields reported.
 pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value, Status> {
     let served = &call.served;
-    let (mut value, duplicates) = read(call, body, &served.api_version, &served.kind)?;
+    let (mut value, duplicates) = read(call, body, &[&served.api_version], &served.kind)?;
     let mut notes = served.strip(&mut value).map_err(|mut e| {
         if served.custom.is_some() {
             // Compat: metadata is read apart there.
@@ -159,22 +159,24 @@ pub fn object(call: &Call, body: &[u8], validation: Validation) -> Result<Value,
     Ok(value)
 }
 
-/// As `object`, for a body of another kind than the resource's, such as a Scale.
+/// As `object`, for a body of another kind than the resource's, such as a Scale. It may say any of these versions; the first
+/// is meant where it says none.
 pub fn typed(
     call: &Call,
     body: &[u8],
     validation: Validation,
-    api_version: &str,
+    api_versions: &[&str],
     kind: &str,
     ty: Option<TypeRef<'static>>,
 ) -> Result<Value, Status> {
-    let (mut value, duplicates) = read(call, body, api_version, kind)?;
+    let (mut value, duplicates) = read(call, body, api_versions, kind)?;
+    let api_version = said_version(&value, api_versions);
     prune(call, &mut value, duplicates, validation, api_version, kind, ty)?;
     Ok(value)
 }
 
 /// The document in the body, of the right kind by its own word, and what stood twice in it.
-fn read(call: &Call, body: &[u8], api_version: &str, kind: &str) -> Result<(Value, Vec<String>), Status> {
+fn read(call: &Call, body: &[u8], api_versions: &[&str], kind: &str) -> Result<(Value, Vec<String>), Status> {
     if call.served.info.type_name.is_empty() && media_type(&call.headers) == meta::protobuf::MEDIA_TYPE {
         return Err(Status::unsupported_media_type(&MEDIA_TYPES[..2]));
     }
@@ -195,8 +197,16 @@ fn read(call: &Call, body: &[u8], api_version: &str, kind: &str) -> Result<(Valu
         }
         value.set_default(&["apiVersion"], "");
     }
+    let api_version = said_version(&value, api_versions);
     check_kind(&mut value, api_version, kind, is_custom, body)?;
     Ok((value, duplicates))
+}
+
+/// Which of these versions a document says; the first where it is none of them.
+fn said_version<'v>(value: &Value, api_versions: &[&'v str]) -> &'v str {
+    let said = value.str_at(&["apiVersion"]);
+    let found = api_versions.iter().find(|version| Some(**version) == said);
+    found.or(api_versions.first()).copied().unwrap_or_default()
 }
 
 /// Unknown and duplicate fields as they stand in the body. What is not known is not looked into.

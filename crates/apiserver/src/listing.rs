@@ -95,11 +95,7 @@ pub fn not_a_version(text: &str) -> Error {
     Error::invalid(&Path::new("resourceVersion"), text, format!("strconv.ParseUint: parsing {text:?}: {why}"))
 }
 
-fn invalid(error: Error) -> Status {
-    invalid_all(&[error])
-}
-
-fn invalid_all(errors: &[Error]) -> Status {
+fn invalid(errors: &[Error]) -> Status {
     Status::invalid(&GroupKind::new("meta.k8s.io", "ListOptions"), "", errors)
 }
 
@@ -146,58 +142,49 @@ fn check_match(
     watch: bool,
     send_initial_events: Option<bool>,
 ) -> Result<Option<Match>, Status> {
+    const CONTINUES: &str = "resourceVersionMatch is forbidden when continue is provided";
     let path = Path::new("resourceVersionMatch");
-    let continues = !query.get("continue").is_empty();
-    let forbidden = |why: &str| Err(invalid(Error::forbidden(&path, why)));
-    let asked = match query.get("resourceVersionMatch") {
+    let text = query.get("resourceVersionMatch");
+    let asked = match text {
         "" => None,
         "NotOlderThan" => Some(Match::NotOlderThan),
         _ => Some(Match::Exact), // refused below, if it is something else
     };
-    let of_watch = |why: &str| {
-        let other = query.get("resourceVersionMatch");
-        let unknown = Error::not_supported(&path, other, &["NotOlderThan"]);
-        let known = matches!(other, "" | "NotOlderThan");
-        Err(invalid_all(&[vec![Error::forbidden(&path, why)], if known { vec![] } else { vec![unknown] }].concat()))
-    };
-    if let Some(_send) = send_initial_events {
-        if !watch {
+    let forbidden = |is: bool, why: &str| is.then(|| Error::forbidden(&path, why));
+    // Of a watch, none is known too and is not named.
+    let unknown =
+        |known: &[&str]| (!text.is_empty() && !known.contains(&text)).then(|| Error::not_supported(&path, text, known));
+    let continues = !query.get("continue").is_empty();
+    let errors = match (send_initial_events, asked) {
+        (Some(_), _) if !watch => {
             let at = Path::new("sendInitialEvents");
-            return Err(invalid(Error::forbidden(&at, "sendInitialEvents is forbidden for list")));
+            vec![Some(Error::forbidden(&at, "sendInitialEvents is forbidden for list"))]
         }
-        if asked != Some(Match::NotOlderThan) {
-            return of_watch("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+        (Some(_), Some(Match::NotOlderThan)) => vec![],
+        (Some(_), _) => {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            vec![forbidden(true, why), unknown(&["NotOlderThan"])]
         }
-        return Ok(asked);
-    }
-    match asked {
-        None if watch && continues => forbidden("resourceVersionMatch is forbidden when continue is provided"),
-        None => Ok(None),
-        Some(_) if watch => {
-            of_watch("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+        (None, None) => vec![forbidden(watch && continues, CONTINUES)],
+        (None, Some(_)) if watch => {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            vec![forbidden(true, why), unknown(&["NotOlderThan"])]
         }
-        Some(_) => {
-            let other = query.get("resourceVersionMatch");
-            let forbidden = |is: bool, why: &str| is.then(|| Error::forbidden(&path, why));
-            let known = matches!(other, "Exact" | "NotOlderThan");
-            let errors: Vec<Error> = [
-                forbidden(
-                    query.get("resourceVersion").is_empty(),
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                ),
-                forbidden(continues, "resourceVersionMatch is forbidden when continue is provided"),
-                (!known).then(|| Error::not_supported(&path, other, &["Exact", "NotOlderThan", ""])),
-                forbidden(
-                    other == "Exact" && version == Some(Version::Any),
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                ),
-            ]
-            .into_iter()
-            .flatten()
-            .collect();
-            if errors.is_empty() { Ok(asked) } else { Err(invalid_all(&errors)) }
-        }
-    }
+        (None, Some(_)) => vec![
+            forbidden(
+                query.get("resourceVersion").is_empty(),
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
+            forbidden(continues, CONTINUES),
+            unknown(&["Exact", "NotOlderThan", ""]),
+            forbidden(
+                text == "Exact" && version == Some(Version::Any),
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            ),
+        ],
+    };
+    let errors: Vec<Error> = errors.into_iter().flatten().collect();
+    if errors.is_empty() { Ok(asked) } else { Err(invalid(&errors)) }
 }
 
 #[cfg(test)]

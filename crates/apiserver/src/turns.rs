@@ -59,10 +59,15 @@ impl Turns {
 
     async fn take(self: &Arc<Self>) -> Turn {
         let mut free = pin!(self.free.acquire());
-        // It keeps its place in the queue meanwhile. The semaphore is never closed.
-        while timeout(PATIENCE, free.as_mut()).await.map(|permit| permit.map(|p| p.forget())).is_err() {
-            self.end_unused();
-        }
+        // It keeps its place in the queue meanwhile.
+        let permit = loop {
+            match timeout(PATIENCE, free.as_mut()).await {
+                Ok(permit) => break permit,
+                Err(_) => self.end_unused(),
+            }
+        };
+        // The end of the turn gives it back. The semaphore is never closed.
+        permit.expect("an open semaphore").forget();
         let used = Arc::new(Use { last: AtomicU64::new(self.now()), over: AtomicBool::new(false) });
         self.taken().push(used.clone());
         Turn { turns: self.clone(), used }

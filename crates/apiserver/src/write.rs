@@ -338,12 +338,13 @@ async fn attempt(
         return Err(Status::invalid(&served.gk, name, &errors));
     }
     let allocation = match endpoint {
-        Endpoint::Main => alloc::allocate(&call.shared, served, &mut new, Some(&old)).await?,
+        Endpoint::Main => {
+            let allocation = alloc::allocate(&call.shared, served, &mut new, Some(&old)).await?;
+            warn(call, served, &new, Some(&old));
+            allocation
+        }
         _ => alloc::Allocation::default(),
     };
-    if endpoint == Endpoint::Main {
-        warn(call, served, &new, Some(&old));
-    }
     admission::validate(&mut asked, Some(&new), Some(&old)).await?;
     let charge = resource_quota::charge(&asked, &new, Some(&old)).await?;
     let gone = is_ready_to_go(served, &new);

@@ -66,12 +66,10 @@ fn walk(schema: &Value, path: &Path, level: Level, depth: usize, found: &mut Fou
         found.generic.push(Error::forbidden(path, "is nested too deep"));
         return;
     }
-    let members = UNKNOWN.iter().any(|key| schema.get(key).is_some_and(|v| !v.is_empty()));
-    found.unsupported |= members || matches!(schema.get("items"), Some(Value::Array(_)));
     if level == Level::Root && says(schema, "nullable") {
         found.generic.push(Error::forbidden(&path.child("nullable"), "nullable cannot be true at the root"));
     }
-    generic(schema, path, &mut found.generic);
+    generic(schema, path, found);
     let errors = &mut found.structural;
     if level == Level::Root && schema.get("additionalProperties").is_some() {
         errors.push(Error::forbidden(&path.child("additionalProperties"), "must not be used at the root"));
@@ -119,10 +117,12 @@ fn is_union(one: &Value) -> bool {
 }
 
 /// What holds at every place.
-fn generic(schema: &Value, path: &Path, errors: &mut Errors) {
-    for key in UNKNOWN {
+fn generic(schema: &Value, path: &Path, found: &mut Found) {
+    let errors = &mut found.generic;
+    for (key, value) in UNKNOWN.iter().filter_map(|key| Some((*key, schema.get(key)?))) {
         // Of a reference an empty one too is told from none.
-        if schema.get(key).is_some_and(|v| !v.is_empty() || key == "$ref" && !v.is_null()) {
+        if !value.is_empty() || key == "$ref" && !value.is_null() {
+            found.unsupported |= !value.is_empty();
             errors.push(Error::forbidden(&path.child(key), format!("{key} is not supported")));
         }
     }
@@ -149,6 +149,7 @@ fn generic(schema: &Value, path: &Path, errors: &mut Errors) {
         _ => {}
     }
     if let Some(Value::Array(_)) = schema.get("items") {
+        found.unsupported = true;
         let detail = "items must be a schema object and not an array";
         errors.push(Error::forbidden(&path.child("items"), detail));
     }

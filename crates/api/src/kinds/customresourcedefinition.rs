@@ -417,9 +417,5 @@ fn validate_conversion(conversion: &Value, path: &Path, errors: &mut Errors) {
     } else {
         validate_client(config, &at, errors);
     }
-    if versions.is_empty() {
-        errors.push(Error::required(&versions_at, ""));
-    } else {
-        validate_review_versions(versions, &versions_at, errors);
-    }
+    validate_review_versions(versions, &versions_at, "", errors);
 }

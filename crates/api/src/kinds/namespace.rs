@@ -1,5 +1,6 @@
 //! Namespace.
 
+use super::object_meta::bare_finalizer;
 use super::prelude::*;
 use super::restore;
 
@@ -41,10 +42,7 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// Checks what is to hold a namespace.
 pub fn validate_finalizer(name: &str, at: &Path, errors: &mut Errors) {
     errors.extend(names::qualified_name(name).into_iter().map(|m| Error::invalid(at, name, m)));
-    if !name.contains('/') && ![FINALIZER, "orphan", "foregroundDeletion"].contains(&name) {
-        let detail = "name is neither a standard finalizer name nor is it fully qualified";
-        errors.push(Error::invalid(at, name, detail));
-    }
+    errors.extend(bare_finalizer(name, at));
 }
 
 fn defaults(n: &mut Value) {

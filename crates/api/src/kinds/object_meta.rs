@@ -174,11 +174,15 @@ fn validate_bare_finalizers(object: &Value, path: &Path, errors: &mut Errors) {
     };
     for (i, finalizer) in object.array_at(&["metadata", "finalizers"]).iter().enumerate() {
         let name = finalizer.as_str().unwrap_or_default();
-        if !name.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&name) && is_ours() {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(Error::invalid(&path.index(i), name, detail));
-        }
+        errors.extend(bare_finalizer(name, &path.index(i)).filter(|_| is_ours()));
     }
+}
+
+/// The error of a finalizer without a domain that is none of the standard ones.
+pub(super) fn bare_finalizer(name: &str, at: &Path) -> Option<Error> {
+    let detail = "name is neither a standard finalizer name nor is it fully qualified";
+    let stands = name.contains('/') || ["kubernetes", "orphan", "foregroundDeletion"].contains(&name);
+    (!stands).then(|| Error::invalid(at, name, detail))
 }
 
 fn validate_managed_fields(metadata: &Value, path: &Path, errors: &mut Errors) {

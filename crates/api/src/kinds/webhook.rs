@@ -136,19 +136,18 @@ fn validate(c: &Value, errors: &mut Errors) {
     for (i, hook) in hooks.iter().enumerate() {
         let at = Path::new("webhooks").index(i);
         let (versions, path) = (hook.array_at(&["admissionReviewVersions"]), at.child("admissionReviewVersions"));
-        if versions.is_empty() {
-            errors.push(Error::required(&path, "must specify one of v1, v1beta1"));
-        } else {
-            validate_review_versions(versions, &path, errors);
-        }
+        validate_review_versions(versions, &path, "must specify one of v1, v1beta1", errors);
         if !known.insert(text(hook, &["name"])) {
             errors.push(Error::duplicate(&at.child("name"), text(hook, &["name"])));
         }
     }
 }
 
-/// Checks which versions of a review a webhook takes, of which there are some.
-pub(super) fn validate_review_versions(versions: &[Value], path: &Path, errors: &mut Errors) {
+/// Checks which versions of a review a webhook takes; `missing` is the detail where none are given.
+pub(super) fn validate_review_versions(versions: &[Value], path: &Path, missing: &str, errors: &mut Errors) {
+    if versions.is_empty() {
+        return errors.push(Error::required(path, missing));
+    }
     let mut known = HashSet::new();
     for (i, version) in versions.iter().filter_map(Value::as_str).enumerate() {
         if !known.insert(version) {

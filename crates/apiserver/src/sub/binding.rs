@@ -15,7 +15,7 @@ use crate::{decode, metadata, reply};
 pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(call, "CreateOptions")?;
     let ty = api::resource::root_type("", "v1", "Binding");
-    let binding = decode::typed(call, body, options.validation, "v1", "Binding", ty)?;
+    let binding = decode::typed(call, body, options.validation, &["v1"], "Binding", ty)?;
     bind(call, &call.path.name, &binding, &options).await
 }
 

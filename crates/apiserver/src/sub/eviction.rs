@@ -49,10 +49,8 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
     let options = WriteOptions::parse(call, "CreateOptions")?;
     let ty = api::resource::root_type("policy", "v1", "Eviction");
     // Compat: clients from before policy/v1 say the version that is no longer served elsewhere.
-    let said = decode::parse(&call.headers, body).ok();
-    let old = said.is_some_and(|(document, _)| document.str_at(&["apiVersion"]) == Some("policy/v1beta1"));
-    let api_version = if old { "policy/v1beta1" } else { "policy/v1" };
-    let mut eviction = decode::typed(call, body, options.validation, api_version, "Eviction", ty)?;
+    let api_versions = ["policy/v1", "policy/v1beta1"];
+    let mut eviction = decode::typed(call, body, options.validation, &api_versions, "Eviction", ty)?;
     let named = metadata::name(&eviction);
     if !named.is_empty() && named != call.path.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

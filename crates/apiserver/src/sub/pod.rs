@@ -122,9 +122,7 @@ pub async fn resize(call: &Call, body: &[u8]) -> Result<Response, Status> {
         for list in ["containers", "initContainers"] {
             refuse("Pod", old, &other_containers(old, wanted, list))?;
             let containers = new.at_mut(&["spec", list]).and_then(Value::as_array_mut);
-            for container in containers.into_iter().flatten() {
-                let same = |c: &&Value| c["name"] == container["name"];
-                let Some(asked) = wanted.array_at(&["spec", list]).iter().find(same) else { continue };
+            for (container, asked) in containers.into_iter().flatten().zip(wanted.array_at(&["spec", list])) {
                 for member in ["resources", "resizePolicy"] {
                     match asked.get(member) {
                         Some(value) => container.set(&[member], value),

@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::options::WriteOptions;
 use crate::request::Verb;
 use crate::verbs::get;
-use crate::verbs::patch::Patch;
+use crate::verbs::patch::{Patch, check_applied_kind};
 use crate::write::{self, Endpoint};
 use crate::{decode, metadata, reply};
 
@@ -27,17 +27,15 @@ pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
         Verb::Update => {
             let options = WriteOptions::parse(call, "UpdateOptions")?;
             let ty = api::resource::root_type("autoscaling", "v1", KIND);
-            let scale = decode::typed(call, body, options.validation, API_VERSION, KIND, ty)?;
+            let scale = decode::typed(call, body, options.validation, &[API_VERSION], KIND, ty)?;
             check(call, &scale)?;
             store(call, &options, |_| Ok(scale.clone())).await
         }
         Verb::Patch => {
             let options = WriteOptions::parse(call, "PatchOptions")?;
             let (patch, notes) = Patch::parse(call, body)?;
-            if let Patch::Apply(document) = &patch
-                && (document.str_at(&["apiVersion"]), document.str_at(&["kind"])) != (Some(API_VERSION), Some(KIND))
-            {
-                return Err(Status::bad_request(format!("invalid object type: {}", meta::apply::kind_of(document))));
+            if let Patch::Apply(document) = &patch {
+                check_applied_kind(document, API_VERSION, KIND)?;
             }
             decode::report(call, notes, options.validation, "v1", KIND)?;
             let ty = api::resource::root_type("autoscaling", "v1", KIND);

@@ -26,7 +26,7 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
         return Err(Status::unavailable("this server signs no tokens; start it with a service account key"));
     };
     let ty = api::resource::root_type("authentication.k8s.io", "v1", KIND);
-    let mut request = decode::typed(call, body, options.validation, API_VERSION, KIND, ty)?;
+    let mut request = decode::typed(call, body, options.validation, &[API_VERSION], KIND, ty)?;
     outside::examine(call, Operation::Create, &mut request, options.dry_run).await?;
     let account = get::find(call).await?;
     let seconds = match request.int_at(&["spec", "expirationSeconds"]) {
@@ -90,9 +90,8 @@ async fn bind(call: &Call, request: &Value, bound: &mut Bound) -> Result<(), Sta
         ("v1", "Pod") => ("pods", call.path.namespace.as_str()),
         ("v1", "Secret") => ("secrets", call.path.namespace.as_str()),
         ("v1", "Node") => ("nodes", ""),
-        (api_version, kind) => {
-            let group = if api_version.contains('/') { "" } else { "/" };
-            let why = format!("cannot bind token to object of type {group}{api_version}, Kind={kind}");
+        _ => {
+            let why = format!("cannot bind token to object of type {}", meta::apply::kind_of(wanted));
             return Err(Status::bad_request(why));
         }
     };

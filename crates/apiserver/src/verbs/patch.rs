@@ -363,8 +363,13 @@ fn check_apply(call: &Call, document: &Value) -> Result<(), Status> {
     if document.at(&["metadata", "managedFields"]).is_some_and(|list| !list.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
+    check_applied_kind(document, &call.served.api_version, &call.served.kind)
+}
+
+/// What is applied has to say that it is of this kind.
+pub fn check_applied_kind(document: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
     let said = |member: &str| document.str_at(&[member]).unwrap_or_default();
-    if said("apiVersion") != call.served.api_version || said("kind") != call.served.kind {
+    if said("apiVersion") != api_version || said("kind") != kind {
         return Err(Status::bad_request(format!("invalid object type: {}", meta::apply::kind_of(document))));
     }
     Ok(())
