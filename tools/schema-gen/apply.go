@@ -66,13 +66,11 @@ var applySources = []struct{ module, path string }{
 func readApplySchemas(dir string) (map[string]applyType, error) {
 	types := map[string]applyType{}
 	for _, source := range applySources {
-		command := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", source.module)
-		command.Dir = dir
-		out, err := command.Output()
+		module, err := moduleDir(dir, source.module)
 		if err != nil {
-			return nil, fmt.Errorf("finding module %s: %w", source.module, err)
+			return nil, err
 		}
-		text, err := stringVariable(filepath.Join(strings.TrimSpace(string(out)), source.path), "schemaYAML")
+		text, err := stringVariable(filepath.Join(module, source.path), "schemaYAML")
 		if err != nil {
 			return nil, err
 		}
@@ -87,6 +85,17 @@ func readApplySchemas(dir string) (map[string]applyType, error) {
 		}
 	}
 	return types, nil
+}
+
+// moduleDir is where a module's source lies.
+func moduleDir(dir, module string) (string, error) {
+	command := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module)
+	command.Dir = dir
+	out, err := command.Output()
+	if err != nil {
+		return "", fmt.Errorf("finding module %s: %w", module, err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // stringVariable finds the one string literal in the value of a package variable.

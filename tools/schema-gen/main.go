@@ -2,8 +2,9 @@
 //
 // It reads: the Go types of k8s.io/api, apimachinery, apiextensions-apiserver and kube-aggregator by reflection
 // (struct tags), the apply-configuration schema in client-go, apiextensions-apiserver and kube-aggregator (list types,
-// map keys, defaults), and resources.json beside this file (names, verbs, subresources of the served resources).
-// It writes: schema.txt and resources.txt in crates/api/src/data. The same input gives the same bytes.
+// map keys, defaults), the tags that declare validation in the source of k8s.io/api, and resources.json beside this file
+// (names, verbs, subresources of the served resources).
+// It writes: schema.txt, resources.txt and declared.txt in crates/api/src/data. The same input gives the same bytes.
 //
 //	go run ./tools/schema-gen [-out DIR]
 package main
@@ -48,6 +49,14 @@ func run(dir, out string) error {
 	if err != nil {
 		return err
 	}
+	module, err := moduleDir(dir, "k8s.io/api")
+	if err != nil {
+		return err
+	}
+	declared, err := declaredText(module)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return err
 	}
@@ -56,5 +65,8 @@ func run(dir, out string) error {
 	}
 	fmt.Printf("schema.txt: %d types, %d bytes\nresources.txt: %d resources, %d bytes\n",
 		len(graph.types), len(schema), len(resources), len(table))
-	return os.WriteFile(filepath.Join(out, "resources.txt"), []byte(table), 0o644)
+	if err := os.WriteFile(filepath.Join(out, "resources.txt"), []byte(table), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(out, "declared.txt"), []byte(declared), 0o644)
 }

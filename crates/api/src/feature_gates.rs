@@ -1,8 +1,10 @@
 //! Feature gates, as `--feature-gates` sets them: `NAME=true,NAME=false`.
 //!
-//! Knarr does what upstream does by default. A gate may be set to what it is anyhow, so that the flags of an upstream
-//! cluster can be taken over; set otherwise it is refused, for nothing would follow from it.
+//! Knarr does what upstream does by default, and has what stands behind the gates in `OPTIONAL`. Any other gate may be set
+//! to what it is anyhow, so that the flags of an upstream cluster can be taken over; set otherwise it is refused, for nothing
+//! would follow from it.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 /// `NAME STAGE true|false` a line.
@@ -18,6 +20,8 @@ pub enum BadGate {
     Off(String),
     #[error("feature gate {0} is on in Knarr and cannot be turned off")]
     On(String),
+    #[error("feature gate {gate} needs {needed}, which is off: --feature-gates={needed}=true,{gate}=true")]
+    Needs { gate: &'static str, needed: &'static str },
 }
 
 /// Name, stage (`ALPHA`, `BETA`) and setting by default of every gate.
@@ -34,26 +38,54 @@ pub fn default_of(name: &str) -> Option<bool> {
     all().find(|(gate, ..)| *gate == name).map(|(.., on)| on)
 }
 
-/// Settings of gates that Knarr is as they ask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FeatureGates(());
+/// Gates that are off and can be turned on, and the gate that has to be on too.
+const OPTIONAL: [(&str, Option<&str>); 4] = [
+    ("CompositePodGroup", Some("GenericWorkload")),
+    ("DRAResourcePoolStatus", None),
+    ("GenericWorkload", None),
+    ("TopologyAwareWorkloadScheduling", Some("GenericWorkload")),
+];
+
+/// The gates that are on beside those that always are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeatureGates(BTreeSet<&'static str>);
+
+impl FeatureGates {
+    pub fn is_on(&self, name: &str) -> bool {
+        self.0.contains(name) || default_of(name) == Some(true)
+    }
+
+    /// Those that were turned on.
+    pub fn turned_on(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().copied()
+    }
+}
 
 impl FromStr for FeatureGates {
     type Err = BadGate;
 
     fn from_str(text: &str) -> Result<Self, BadGate> {
+        let mut gates = FeatureGates::default();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             let malformed = || BadGate::Malformed(word.to_string());
             let (name, value) = word.split_once('=').ok_or_else(malformed)?;
             let name = name.strip_prefix("kube:").unwrap_or(name);
             let wanted: bool = value.parse().map_err(|_| malformed())?;
-            match default_of(name).ok_or_else(|| BadGate::Unknown(name.to_string()))? {
-                is if is == wanted => {}
-                true => return Err(BadGate::On(name.to_string())),
-                false => return Err(BadGate::Off(name.to_string())),
+            let is = default_of(name).ok_or_else(|| BadGate::Unknown(name.to_string()))?;
+            match OPTIONAL.iter().find(|(gate, _)| *gate == name) {
+                Some((gate, _)) if wanted => drop(gates.0.insert(*gate)),
+                Some((gate, _)) => drop(gates.0.remove(gate)),
+                None if is == wanted => {}
+                None if is => return Err(BadGate::On(name.to_string())),
+                None => return Err(BadGate::Off(name.to_string())),
             }
         }
-        Ok(FeatureGates(()))
+        for (gate, needed) in OPTIONAL {
+            if let Some(needed) = needed.filter(|needed| gates.0.contains(gate) && !gates.0.contains(needed)) {
+                return Err(BadGate::Needs { gate, needed });
+            }
+        }
+        Ok(gates)
     }
 }
 
@@ -62,10 +94,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_so_anyhow_is_taken() {
+    fn what_nothing_follows_from_is_refused() {
+        let on = |gates: &[&'static str]| Ok(FeatureGates(gates.iter().copied().collect()));
         for (text, want) in [
-            ("", Ok(FeatureGates(()))),
-            ("WatchList=true, kube:AllAlpha=false", Ok(FeatureGates(()))),
+            ("", on(&[])),
+            ("WatchList=true, kube:AllAlpha=false", on(&[])),
+            ("GenericWorkload=true,DRAResourcePoolStatus=true", on(&["DRAResourcePoolStatus", "GenericWorkload"])),
+            ("GenericWorkload=true,GenericWorkload=false", on(&[])),
+            ("CompositePodGroup=true", Err(BadGate::Needs { gate: "CompositePodGroup", needed: "GenericWorkload" })),
             ("AllAlpha=true", Err(BadGate::Off("AllAlpha".into()))),
             ("WatchList=false", Err(BadGate::On("WatchList".into()))),
             ("Nonsense=true", Err(BadGate::Unknown("Nonsense".into()))),

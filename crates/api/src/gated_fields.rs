@@ -7,15 +7,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
-use crate::feature_gates;
 use meta::Value;
 use meta::schema::{FieldRef, TypeId, TypeRef};
 
 /// Whether a gate is on.
 pub type Gates<'a> = &'a dyn Fn(&str) -> bool;
-
-/// The gates as they are by default.
-pub const DEFAULT: Gates<'static> = &|gate| feature_gates::default_of(gate) == Some(true);
 
 struct Gated {
     gate: &'static str,
@@ -117,7 +113,11 @@ fn walk(ty: TypeRef<'static>, value: &mut Value, goes: &mut dyn FnMut(&'static s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feature_gates;
     use meta::json;
+
+    /// The gates as they are by default.
+    const DEFAULT: Gates<'static> = &|gate| feature_gates::default_of(gate) == Some(true);
 
     #[test]
     fn every_line_names_a_field() {

@@ -21,15 +21,16 @@ macro_rules! kinds {
 }
 mod admissionpolicy;
 pub mod columns;
+mod conditions;
 mod devices;
 mod fill;
 pub mod object_meta;
 mod pod_spec;
 mod rbac;
 mod rules;
+mod templated;
 mod warnings;
 mod webhook;
-mod workload;
 
 kinds! {
     "" => {
@@ -122,10 +123,14 @@ kinds! {
         DeviceTaintRule: devicetaintrule,
         ResourceClaim: resourceclaim,
         ResourceClaimTemplate: resourceclaimtemplate,
+        ResourcePoolStatusRequest: resourcepoolstatusrequest,
         ResourceSlice: resourceslice,
     }
     "scheduling.k8s.io" => {
+        CompositePodGroup: compositepodgroup,
+        PodGroup: podgroup,
         PriorityClass: priorityclass,
+        Workload: workload,
     }
     "storage.k8s.io" => {
         CSIDriver: csidriver,
@@ -158,6 +163,7 @@ pub use object_meta::NameRule;
 pub use rules::{Check, Rule};
 pub use warnings::warnings;
 
+use crate::declared::{self, TypeName};
 use meta::field::Errors;
 use meta::time::Timestamp;
 use meta::{Value, names};
@@ -182,6 +188,8 @@ pub struct Kind {
     pub rules: &'static [Rule],
     /// What rules can't say about every object of the kind. Errors of the metadata come from `object_meta`.
     pub validate: fn(&Value, &mut Errors),
+    /// The type whose declared validation the kind has, after all others; none for the kinds that have it as code.
+    pub declared: Option<TypeName>,
     /// More errors, at creation only.
     pub validate_create: fn(&Value) -> Errors,
     /// More errors at updates: `(new, old)`
@@ -215,6 +223,7 @@ impl Kind {
         status_restores: &[],
         rules: &[],
         validate: |_, _| {},
+        declared: None,
         validate_create: |_| Errors::new(),
         validate_update: |_, _| Errors::new(),
         fixed_first: false,
@@ -252,6 +261,7 @@ pub fn check_create(kind: &Kind, object: &Value, namespaced: bool) -> Errors {
     rules::check(object, kind.rules, &mut errors);
     (kind.validate)(object, &mut errors);
     errors.extend((kind.validate_create)(object));
+    check_declared(kind, object, None, &mut errors);
     errors
 }
 
@@ -266,6 +276,7 @@ pub fn check_update(kind: &Kind, new: &Value, old: &Value) -> Errors {
     rules::check(new, kind.rules, &mut errors);
     (kind.validate)(new, &mut errors);
     errors.extend(after.into_iter().flatten());
+    check_declared(kind, new, Some(old), &mut errors);
     errors
 }
 
@@ -273,7 +284,14 @@ pub fn check_update(kind: &Kind, new: &Value, old: &Value) -> Errors {
 pub fn check_status_update(kind: &Kind, new: &Value, old: &Value) -> Errors {
     let mut errors = object_meta::validate_update(new, old);
     errors.extend((kind.validate_status_update)(new, old));
+    check_declared(kind, new, Some(old), &mut errors);
     errors
+}
+
+fn check_declared(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Errors) {
+    if let Some(ty) = kind.declared {
+        declared::check(ty, new, old, errors);
+    }
 }
 
 /// Sets one top-level member of `new` to what `old` has there.

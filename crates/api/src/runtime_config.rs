@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use crate::feature_gates::FeatureGates;
 use crate::resource::{self, Resource, Stage};
 
-/// What upstream serves only with a feature gate that is off, and which: the version is not enough.
+/// What is served only with a feature gate, and which: the version is not enough.
 const GATED: [(&str, &str, &str); 6] = [
     ("lifecycle.k8s.io", "evictionrequests", "EvictionRequestAPI"),
     ("lifecycle.k8s.io", "evictions", "EvictionRequestAPI"),
@@ -28,13 +29,17 @@ pub enum BadRuntimeConfig {
     Malformed(String),
     #[error("no built-in resource is of the version {0}")]
     Unknown(String),
-    #[error("{version} needs the feature gate {gate}, which Knarr does not have yet")]
+    #[error("{version} needs the feature gate {gate}, which is off: --feature-gates={gate}=true")]
     Gated { version: String, gate: &'static str },
 }
 
 fn gate(resource: &Resource) -> Option<&'static str> {
     let is_of = |(group, plural, _): &&(&str, &str, &str)| *group == resource.group && *plural == resource.plural;
     GATED.iter().find(is_of).map(|(.., gate)| *gate)
+}
+
+fn of_version(api_version: &str) -> impl Iterator<Item = &'static Resource> {
+    resource::all_with_previews().iter().filter(move |r| r.api_version() == api_version)
 }
 
 impl FromStr for RuntimeConfig {
@@ -49,13 +54,8 @@ impl FromStr for RuntimeConfig {
             match name {
                 "api/all" | "api/ga" | "api/beta" | "api/alpha" => {}
                 _ if name.starts_with("api/") || name.split('/').count() > 2 => return Err(malformed()),
-                _ => {
-                    let mut known = resource::all_with_previews().iter().filter(|r| r.api_version() == name).peekable();
-                    let first = *known.peek().ok_or_else(|| BadRuntimeConfig::Unknown(name.to_string()))?;
-                    if let (true, Some(gate)) = (on && known.all(|r| gate(r).is_some()), gate(first)) {
-                        return Err(BadRuntimeConfig::Gated { version: name.to_string(), gate });
-                    }
-                }
+                _ if of_version(name).next().is_none() => return Err(BadRuntimeConfig::Unknown(name.to_string())),
+                _ => {}
             }
             switches.insert(name.to_string(), on);
         }
@@ -64,7 +64,20 @@ impl FromStr for RuntimeConfig {
 }
 
 impl RuntimeConfig {
-    pub fn serves(&self, resource: &Resource) -> bool {
+    /// A version that is asked for by its name, and of which nothing is served without a gate that is off.
+    pub fn check(&self, gates: &FeatureGates) -> Result<(), BadRuntimeConfig> {
+        for (name, _) in self.0.iter().filter(|(_, on)| **on) {
+            let mut missing = of_version(name).map(|r| gate(r).filter(|gate| !gates.is_on(gate)));
+            if let Some(Some(gate)) = missing.next()
+                && missing.all(|gate| gate.is_some())
+            {
+                return Err(BadRuntimeConfig::Gated { version: name.clone(), gate });
+            }
+        }
+        Ok(())
+    }
+
+    pub fn serves(&self, resource: &Resource, gates: &FeatureGates) -> bool {
         let stage = match resource.stage {
             Stage::Ga => "api/ga",
             Stage::Beta => "api/beta",
@@ -72,7 +85,7 @@ impl RuntimeConfig {
         };
         let said =
             [resource.api_version().as_str(), stage, "api/all"].iter().find_map(|name| self.0.get(*name).copied());
-        gate(resource).is_none() && said.unwrap_or(resource.stage == Stage::Ga)
+        gate(resource).is_none_or(|gate| gates.is_on(gate)) && said.unwrap_or(resource.stage == Stage::Ga)
     }
 }
 
@@ -81,8 +94,13 @@ mod tests {
     use super::*;
 
     fn served(config: &str) -> Vec<String> {
+        served_with(config, "")
+    }
+
+    fn served_with(config: &str, gates: &str) -> Vec<String> {
         let config: RuntimeConfig = config.parse().expect("valid");
-        let all = resource::all_with_previews().iter().filter(|r| config.serves(r));
+        let gates = gates.parse().expect("valid");
+        let all = resource::all_with_previews().iter().filter(|r| config.serves(r, &gates));
         all.map(|r| format!("{} {}", r.api_version(), r.plural)).collect()
     }
 
@@ -103,6 +121,9 @@ mod tests {
             assert_eq!(has(&beta, what), want, "{what}");
         }
         assert!(has(&served("api/all"), "internal.apiserver.k8s.io/v1alpha1 storageversions"));
+        let workloads = served_with("scheduling.k8s.io/v1alpha3=true", "GenericWorkload=true");
+        assert!(has(&workloads, "scheduling.k8s.io/v1alpha3 podgroups"));
+        assert!(!has(&workloads, "scheduling.k8s.io/v1alpha3 compositepodgroups"));
         assert_eq!(served("api/all=false,v1=true").iter().filter(|r| !r.starts_with("v1 ")).count(), 0);
     }
 
@@ -118,12 +139,14 @@ mod tests {
                 "\"api/legacy=true\" is no GROUP/VERSION=true|false, nor api/all, api/ga, api/beta or api/alpha",
             ),
             ("apps/v2=true", "no built-in resource is of the version apps/v2"),
-            (
-                "scheduling.k8s.io/v1beta1",
-                "scheduling.k8s.io/v1beta1 needs the feature gate GenericWorkload, which Knarr does not have yet",
-            ),
         ] {
             assert_eq!(text.parse::<RuntimeConfig>().expect_err("refused").to_string(), want);
         }
+        let workloads: RuntimeConfig = "scheduling.k8s.io/v1beta1".parse().expect("valid");
+        assert_eq!(
+            workloads.check(&FeatureGates::default()).expect_err("refused").to_string(),
+            "scheduling.k8s.io/v1beta1 needs the feature gate GenericWorkload, which is off: --feature-gates=GenericWorkload=true"
+        );
+        assert_eq!(workloads.check(&"GenericWorkload=true".parse().expect("valid")), Ok(()));
     }
 }

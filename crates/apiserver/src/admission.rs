@@ -21,6 +21,7 @@ mod node_selector;
 mod node_taint;
 pub mod outside;
 mod params;
+mod pod_group_protection;
 mod pod_resize;
 mod pod_security;
 pub mod pod_topology_labels;
@@ -131,6 +132,7 @@ const PLUGINS: &[(&str, Part)] = &[
     ("ExtendedResourceToleration", Sets(extended_resources::mutate)),
     ("DefaultStorageClass", Sets(default_class::storage)),
     ("StorageObjectInUseProtection", Sets(storage_in_use::mutate)),
+    ("PodGroupProtection", Sets(pod_group_protection::mutate)),
     ("PersistentVolumeClaimResize", Checks(claim_resize::validate)),
     ("RuntimeClass", Asks(runtime_class::mutate)),
     ("CertificateApproval", Checks(certificates::approval)),

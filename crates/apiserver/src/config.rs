@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::feature_gates::FeatureGates;
 use api::runtime_config::RuntimeConfig;
 pub use meta::cidr::{Cidr, family};
 use pki::Issued;
@@ -41,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// Which versions of built-in resources are served.
     pub runtime_config: RuntimeConfig,
+    /// What is on beside upstream's defaults.
+    pub feature_gates: FeatureGates,
     pub features: Features,
     /// Which admission plugins are on, and how they are configured.
     pub admission: admission::Settings,
@@ -134,6 +137,7 @@ impl Config {
             front_proxy: None,
             limits: Limits::default(),
             runtime_config: RuntimeConfig::default(),
+            feature_gates: FeatureGates::default(),
             features: Features::default(),
             admission: admission::Settings::default(),
             audit: None,

@@ -26,10 +26,9 @@ pub fn warning(resource: &Resource) -> Option<String> {
             .then(|| "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_string());
     }
     let (.., since, until, is_settled) = PREVIEWS.iter().find(|(g, v, ..)| (*g, *v) == (group, version))?;
-    let (since, until) = match (version, kind) {
-        ("v1beta2", "DeviceTaintRule") => (39, 42),
-        _ => (*since, *until),
-    };
+    if [("v1beta2", "DeviceTaintRule"), ("v1alpha3", "ResourcePoolStatusRequest")].contains(&(version, kind)) {
+        return None; // not before v1.39
+    }
     let instead = if *is_settled { format!("; use {group}/v1 {kind}") } else { String::new() };
     Some(format!("{group}/{version} {kind} is deprecated in v1.{since}+, unavailable in v1.{until}+{instead}"))
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use api::feature_gates::FeatureGates;
 use api::kinds::{self, Kind};
 use api::resource::{self, Resource, Stage};
 use api::runtime_config::RuntimeConfig;
@@ -243,10 +244,10 @@ pub struct Registry {
 
 impl Registry {
     /// The built-in resources that are to be served, and the caches of those that are stored, by prefix.
-    pub fn built_in(config: &RuntimeConfig) -> (Registry, HashMap<String, Arc<Cache>>) {
+    pub fn built_in(config: &RuntimeConfig, gates: &FeatureGates) -> (Registry, HashMap<String, Arc<Cache>>) {
         let mut caches: HashMap<String, Arc<Cache>> = HashMap::new();
         let mut built_in = Tables::default();
-        let is_served = |r: &&Resource| config.serves(r);
+        let is_served = |r: &&Resource| config.serves(r, gates);
         // What is settled is stored, served or not: the server itself needs it.
         let keeps = |r: &Resource| {
             let of_served = |s: &Resource| s.plural == r.plural && s.storage == r.group_version();
@@ -315,7 +316,7 @@ mod tests {
 
     #[test]
     fn versions_share_their_cache() {
-        let (registry, caches) = Registry::built_in(&RuntimeConfig::default());
+        let (registry, caches) = Registry::built_in(&RuntimeConfig::default(), &FeatureGates::default());
         let core = registry.find("", "v1", "events").expect("core events");
         let other = registry.find("events.k8s.io", "v1", "events").expect("events");
         assert!(Arc::ptr_eq(&core.cache, &other.cache));

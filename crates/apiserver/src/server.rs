@@ -63,7 +63,7 @@ impl Server {
         // Boxed, so that it is compiled here and not in the binary.
         async move {
             let shutdown = CancellationToken::new();
-            let (registry, caches) = Registry::built_in(&config.runtime_config);
+            let (registry, caches) = Registry::built_in(&config.runtime_config, &config.feature_gates);
             let feed = Feed::start(config.store.clone(), caches, config.limits.fresh, shutdown.clone()).await?;
             let listener = match config.listen {
                 Some(address) => {

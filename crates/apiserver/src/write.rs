@@ -102,7 +102,7 @@ async fn store_new(
     mut document: Value,
     options: &WriteOptions,
 ) -> Result<Arc<Object>, Status> {
-    drop_gated(served, &mut document, None);
+    drop_gated(call, served, &mut document, None);
     // The name and the uid are settled by now: some kinds label their pods with them.
     (served.rules.prepare_create)(&mut document);
     if served.custom.is_some() && served.is_storage() {
@@ -135,9 +135,9 @@ fn judge<'c>(call: &'c Call, served: &'c Arc<Served>) -> &'c Served {
 }
 
 /// Drops what a built-in kind has behind feature gates that are off. Its owners keep it, as upstream.
-fn drop_gated(served: &Served, new: &mut Value, old: Option<&Value>) {
+fn drop_gated(call: &Call, served: &Served, new: &mut Value, old: Option<&Value>) {
     if let Some(ty) = served.ty {
-        gated_fields::drop_fields(ty, new, old, gated_fields::DEFAULT);
+        gated_fields::drop_fields(ty, new, old, &|gate| call.shared.config.feature_gates.is_on(gate));
     }
 }
 
@@ -319,7 +319,7 @@ async fn attempt(
     asked.name = name.to_string();
     admission::mutate(&mut asked, &mut new, Some(&old)).await?;
     metadata::merge_owners(call, &mut new, " after mutating admission happens");
-    drop_gated(served, &mut new, Some(&old));
+    drop_gated(call, served, &mut new, Some(&old));
     let errors = match endpoint {
         Endpoint::Main => {
             alloc::carry_over(served, &mut new, Some(&old));

@@ -44,7 +44,7 @@ async fn serve_alone(flags: &Apiserver, layout: &Layout, shutdown: CancellationT
         node_ports: first..=last,
         etcd: flags.etcd.clone(),
         audit: flags.audit.clone(),
-        runtime_config: flags.apis.runtime_config.clone(),
+        apis: flags.apis.clone(),
         admission: flags.admission.clone(),
         tracing: flags.tracing_config_file.clone(),
     };

@@ -173,7 +173,7 @@ pub struct ApiFlags {
     /// [default: all settled versions (v1, v2), no others]
     #[arg(long, value_name = "NAME=BOOL,...", default_value = "", hide_default_value = true)]
     pub runtime_config: RuntimeConfig,
-    /// Feature gates of an upstream cluster; they may say no other than what Knarr does, upstream's defaults
+    /// Feature gates: upstream's defaults, and of those that are off the ones that Knarr has the API of
     #[arg(long, value_name = "NAME=BOOL,...", default_value = "", hide_default_value = true)]
     pub feature_gates: FeatureGates,
 }

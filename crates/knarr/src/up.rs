@@ -26,13 +26,12 @@ use pki::{CertificateRequest, Pki, Usage};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::flags::{AdmissionFlags, AuditFlags, EtcdFlags, Up};
+use crate::flags::{AdmissionFlags, ApiFlags, AuditFlags, EtcdFlags, Up};
 use crate::host;
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::progress::{Progress, READY_MARK};
 use crate::settings::Settings;
-use api::runtime_config::RuntimeConfig;
 
 /// `knarr up --detach`.
 pub fn detached(flags: &Up) -> Result<()> {
@@ -90,6 +89,12 @@ struct Plan {
 impl Plan {
     fn resolve(flags: &Up, layout: Layout) -> Result<Self> {
         let settings = Settings::load_or_choose(&layout, flags.pod_cidr, flags.service_cidr)?;
+        if let Some(gate) = flags.apis.feature_gates.turned_on().next() {
+            bail!(
+                "feature gate {gate}: Knarr has the API behind it, but neither a scheduler nor controllers that act on it; \
+                 leave it out here, or run `knarr apiserver` beside components that do"
+            );
+        }
         Ok(Plan {
             node_name: flags.node_name.clone().unwrap_or_else(host::node_name),
             node_ip: flags.node_ip.map_or_else(host::address, Ok)?,
@@ -200,7 +205,7 @@ async fn start_server(plan: &Plan, pki: &Pki, progress: &Progress) -> Result<Ser
         node_ports: first..=last,
         etcd: plan.flags.etcd.clone(),
         audit: plan.flags.audit.clone(),
-        runtime_config: plan.flags.apis.runtime_config.clone(),
+        apis: plan.flags.apis.clone(),
         admission: plan.flags.admission.clone(),
         tracing: plan.flags.tracing_config_file.clone(),
     };
@@ -221,7 +226,7 @@ pub struct ServerOptions {
     pub node_ports: std::ops::RangeInclusive<u16>,
     pub etcd: EtcdFlags,
     pub audit: AuditFlags,
-    pub runtime_config: RuntimeConfig,
+    pub apis: ApiFlags,
     pub admission: AdmissionFlags,
     /// A TracingConfiguration.
     pub tracing: Option<PathBuf>,
@@ -229,6 +234,7 @@ pub struct ServerOptions {
 
 /// Opens the store and serves it.
 pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result<Server> {
+    options.apis.runtime_config.check(&options.apis.feature_gates)?;
     let store = open_store(layout, &options.etcd)?;
     let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
     let key = pki.service_account_key_pem.as_str();
@@ -267,7 +273,8 @@ pub async fn serve(layout: &Layout, pki: &Pki, options: ServerOptions) -> Result
             identity: pki.front_proxy_client()?,
             ca_pem: pki.front_proxy_ca.certificate_pem().into(),
         }),
-        runtime_config: options.runtime_config.clone(),
+        runtime_config: options.apis.runtime_config,
+        feature_gates: options.apis.feature_gates,
         admission: admission(&options.admission)?,
         audit: audit(&options.audit)?,
         tracer: options.tracing.as_deref().map(tracer).transpose()?,

@@ -8,7 +8,9 @@ use std::ffi::OsString;
 use anyhow::{Result, bail};
 
 const BUILT: &str = "target/upstream";
-const FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.1";
+/// What a release's build says of itself: without it, versions that are to be deprecated later are told to be now.
+const FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.1 \
+    -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37";
 
 const HELP: &str = "\
 Usage: cargo xtask upstream [FILE...]

@@ -7,7 +7,7 @@ use meta::{Value, names};
 
 use super::columns::{AGE, Cell, Column, NAME, age, name, selector, since, text, text_or};
 use super::rules::{Check, Rule, check};
-use super::{Kind, fill, first_generation, job, keep_status_count_spec, pod_spec, workload};
+use super::{Kind, fill, first_generation, job, keep_status_count_spec, pod_spec, templated};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -18,8 +18,8 @@ pub static KIND: Kind = Kind {
         Column::number("Active", ".status.active"),
         Column::text("Last Schedule", ".status.lastScheduleTime"),
         AGE,
-        workload::CONTAINERS,
-        workload::IMAGES,
+        templated::CONTAINERS,
+        templated::IMAGES,
         Column::text("Selector", ".spec.jobTemplate.spec.selector").wide(),
     ],
     row: Some(row),

@@ -1,7 +1,7 @@
 //! DaemonSet.
 
 use super::prelude::*;
-use super::{keep_all_but_status, pod_spec, workload};
+use super::{keep_all_but_status, pod_spec, templated};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -14,9 +14,9 @@ pub static KIND: Kind = Kind {
         Column::text("Node Selector", ".spec.template.spec.nodeSelector")
             .by(|ds| labels(&ds["spec"]["template"]["spec"]["nodeSelector"]).into()),
         AGE,
-        workload::CONTAINERS,
-        workload::IMAGES,
-        workload::SELECTOR,
+        templated::CONTAINERS,
+        templated::IMAGES,
+        templated::SELECTOR,
     ],
     defaults,
     prepare_create: |ds| {
@@ -40,7 +40,7 @@ pub static KIND: Kind = Kind {
             "currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady",
             "observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable", "collisionCount",
         ];
-        workload::validate_counts(new, old, COUNTS, &[], "")
+        templated::validate_counts(new, old, COUNTS, &[], "")
     },
     fixed_first: true,
     ..Kind::PLAIN
@@ -72,7 +72,7 @@ fn prepare_update(new: &mut Value, old: &Value) {
 }
 
 fn validate(ds: &Value, errors: &mut Errors) {
-    workload::validate(ds, "daemonset", errors);
+    templated::validate(ds, "daemonset", errors);
     check(ds, &[("spec.minReadySeconds", NonNegative), ("spec.revisionHistoryLimit", NonNegative)], errors);
     let (strategy, path) = (&ds["spec"]["updateStrategy"], Path::new("spec.updateStrategy"));
     match strategy.str_at(&["type"]).unwrap_or_default() {
@@ -82,10 +82,10 @@ fn validate(ds: &Value, errors: &mut Errors) {
             let (unavailable, surge) =
                 (&strategy["rollingUpdate"]["maxUnavailable"], &strategy["rollingUpdate"]["maxSurge"]);
             for (value, name) in [(unavailable, "maxUnavailable"), (surge, "maxSurge")] {
-                workload::validate_count_or_percent(value, &at.child(name), errors);
-                workload::validate_at_most_all(value, &at.child(name), errors);
+                templated::validate_count_or_percent(value, &at.child(name), errors);
+                templated::validate_at_most_all(value, &at.child(name), errors);
             }
-            match (workload::is_zero(unavailable), workload::is_zero(surge)) {
+            match (templated::is_zero(unavailable), templated::is_zero(surge)) {
                 (true, true) => {
                     let detail = "cannot be 0 when maxSurge is 0";
                     errors.push(Error::required(&at.child("maxUnavailable"), detail));

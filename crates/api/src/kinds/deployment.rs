@@ -1,18 +1,18 @@
 //! Deployment.
 
 use super::prelude::*;
-use super::{pod_spec, workload};
+use super::{pod_spec, templated};
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Ready", "Number of the pod with ready state").by(workload::ready),
+        Column::text("Ready", "Number of the pod with ready state").by(templated::ready),
         Column::number("Up-to-date", "").at("status.updatedReplicas").said_text(),
         Column::number("Available", "").at("status.availableReplicas").said_text(),
         AGE,
-        workload::CONTAINERS,
-        workload::IMAGES,
-        workload::SELECTOR,
+        templated::CONTAINERS,
+        templated::IMAGES,
+        templated::SELECTOR,
     ],
     defaults,
     prepare_create: |d| new_object(d, Value::object()),
@@ -25,7 +25,7 @@ pub static KIND: Kind = Kind {
             "unavailableReplicas", "terminatingReplicas", "collisionCount",
         ];
         let bounded = ["updatedReplicas", "readyReplicas", "availableReplicas"];
-        workload::validate_counts(new, old, COUNTS, &bounded, "readyReplicas")
+        templated::validate_counts(new, old, COUNTS, &bounded, "readyReplicas")
     },
     status_restores: &["labels"],
     ..Kind::PLAIN
@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
 ];
 
 fn validate(d: &Value, errors: &mut Errors) {
-    workload::validate(d, "deployment", errors);
+    templated::validate(d, "deployment", errors);
     validate_strategy(&d["spec"]["strategy"], &Path::new("spec.strategy"), errors);
     check(d, RULES, errors);
     let (deadline, ready) = (d.int_at(&["spec", "progressDeadlineSeconds"]), int(d, &["spec", "minReadySeconds"]));
@@ -86,13 +86,13 @@ fn validate_strategy(strategy: &Value, path: &Path, errors: &mut Errors) {
                 return;
             }
             let (unavailable, surge) = (&rolling["maxUnavailable"], &rolling["maxSurge"]);
-            workload::validate_count_or_percent(unavailable, &at.child("maxUnavailable"), errors);
-            workload::validate_count_or_percent(surge, &at.child("maxSurge"), errors);
-            if workload::is_zero(unavailable) && workload::is_zero(surge) {
+            templated::validate_count_or_percent(unavailable, &at.child("maxUnavailable"), errors);
+            templated::validate_count_or_percent(surge, &at.child("maxSurge"), errors);
+            if templated::is_zero(unavailable) && templated::is_zero(surge) {
                 let detail = "may not be 0 when `maxSurge` is 0";
                 errors.push(Error::invalid(&at.child("maxUnavailable"), unavailable, detail));
             }
-            workload::validate_at_most_all(unavailable, &at.child("maxUnavailable"), errors);
+            templated::validate_at_most_all(unavailable, &at.child("maxUnavailable"), errors);
         }
         _ => errors.push(Error::not_supported(path, strategy, &["Recreate", "RollingUpdate"])),
     }

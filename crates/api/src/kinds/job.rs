@@ -9,7 +9,7 @@ use meta::{Value, names};
 
 use super::columns::{AGE, Cell, Column, NAME, age, ago, int, name, text};
 use super::rules::{Check, Rule, check_at, check_immutable};
-use super::{Kind, fill, first_generation, keep_status_count_spec, pod_spec, workload};
+use super::{Kind, fill, first_generation, keep_status_count_spec, pod_spec, templated};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -18,9 +18,9 @@ pub static KIND: Kind = Kind {
         Column::text("Completions", ".status.succeeded"),
         Column::text("Duration", "Time required to complete the job."),
         AGE,
-        workload::CONTAINERS,
-        workload::IMAGES,
-        workload::SELECTOR,
+        templated::CONTAINERS,
+        templated::IMAGES,
+        templated::SELECTOR,
     ],
     row: Some(row),
     defaults,
@@ -69,7 +69,7 @@ fn row(job: &Value, now: Timestamp) -> Vec<Cell> {
     let end = time::parse(text(job, &["status", "completionTime"])).unwrap_or(now);
     let duration = start.map_or(String::new(), |start| ago(start, end));
     let mut cells = vec![name(job), status(job).into(), completions.into(), duration.into(), age(job, now)];
-    cells.extend([workload::CONTAINERS, workload::IMAGES, workload::SELECTOR].map(|c| c.cell(job, now)));
+    cells.extend([templated::CONTAINERS, templated::IMAGES, templated::SELECTOR].map(|c| c.cell(job, now)));
     cells
 }
 

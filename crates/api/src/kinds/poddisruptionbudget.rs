@@ -6,7 +6,7 @@ use meta::selector::LabelSelector;
 
 use super::columns::{AGE, Cell, Column, NAME, age, int, name};
 use super::rules::{Check, check};
-use super::{Kind, first_generation, keep_status_count_spec, workload};
+use super::{Kind, first_generation, keep_status_count_spec, templated};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -61,8 +61,8 @@ fn validate(b: &Value) -> Errors {
         errors.push(Error::invalid(&path, &b["spec"], detail));
     }
     for (value, field) in [(min, "minAvailable"), (max, "maxUnavailable")] {
-        workload::validate_count_or_percent(value, &path.child(field), &mut errors);
-        workload::validate_at_most_all(value, &path.child(field), &mut errors);
+        templated::validate_count_or_percent(value, &path.child(field), &mut errors);
+        templated::validate_at_most_all(value, &path.child(field), &mut errors);
     }
     errors.extend(LabelSelector::validate(&b["spec"]["selector"], &path.child("selector")));
     check(

@@ -1,18 +1,18 @@
 //! ReplicaSet.
 
 use super::prelude::*;
-use super::{pod_spec, workload};
+use super::{pod_spec, templated};
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        workload::DESIRED,
-        workload::CURRENT,
-        workload::READY,
+        templated::DESIRED,
+        templated::CURRENT,
+        templated::READY,
         AGE,
-        workload::CONTAINERS,
-        workload::IMAGES,
-        workload::SELECTOR,
+        templated::CONTAINERS,
+        templated::IMAGES,
+        templated::SELECTOR,
     ],
     defaults: |rs| {
         pod_spec::template_defaults(rs, &["spec", "template"]);
@@ -21,7 +21,7 @@ pub static KIND: Kind = Kind {
     prepare_create: |rs| new_object(rs, json!({"replicas": 0})),
     prepare_update: keep_status_count_spec,
     rules: &[("spec.replicas", NonNegative), ("spec.minReadySeconds", NonNegative), ("spec.selector", Immutable)],
-    validate: |rs, errors| workload::validate(rs, "replicaset", errors),
-    validate_status_update: workload::validate_replica_counts,
+    validate: |rs, errors| templated::validate(rs, "replicaset", errors),
+    validate_status_update: templated::validate_replica_counts,
     ..Kind::PLAIN
 };

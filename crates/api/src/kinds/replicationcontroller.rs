@@ -1,19 +1,19 @@
 //! ReplicationController.
 
 use super::prelude::*;
-use super::{pod_spec, workload};
+use super::{pod_spec, templated};
 use meta::selector::LabelSelector;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        workload::DESIRED,
-        workload::CURRENT,
-        workload::READY,
+        templated::DESIRED,
+        templated::CURRENT,
+        templated::READY,
         AGE,
-        workload::CONTAINERS,
-        workload::IMAGES,
-        workload::SELECTOR.by(|rc| labels(&rc["spec"]["selector"]).into()),
+        templated::CONTAINERS,
+        templated::IMAGES,
+        templated::SELECTOR.by(|rc| labels(&rc["spec"]["selector"]).into()),
     ],
     defaults,
     prepare_create: |rc| new_object(rc, json!({"replicas": 0})),
@@ -23,7 +23,7 @@ pub static KIND: Kind = Kind {
     validate,
     selectable: |rc| vec![("status.replicas", int(rc, &["status", "replicas"]).to_string())],
     selectable_names: &["status.replicas"],
-    validate_status_update: workload::validate_replica_counts,
+    validate_status_update: templated::validate_replica_counts,
     ..Kind::PLAIN
 };
 
@@ -49,6 +49,6 @@ fn validate(rc: &Value, errors: &mut Errors) {
         errors.push(Error::required(&Path::new("spec.template"), ""));
     } else {
         pod_spec::validate_template(rc, selector.as_ref(), errors);
-        workload::validate_runs_for_ever(rc, "replicationcontroller", errors);
+        templated::validate_runs_for_ever(rc, "replicationcontroller", errors);
     }
 }

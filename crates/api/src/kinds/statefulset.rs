@@ -1,17 +1,17 @@
 //! StatefulSet.
 
 use super::prelude::*;
-use super::{persistentvolumeclaim, pod_spec, workload};
+use super::{persistentvolumeclaim, pod_spec, templated};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 pub static KIND: Kind = Kind {
     columns: &[
         NAME,
-        Column::text("Ready", "Number of the pod with ready state").by(workload::ready),
+        Column::text("Ready", "Number of the pod with ready state").by(templated::ready),
         AGE,
-        workload::CONTAINERS,
-        workload::IMAGES,
+        templated::CONTAINERS,
+        templated::IMAGES,
     ],
     defaults,
     prepare_create: |sts| new_object(sts, json!({"replicas": 0, "availableReplicas": 0})),
@@ -34,7 +34,7 @@ pub static KIND: Kind = Kind {
             "observedGeneration", "collisionCount",
         ];
         let bounded = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
-        workload::validate_counts(new, old, COUNTS, &bounded, "status.readyReplicas")
+        templated::validate_counts(new, old, COUNTS, &bounded, "status.readyReplicas")
     },
     name_rule: names::dns1123_label,
     ..Kind::PLAIN
@@ -57,7 +57,7 @@ fn defaults(sts: &mut Value) {
     }
     spec.set_default(&["replicas"], 1);
     spec.set_default(&["revisionHistoryLimit"], 10);
-    fill::each(spec, &["volumeClaimTemplates"], workload::claim_template_defaults);
+    fill::each(spec, &["volumeClaimTemplates"], templated::claim_template_defaults);
 }
 
 const FIXED: &[Rule] = &[
@@ -89,9 +89,9 @@ fn validate(sts: &Value, errors: &mut Errors) {
     let max_unavailable = &sts["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"];
     if !max_unavailable.is_null() {
         let at = Path::new("spec.updateStrategy.rollingUpdate.maxUnavailable");
-        workload::validate_count_or_percent(max_unavailable, &at, errors);
-        workload::validate_at_most_all(max_unavailable, &at, errors);
-        if workload::is_zero(max_unavailable) {
+        templated::validate_count_or_percent(max_unavailable, &at, errors);
+        templated::validate_at_most_all(max_unavailable, &at, errors);
+        if templated::is_zero(max_unavailable) {
             errors.push(Error::invalid(&at, max_unavailable, "cannot be 0"));
         }
     }
@@ -100,7 +100,7 @@ fn validate(sts: &Value, errors: &mut Errors) {
         let at = Path::new("spec.volumeClaimTemplates").index(i).child("spec");
         persistentvolumeclaim::validate_spec(claim, &at, errors);
     }
-    workload::validate(&with_claims(sts), "statefulset", errors);
+    templated::validate(&with_claims(sts), "statefulset", errors);
 }
 
 /// The set as its pods will be: the claims that are made for each are volumes, in place of the template's of these names.

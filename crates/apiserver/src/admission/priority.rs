@@ -1,6 +1,6 @@
-//! Priority: turns a pod's priority class into a number, and guards the classes.
+//! Priority: turns the priority class of a pod or a group of pods into a number, and guards the classes.
 //!
-//! Reads: priority classes. Changes: new pods. Invariant: the number in a stored pod is the one of its class at the time
+//! Reads: priority classes. Changes: new pods and groups. Invariant: the number in a stored pod is the one of its class at the time
 //! it was created.
 
 use futures::FutureExt;
@@ -11,6 +11,9 @@ use super::{Operation, Review};
 
 const GROUP: &str = "scheduling.k8s.io";
 const CLASSES: &str = "priorityclasses";
+/// What has a priority, and what messages call it.
+const PRIORITIZED: [(&str, &str, &str); 3] =
+    [("", "pods", "pod"), (GROUP, "podgroups", "pod group"), (GROUP, "compositepodgroups", "composite pod group")];
 /// How a default class is stored.
 const MARK: &str = "\"globalDefault\":true";
 /// Classes with higher values belong to the system.
@@ -22,14 +25,17 @@ pub fn mutate<'a>(
     old: Option<&'a Value>,
 ) -> BoxFuture<'a, Result<(), Status>> {
     async move {
-        if !review.is("", "pods") || !review.subresource.is_empty() {
+        let Some((_, _, what)) = PRIORITIZED.iter().find(|(group, plural, _)| review.is(group, plural)) else {
+            return Ok(());
+        };
+        if !review.subresource.is_empty() {
             return Ok(());
         }
         match review.operation {
-            Operation::Create => resolve(review, pod).await,
+            Operation::Create => resolve(review, pod, what).await,
             Operation::Update => {
                 // What was resolved when the pod was created stays, also when the client leaves it out.
-                if let Some(old) = old {
+                if let Some(old) = old.filter(|_| *what == "pod") {
                     for member in ["priority", "preemptionPolicy"] {
                         if let Some(value) = old.at(&["spec", member]) {
                             pod.set_default(&["spec", member], value);
@@ -44,7 +50,7 @@ pub fn mutate<'a>(
     .boxed()
 }
 
-async fn resolve(review: &Review<'_>, pod: &mut Value) -> Result<(), Status> {
+async fn resolve(review: &Review<'_>, pod: &mut Value, what: &str) -> Result<(), Status> {
     let asked = pod.str_at(&["spec", "priorityClassName"]).unwrap_or_default().to_string();
     let class = match asked.as_str() {
         "" => default_class(review),
@@ -65,10 +71,21 @@ async fn resolve(review: &Review<'_>, pod: &mut Value) -> Result<(), Status> {
         pod.set(&["spec", "priorityClassName"], crate::metadata::name(&class));
     }
     if let Some(given) = pod.int_at(&["spec", "priority"]).filter(|given| *given != value) {
-        return Err(review.forbidden(format!(
-            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller \
-             computed {value} from the given PriorityClass name"
-        )));
+        return Err(review.forbidden(match what {
+            "pod" => format!(
+                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller \
+                 computed {value} from the given PriorityClass name"
+            ),
+            _ => format!(
+                "priority set in the {what} ({given}) must match the priority computed ({value}) based on the priority \
+                 class set in the spec"
+            ),
+        }));
+    }
+    pod.set(&["spec", "priority"], value);
+    if what != "pod" {
+        // The policy of a group stands behind a gate that is off.
+        return Ok(());
     }
     if let Some(given) = pod.str_at(&["spec", "preemptionPolicy"]).filter(|given| !given.is_empty() && *given != policy)
     {
@@ -77,7 +94,6 @@ async fn resolve(review: &Review<'_>, pod: &mut Value) -> Result<(), Status> {
              controller computed {policy} from the given PriorityClass name"
         )));
     }
-    pod.set(&["spec", "priority"], value);
     pod.set(&["spec", "preemptionPolicy"], policy);
     Ok(())
 }

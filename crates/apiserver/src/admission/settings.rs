@@ -14,8 +14,8 @@ const OFF: [&str; 7] = [
     "AlwaysPullImages", "DenyServiceExternalIPs", "ExtendedResourceToleration", "LimitPodHardAntiAffinityTopology",
     "NamespaceAutoProvision", "NamespaceExists", "PodNodeSelector",
 ];
-/// Upstream's that do nothing here: what they are about is not there, or they let everything pass.
-const IDLE: [&str; 2] = ["AlwaysAdmit", "PodGroupProtection"];
+/// Upstream's that do nothing here: they let everything pass.
+const IDLE: [&str; 1] = ["AlwaysAdmit"];
 /// Upstream's that are not there.
 const ABSENT: [&str; 6] = [
     "AlwaysDeny", "EventRateLimit", "ImagePolicyWebhook", "NodeRestriction", "OwnerReferencesPermissionEnforcement",

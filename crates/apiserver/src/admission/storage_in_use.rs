@@ -16,10 +16,15 @@ pub fn mutate(review: &Review<'_>, object: &mut Value, _: Option<&Value>) -> Res
         _ => None,
     };
     if let Some(finalizer) = finalizer {
-        let all = object.slot(&["metadata", "finalizers"]).make_array();
-        if !all.iter().any(|f| f.as_str() == Some(finalizer)) {
-            all.push(finalizer.into());
-        }
+        protect(object, finalizer);
     }
     Ok(())
+}
+
+/// Gives an object a finalizer, once.
+pub fn protect(object: &mut Value, finalizer: &str) {
+    let all = object.slot(&["metadata", "finalizers"]).make_array();
+    if !all.iter().any(|f| f.as_str() == Some(finalizer)) {
+        all.push(finalizer.into());
+    }
 }

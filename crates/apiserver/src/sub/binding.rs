@@ -21,8 +21,7 @@ pub async fn create(call: &Call, body: &[u8]) -> Result<Response, Status> {
 
 /// Binds the pod `name` as the binding says.
 pub async fn bind(call: &Call, name: &str, binding: &Value, options: &WriteOptions) -> Result<Response, Status> {
-    let named = metadata::name(binding);
-    if !named.is_empty() && named != name {
+    if metadata::name(binding) != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
     check(binding)?;

@@ -6,7 +6,7 @@
 //! `> Header: value`, `> anonymous`, or `> json`, `> merge`, `> strategic`, `> apply` for a patch's type;
 //! `? {.path} {.path}`, what is shown of an answer that is no error; `! name {.path}`, what is kept of it: `$name` stands
 //! for it from then on, in requests and answers; `> anew`, a server of its own from here on, with a `--runtime-config` if
-//! one follows; `> until {.path} value`,
+//! one follows, and `--feature-gates` behind another space; `> until {.path} value`,
 //! an event of what was written to wait for; `> ours: why`, an answer that upstream's need not equal; `> any order`, one
 //! of which upstream's maps make the order. `{{x*3}}` in a body stands for `xxx`.
 
@@ -103,8 +103,8 @@ pub enum Asked {
 }
 
 impl Asked {
-    async fn ours(runtime_config: &str) -> Asked {
-        let Cluster { server, local, .. } = signing_cluster(runtime_config).await;
+    async fn ours(flags: &str) -> Asked {
+        let Cluster { server, local, .. } = signing_cluster(flags).await;
         Asked::Ours(local, server)
     }
 
@@ -248,7 +248,7 @@ fn told(answer: &Answer, shown: &[&str]) -> String {
 }
 
 /// A server that signs tokens.
-async fn signing_cluster(runtime_config: &str) -> Cluster {
+async fn signing_cluster(flags: &str) -> Cluster {
     let dir = tempfile::tempdir().expect("temporary directory");
     let key = pki::Pki::open(dir.path()).expect("keys").service_account_key_pem.clone();
     let tokens = Tokens {
@@ -256,8 +256,9 @@ async fn signing_cluster(runtime_config: &str) -> Cluster {
         verifier: Arc::new(Verifier::from_pems(&[&key], DEFAULT_ISSUER).expect("verifier")),
         audiences: vec![DEFAULT_ISSUER.into()],
     };
-    let runtime_config = runtime_config.parse().expect("a runtime config");
-    Cluster::start_with(|c| (c.tokens, c.runtime_config) = (Some(tokens), runtime_config)).await
+    let (runtime_config, gates) = flags.split_once(' ').unwrap_or((flags, ""));
+    let (runtime_config, gates) = (runtime_config.parse().expect("a runtime config"), gates.parse().expect("gates"));
+    Cluster::start_with(|c| (c.tokens, c.runtime_config, c.feature_gates) = (Some(tokens), runtime_config, gates)).await
 }
 
 /// A file's introduction, and its blocks: what is asked, and the answer as it is written down.
@@ -267,7 +268,7 @@ pub fn read(text: &str) -> (&str, Vec<(&str, &str)>) {
     (introduction, blocks.map(|block| block.split_once("\n=> ").unwrap_or((block, ""))).collect())
 }
 
-/// Whether a server of its own is asked for, and what it serves.
+/// Whether a server of its own is asked for, and with which flags.
 fn anew(asked: &str) -> Option<&str> {
     asked.split_once("\n> anew")?.1.lines().next().map(str::trim)
 }

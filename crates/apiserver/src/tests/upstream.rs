@@ -46,7 +46,8 @@ pub struct Upstream {
 
 impl Upstream {
     /// Both processes, and the namespace `default` with its service account.
-    pub async fn start(runtime_config: &str) -> Upstream {
+    pub async fn start(flags: &str) -> Upstream {
+        let (runtime_config, gates) = flags.split_once(' ').unwrap_or((flags, ""));
         let program = std::env::var_os("KNARR_UPSTREAM").expect("KNARR_UPSTREAM names upstream's kube-apiserver");
         let etcd = EtcdServers::start(1);
         let dir = etcd.dir.path();
@@ -73,7 +74,7 @@ impl Upstream {
             .args(["--service-account-key-file", "sa.pub", "--service-account-signing-key-file", "sa.key"])
             .args(["--service-account-issuer", DEFAULT_ISSUER, "--token-auth-file", "tokens.csv"])
             .args(["--authentication-config", "authentication.json", "--allow-privileged"])
-            .args(["--runtime-config", runtime_config])
+            .args(["--runtime-config", runtime_config, "--feature-gates", gates])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

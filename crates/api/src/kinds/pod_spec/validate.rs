@@ -83,6 +83,7 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
         check_at(spec, path, PREEMPTION, errors);
     }
     security::validate_os(spec, path, errors);
+    validate_group(&spec["schedulingGroup"], &path.child("schedulingGroup").child("podGroupName"), errors);
     for list in ["containers", "initContainers"] {
         for (i, container) in spec.array_at(&[list]).iter().enumerate() {
             let image = container.str_at(&["image"]).unwrap_or_default();
@@ -91,6 +92,15 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
                 errors.push(Error::invalid(&path.child(list).index(i).child("image"), image, detail));
             }
         }
+    }
+}
+
+/// Checks the name of the group that a pod is scheduled with.
+fn validate_group(group: &Value, at: &Path, errors: &mut Errors) {
+    match group["podGroupName"].as_str() {
+        Some(name) => errors.extend(names::dns1123_subdomain(name).into_iter().map(|m| Error::invalid(at, name, m))),
+        None if group.is_null() => {}
+        None => errors.push(Error::invalid(at, Value::Null, "must specify one of: `podGroupName`")),
     }
 }
 

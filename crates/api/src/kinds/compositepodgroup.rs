@@ -1,0 +1,18 @@
+//! CompositePodGroup.
+
+use super::prelude::*;
+use super::{conditions, podgroup};
+
+pub static KIND: Kind = Kind {
+    columns: &[NAME, podgroup::POLICY, podgroup::WORKLOAD, AGE],
+    defaults: podgroup::defaults,
+    prepare_create: |group| group.set(&["status"], Value::object()),
+    validate_status_update: |new, _| {
+        let mut errors = Errors::new();
+        conditions::validate(new, &mut errors);
+        errors
+    },
+    declared: Some(("scheduling", "CompositePodGroup")),
+    status_restores: &OWN_METADATA,
+    ..Kind::PLAIN
+};
