@@ -16,6 +16,7 @@ use crate::status::{Cause, Reason, Status};
 use crate::time::{self, Timestamp};
 use crate::{Map, Value};
 use entries::{Entries, Operation};
+use shape::Slot;
 
 /// Who writes.
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +172,9 @@ pub fn apply(
         fields::subtract(entries.fields_mut(at), &change.removed);
     }
     entries.drop_empty();
+    if change.empty_lists {
+        shape::forget_empty_lists(&mut merged, Slot::root(ty));
+    }
     if merged == before && entries.same_fields(&known) {
         return Ok(live.clone());
     }
@@ -199,6 +203,9 @@ pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writ
         _ => Entries::read(old),
     };
     let mut change = compare::compare(old, new, ty);
+    if change.empty_lists {
+        shape::forget_empty_lists(new, Slot::root(ty));
+    }
     fields::strip_identity(&mut change.taken);
     fields::strip_identity(&mut change.removed);
     if entries.is_empty() {
@@ -226,6 +233,10 @@ pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writ
     entries.drop_empty();
     entries.cap_updates();
     entries.write(new);
+    if change.empty_lists && differ_in_times(old, new) {
+        // What is empty was set to nothing once more.
+        *new = old.clone();
+    }
 }
 
 /// Whether two versions of an object differ in nothing but the times of their managed fields.
