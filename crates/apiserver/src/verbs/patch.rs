@@ -2,6 +2,8 @@
 //!
 //! Invariant: a patch is applied to the newest version, again when that changed in between.
 
+use std::sync::Arc;
+
 use meta::schema::prune::DecodeError;
 use meta::{Reason, Status, Value, patch as patches};
 
@@ -310,20 +312,27 @@ async fn apply(
     if let Some(ty) = served.ty {
         ty.convert_numbers(&mut document);
     }
-    write::to_stored(call, &mut document);
+    let spoken = managed::spoken(call, &call.target);
+    if Arc::ptr_eq(spoken, &call.target) {
+        write::to_stored(call, &mut document);
+    }
     let subresource = endpoint.subresource();
     let described = meta::apply::described(&document);
     let whole = (subresource == "status").then(|| document.clone());
-    managed::keep_own(&call.target, &mut document, subresource);
+    managed::keep_own(spoken, &mut document, subresource);
     for _ in 0..2 {
         let changed = write::update(call, endpoint, &options, |old| {
             keep_uid(call, old, &document)?;
             if let Some(whole) = &whole {
                 // What the endpoint does not write has to fit all the same.
-                managed::check(&call.target, whole)?;
-                convert(call, &mut whole.clone(), &described)?;
+                managed::check(spoken, whole)?;
+                let mut whole = whole.clone();
+                if !Arc::ptr_eq(spoken, &call.target) {
+                    write::to_stored(call, &mut whole);
+                }
+                convert(call, &mut whole, &described)?;
             }
-            let mut merged = managed::applied(&call.target, old, &document, &options, subresource)?;
+            let mut merged = managed::applied(call, old, &document, &options, subresource)?;
             normalize(call, &mut merged, &described)?;
             Ok(if meta::apply::differ_in_times(old, &merged) { old.clone() } else { merged })
         })
@@ -342,7 +351,7 @@ async fn apply(
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(Status::conflict(&served.gr, &call.path.name, why));
         }
-        let mut new = managed::applied(&call.target, &Value::Null, &document, &options, subresource)?;
+        let mut new = managed::applied(call, &Value::Null, &document, &options, subresource)?;
         normalize(call, &mut new, &described)?;
         match write::create_prepared(call, new, &options).await {
             Ok(object) => return Ok(reply::created(call, &object, &options)),
