@@ -229,24 +229,38 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
         },
         Patch::Apply(_) => return Err(Status::internal("an apply is no patch of this kind")),
     }
-    if let (Patch::Json(_) | Patch::Merge(_), Some(why)) = (patch, decode::without_kind(&document)) {
-        return Err(not_of_the_kind(patch, &document, &why));
+    if served.custom.is_some() && decode::without_kind(&document).is_none() {
+        let [version, kind] = said(&document);
+        if kind.is_empty() {
+            return Err(not_of_the_kind(patch, &document, &format!("Object 'Kind' is missing in '{document}'")));
+        }
+        if (version, kind) != (&served.api_version, &served.kind) {
+            return Err(other_custom_kind(call, version, kind));
+        }
     }
-    let [version, kind] = ["apiVersion", "kind"].map(|member| document.str_at(&[member]).unwrap_or_default());
-    if version.is_empty() && served.custom.is_none() {
-        return Err(metadata::nameless(call));
-    }
-    if served.custom.is_some() && kind.is_empty() {
-        return Err(not_of_the_kind(patch, &document, &format!("Object 'Kind' is missing in '{document}'")));
-    }
-    if served.custom.is_some() && (version, kind) != (&served.api_version, &served.kind) {
-        return Err(other_custom_kind(call, version, kind));
-    }
-    if version != served.api_version || !kind.is_empty() && kind != served.kind {
-        let why = decode::why_other_kind((version, kind), (&served.api_version, &served.kind))?;
-        return Err(not_of_the_kind(patch, &document, &why));
-    }
+    check_kind(call, patch, &document, &served.api_version, &served.kind)?;
     Ok(document)
+}
+
+/// The version and kind that a document says it is of.
+fn said(document: &Value) -> [&str; 2] {
+    ["apiVersion", "kind"].map(|member| document.str_at(&[member]).unwrap_or_default())
+}
+
+/// Refuses a patched document that says that it is of another kind now.
+pub fn check_kind(call: &Call, patch: &Patch, document: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    if let (Patch::Json(_) | Patch::Merge(_), Some(why)) = (patch, decode::without_kind(document)) {
+        return Err(not_of_the_kind(patch, document, &why));
+    }
+    let [found_version, found_kind] = said(document);
+    if found_version.is_empty() {
+        return if call.served.custom.is_some() { Ok(()) } else { Err(metadata::nameless(call)) };
+    }
+    if found_version != api_version || !found_kind.is_empty() && found_kind != kind {
+        let why = decode::why_other_kind((found_version, found_kind), (api_version, kind))?;
+        return Err(not_of_the_kind(patch, document, &why));
+    }
+    Ok(())
 }
 
 /// Compat: custom resources are held against their kind as their other fields are, under the name they came with.
