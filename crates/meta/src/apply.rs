@@ -217,7 +217,7 @@ pub fn apply(
     }
     entries.drop_empty();
     if change.own.empty_lists {
-        shape::forget_empty_lists(&mut merged, Slot::root(ty));
+        forget_empty_lists(ty, &mut merged);
     }
     if merged == before && entries.same_fields(&known) {
         return Ok(live.clone());
@@ -234,13 +234,15 @@ pub fn apply(
 
 /// Records in `new` who owns what after a write other than apply. `old` is null when the object is created.
 ///
-/// A client may send managedFields along: its list is the starting point; an empty one, or a single empty entry, clears it.
+/// A client may send managedFields along: its list is the starting point; an empty one, or a single empty entry, clears
+/// that of an object that was there.
 pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writer<'_>) {
     let sent = new.remove(&["metadata", "managedFields"]);
     if let Some(Value::Array(list)) = &sent
+        && !old.is_null()
         && (list.is_empty() || matches!(list.as_slice(), [Value::Object(only)] if only.is_empty()))
     {
-        return;
+        return forget_empty_lists(ty, new);
     }
     let mut entries = match &sent {
         Some(Value::Array(list)) if !list.is_empty() => Entries::sent(list).unwrap_or_else(|| Entries::read(old)),
@@ -248,7 +250,7 @@ pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writ
     };
     let mut change = Changes::new(old, new, ty, writer, &entries);
     if change.own.empty_lists {
-        shape::forget_empty_lists(new, Slot::root(ty));
+        forget_empty_lists(ty, new);
     }
     for change in [&mut change.own].into_iter().chain(change.other.as_mut().map(|(_, change)| change)) {
         fields::strip_identity(&mut change.taken);
@@ -285,6 +287,11 @@ pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writ
         // What is empty was set to nothing once more.
         *new = old.clone();
     }
+}
+
+/// Makes null of empty lists that are always written: what is left of them once they are stored.
+pub fn forget_empty_lists(ty: TypeRef<'_>, document: &mut Value) {
+    shape::forget_empty_lists(document, Slot::root(ty));
 }
 
 /// Whether two versions of an object differ in nothing but the times of their managed fields.

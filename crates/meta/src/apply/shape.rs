@@ -142,7 +142,6 @@ pub(super) fn is_empty_container(value: Option<&Value>) -> bool {
     }
 }
 
-/// Makes null of empty lists that are always written: what is left of them once they are stored.
 pub(super) fn forget_empty_lists(value: &mut Value, slot: Slot<'_>) {
     match value {
         Value::Array(items) if items.is_empty() && slot.is_always_list() => *value = Value::Null,
