@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
         b's' => _ = patch::strategic_merge(&mut changed, &wanted, ty),
         b'a' if wanted.as_object().is_some() && ty.prune(&mut wanted).is_ok() => {
             let now = NOW.parse().expect("a time");
-            let writer = Writer { manager: "fuzz", api_version: "v1", subresource: "", now };
+            let writer = Writer { manager: "fuzz", api_version: "v1", subresource: "", now, other: None };
             let Ok(once) = apply::apply(ty, &live, &wanted, &writer, true) else { return };
             // What loses its last member goes with it, but for one that is applied empty: that is back the second time.
             let twice = apply::apply(ty, &once, &wanted, &writer, false).expect("one's own fields do not conflict");

@@ -133,6 +133,12 @@ var scalars = map[string]string{
 	apiext + "JSONSchemaPropsOrStringArray": "schemaorstrings",
 }
 
+// Fields that are refused when they are empty, and left out otherwise.
+var notEmpty = map[string]bool{
+	"io.k8s.api.autoscaling.v2.HPAScalingRules.policies": true,
+	apiext + "JSONSchemaProps.dependencies":              true,
+}
+
 const apiext = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
 
 var (
@@ -266,6 +272,9 @@ func (g *graph) writeField(out *strings.Builder, pkg string, t reflect.Type, fie
 		case "omitzero":
 			flags += "z"
 		}
+	}
+	if notEmpty[fullName(t)+"."+name] {
+		flags += "e"
 	}
 	number, protoName := protobuf(field.Tag.Get("protobuf"))
 	inline := name == "" && field.Anonymous

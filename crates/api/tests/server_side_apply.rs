@@ -41,7 +41,7 @@ fn as_upstream() {
             let ty = api::schema().find(&format!("io.k8s.api.{package}.{kind}")).expect("a known type");
             let manager = step.str_at(&["manager"]).expect("a manager");
             let now = time::parse("2026-01-01T00:00:00Z").expect("a time");
-            let writer = Writer { manager, api_version, subresource: "", now };
+            let writer = Writer { manager, api_version, subresource: "", now, other: None };
             let result = if step.str_at(&["op"]) == Some("apply") {
                 apply(ty, &live, object, &writer, step["force"] == Value::Bool(true)).map_err(|e| e.to_string())
             } else {

@@ -58,6 +58,8 @@ pub enum Offer {
     List,
     /// What is never shown as a table: reviews.
     Review,
+    /// What has one shape only.
+    Discovery,
     /// Custom resources, which have no protobuf form but that of their metadata.
     Custom,
     /// The same as streams of events, for which there is no YAML.
@@ -80,6 +82,7 @@ impl Offer {
         let is_watch = matches!(self, Offer::Watch | Offer::WatchCustom);
         match (format, shape) {
             (_, Shape::Table) if self == Offer::Review => false,
+            (_, shape) if self == Offer::Discovery && shape != Shape::Object => false,
             (Format::Json, _) => true,
             (Format::Yaml, _) => !is_watch,
             // Compat: a Table has no protobuf form (apimachinery's types.go).
@@ -91,7 +94,7 @@ impl Offer {
 
     fn media_types(self) -> &'static [&'static str] {
         match self {
-            Offer::Everything | Offer::List | Offer::Review => &MEDIA_TYPES,
+            Offer::Everything | Offer::List | Offer::Review | Offer::Discovery => &MEDIA_TYPES,
             Offer::Custom => &MEDIA_TYPES[..2],
             Offer::Watch => &STREAM_TYPES,
             Offer::WatchCustom => &STREAM_TYPES[..1],
@@ -141,7 +144,6 @@ fn best(headers: &HeaderMap, offer: Offer) -> Option<Accept> {
     for (media_type, q, parameters) in clauses(headers, ACCEPT) {
         let rank = (q, !media_type.starts_with("*/"), !media_type.ends_with("/*"));
         if let Some(found) = form(media_type, parameters, offer)
-            && q > 0
             && best.is_none_or(|(other, _)| rank > other)
         {
             best = Some((rank, found));
@@ -202,8 +204,15 @@ mod tests {
     fn headers() {
         golden::check!("accept.txt", |case| {
             let (header, offer) = case.rsplit_once(" | ").unwrap_or((case, "Everything"));
-            let offers =
-                [Offer::Everything, Offer::List, Offer::Custom, Offer::Watch, Offer::WatchCustom, Offer::Review];
+            let offers = [
+                Offer::Everything,
+                Offer::List,
+                Offer::Custom,
+                Offer::Watch,
+                Offer::WatchCustom,
+                Offer::Review,
+                Offer::Discovery,
+            ];
             let offer = offers.into_iter().find(|o| format!("{o:?}") == offer).expect("an offer");
             let headers = HeaderMap::from_iter([(ACCEPT, header.parse().expect("a header"))]);
             let chosen = Accept::parse(&headers, offer);

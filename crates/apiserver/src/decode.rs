@@ -361,6 +361,9 @@ pub fn go_package(group: &str) -> &str {
     }
 }
 
+/// Compat: versions of nothing that is served, though upstream knows their scales.
+const OLD_SCALES: [&str; 3] = ["apps/v1beta1", "apps/v1beta2", "extensions/v1beta1"];
+
 /// Compat: upstream's decoder makes an object of any kind it knows first, and only then finds that it does not fit.
 pub fn why_other_kind(
     (found_version, found_kind): (&str, &str),
@@ -368,7 +371,10 @@ pub fn why_other_kind(
 ) -> Result<String, Status> {
     let (group, version) = found_version.split_once('/').unwrap_or(("", found_version));
     let expected_group = api_version.split_once('/').map_or("", |(group, _)| group);
-    if api::resource::root_type(group, version, found_kind).is_none() {
+    let is_scale = kind == "Scale" && found_kind == kind && OLD_SCALES.contains(&found_version);
+    if is_scale {
+        Err(other_version(found_version, api_version))
+    } else if api::resource::root_type(group, version, found_kind).is_none() {
         Ok(unknown_kind(found_version, found_kind))
     } else if (group, found_kind) == (expected_group, kind) {
         Err(other_version(found_version, api_version))

@@ -262,6 +262,9 @@ async fn resource(
     if served.custom.is_none() && !path.subresource.is_empty() && served.info.subresource(&path.subresource).is_none() {
         return Err(Status::unknown_resource());
     }
+    if path.name.is_empty() && !path.subresource.is_empty() {
+        return Err(Status::bad_request("name must be provided"));
+    }
     check_name(&path)?;
     let offer = match verb {
         Verb::Create if !served.is_stored() || path.subresource == "token" => Offer::Review,
@@ -273,7 +276,6 @@ async fn resource(
         Verb::Connect if connects => Accept::JSON,
         _ => Accept::parse(request.headers(), offer)?,
     };
-    check_shape(verb, accept.shape, &served, &query)?;
     let upgrade = verb == Verb::Watch && stream::watch::is_asked(request.headers());
     let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     // A stream's headers go on to the kubelet with the request.
@@ -337,7 +339,11 @@ async fn timed(call: &Call, body: bytes::Bytes) -> Result<Response, Status> {
     let _span = trace::of_verb(call);
     let work = verbs::dispatch(call, body);
     match tokio::time::timeout(limit, work).await {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            let answer = answer?;
+            check_shape(call)?;
+            Ok(answer)
+        }
         Err(_) => Err(Status::timeout(format!(
             "request did not complete within the allotted timeout of {}s; try again",
             limit.as_secs()
@@ -354,15 +360,16 @@ fn check_name(path: &ResourcePath) -> Result<(), Status> {
     Err(Status::bad_request(format!("Name parameter invalid: {:?}: {}", path.name, wrong.join(";"))))
 }
 
-/// One object has not the form of a list, nor the other way round; rows go with what there is.
-fn check_shape(verb: Verb, shape: Shape, served: &Served, query: &Query) -> Result<(), Status> {
-    let include = query.get("includeObject");
+/// One object has not the form of a list, nor the other way round; rows go with what there is. Compat: upstream sees that
+/// once it has what it is to show.
+fn check_shape(call: &Call) -> Result<(), Status> {
+    let (served, shape, include) = (&call.served, call.accept.shape, call.query.get("includeObject"));
     if shape == Shape::Table && !["", "Metadata", "Object", "None"].contains(&include) {
         return Err(Status::bad_request(format!(
             "Unable to convert to Table as requested: includeObject: Invalid value: {include:?}: must be 'Metadata', 'Object', 'None', or empty"
         )));
     }
-    let (form, is, list) = match (shape, verb) {
+    let (form, is, list) = match (shape, call.verb) {
         (Shape::Metadata, Verb::List) => ("PartialObjectMetadata", "a list", "List"),
         (Shape::MetadataList, Verb::Get | Verb::Create | Verb::Update | Verb::Patch) => {
             ("PartialObjectMetadataList", "not a list", "")

@@ -16,7 +16,7 @@ use crate::accept::{Accept, Format, Offer};
 use crate::aggregate::{Remote, merge};
 use crate::body::{Body, Response};
 use crate::custom::definitions;
-use crate::request::Query;
+use crate::request::{self, Query};
 use crate::shared::Shared;
 use crate::{health, issuer, metrics, reply};
 
@@ -41,7 +41,7 @@ pub async fn answer(
     if method != Method::GET && method != Method::HEAD {
         return if path == "/" { Err(Status::method_not_allowed()) } else { Ok(not_found()) };
     }
-    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    let segments: Vec<&str> = request::segments(path).collect();
     if matches!(segments.as_slice(), ["apis" | "openapi", ..]) {
         definitions::sync(shared);
     }
@@ -51,7 +51,11 @@ pub async fn answer(
     let remotes: Vec<_> = remotes.iter().map(|r| &**r).collect();
     let whole = wants_aggregated(headers);
     match segments.as_slice() {
-        [] => Ok(reply::json(200, index(resources()).to_vec())),
+        [""] if path == "/" => Ok(reply::json(200, index(resources()).to_vec())),
+        ["apis", "", ..] => Ok(not_found()),
+        ["api", ..] if segments.contains(&"") => missing(shared, "", ""),
+        ["apis", group, ..] if segments.contains(&"") => missing(shared, group, ""),
+        _ if segments.contains(&"") => Ok(not_found()),
         [".well-known", "openid-configuration"] => {
             Ok(of_issuer(shared, |verifier| issuer::configuration(verifier, &address(shared))))
         }
@@ -75,9 +79,10 @@ pub async fn answer(
         ["apis", group] => plain(headers, merge::group(&remotes, group, discovery::group(resources(), group))),
         ["apis", group, version] => listed(shared, headers, group, version),
         ["openapi", "v2"] if wants_protobuf(headers) => protobuf_v2(&openapi_v2(&remotes, resources())),
+        // Compat: in whatever form it is asked for.
+        ["openapi", "v3"] => Ok(reply::text(200, merge::openapi_index(&remotes, openapi::v3_index(resources())))),
         ["openapi", ..] if !takes_json(headers) => Err(Status::not_acceptable(&[reply::JSON])),
         ["openapi", "v2"] => Ok(reply::json(200, openapi_v2(&remotes, resources()))),
-        ["openapi", "v3"] => Ok(reply::json(200, merge::openapi_index(&remotes, openapi::v3_index(resources())))),
         // Compat: go-openapi's handler says nothing.
         ["openapi", "v3", ..] if !openapi_is_known(resources(), &segments[2..]) => Ok(reply::text(404, "")),
         ["openapi", "v3", "api", version] => Ok(document(resources, headers, query, "", version)),
@@ -139,7 +144,7 @@ fn address(shared: &Shared) -> String {
 
 fn plain(headers: &HeaderMap, value: Option<Value>) -> Result<Response, Status> {
     match value {
-        Some(value) => Ok(reply::plain(&Accept::parse(headers, Offer::Everything)?, &value)),
+        Some(value) => Ok(reply::plain(&Accept::parse(headers, Offer::Discovery)?, &value)),
         None => Ok(not_found()),
     }
 }

@@ -301,6 +301,13 @@ impl Registry {
         self.stored(&served.info.storage.group, &served.info.plural).unwrap_or_else(|| served.clone())
     }
 
+    /// The version of a stored resource that has other fields; of several groups' nobody needs to know (see
+    /// `meta::apply`).
+    pub fn with_other_fields(&self, stored: &Served) -> Option<Arc<Served>> {
+        let differs = |s: &Served| s.conversion.as_ref().is_some_and(|c| !c.keeps_fields());
+        self.built_in.get(&stored.info.group, &stored.info.plural)?.iter().find(|s| differs(s)).cloned()
+    }
+
     /// Every resource in its stored version.
     pub fn all_stored(&self) -> Vec<Arc<Served>> {
         let custom = self.custom.load();

@@ -34,8 +34,8 @@ fn response(code: u16, content_type: &'static str, body: Body) -> Response {
 }
 
 /// Plain text.
-pub fn text(code: u16, text: impl Into<String>) -> Response {
-    response(code, "text/plain; charset=utf-8", Body::from(text.into()))
+pub fn text(code: u16, text: impl Into<Bytes>) -> Response {
+    response(code, "text/plain; charset=utf-8", Body::Full(text.into()))
 }
 
 /// JSON that is no API object of the request's own kind: discovery, version, OpenAPI.

@@ -84,15 +84,20 @@ const CONNECT: [&str; 4] = ["exec", "attach", "portforward", "proxy"];
 /// Namespace subresources; any other third segment is a resource in the namespace.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
+/// The parts between a path's slashes. Those at its end do not count; an empty part elsewhere is one that names nothing.
+pub fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.strip_prefix('/').unwrap_or(path).trim_end_matches('/').split('/')
+}
+
 /// Takes a path apart. `None` when a segment is no valid percent encoding.
 pub fn parse_path(path: &str) -> Option<Target> {
-    let mut segments = Vec::with_capacity(8);
-    for part in path.split('/').filter(|p| !p.is_empty()) {
-        segments.push(percent_decode(part, false)?);
-    }
+    let parts = segments(path).map(|part| percent_decode(part, false));
+    let segments = parts.collect::<Option<Vec<String>>>()?;
     let (group, version, mut rest) = match segments.first().map(String::as_str) {
         Some("api") if segments.len() > 2 => (String::new(), segments[1].clone(), &segments[2..]),
-        Some("apis") if segments.len() > 3 => (segments[1].clone(), segments[2].clone(), &segments[3..]),
+        Some("apis") if segments.len() > 3 && !segments[1].is_empty() => {
+            (segments[1].clone(), segments[2].clone(), &segments[3..])
+        }
         _ => return Some(Target::NonResource),
     };
     let watch_prefix = rest[0] == "watch" && rest.len() > 1;

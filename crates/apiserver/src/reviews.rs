@@ -5,6 +5,7 @@
 mod selectors;
 
 use bytes::Bytes;
+use meta::field::{Error, Errors, Path};
 use meta::{Status, Value, json};
 
 use crate::authz::Ask;
@@ -14,7 +15,7 @@ use crate::filter::Filter;
 use crate::options::WriteOptions;
 use crate::request::Verb;
 use crate::user::User;
-use crate::{authn, decode, reply, sub};
+use crate::{authn, decode, managed, metadata, reply, sub};
 
 pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     if call.served.info.plural == "componentstatuses" {
@@ -28,25 +29,29 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     match &*call.served.info.plural {
         "selfsubjectreviews" => document.set(&["status"], json!({})),
         "bindings" => {
-            let name = crate::metadata::name(&document).to_string();
+            let name = metadata::name(&document).to_string();
             return sub::bind(call, &name, &document, &options).await;
         }
         _ => {}
     }
-    match &*call.served.info.plural {
+    let plural = &*call.served.info.plural;
+    if !matches!(plural, "selfsubjectreviews" | "selfsubjectrulesreviews") {
+        metadata::settle_namespace(call, &call.target, &mut document)?;
+        let cluster = (!call.served.namespaced).then_some("namespace");
+        for member in ["uid", "creationTimestamp"].into_iter().chain(cluster) {
+            document.remove(&["metadata", member]);
+        }
+        managed::created(call, &call.target, &mut document, &options);
+    }
+    match plural {
         "selfsubjectreviews" => document.set(&["status", "userInfo"], call.user.to_value()),
         "selfsubjectaccessreviews" => {
-            one_question(&document)?;
+            check(call, &document, Errors::new())?;
             let user = (*call.user).clone();
             decide(call, &mut document, &user);
         }
         "subjectaccessreviews" | "localsubjectaccessreviews" => {
-            let user = subject(&document)?;
-            let asked = document.str_at(&["spec", "resourceAttributes", "namespace"]).unwrap_or_default();
-            if call.served.namespaced && asked != call.path.namespace {
-                let path = spec_path().child("resourceAttributes").child("namespace");
-                return Err(bad_spec(&path, asked, "must match metadata.namespace"));
-            }
+            let user = subject(call, &document)?;
             decide(call, &mut document, &user);
         }
         "selfsubjectrulesreviews" => {
@@ -61,7 +66,7 @@ pub async fn dispatch(call: &Call, body: Bytes) -> Result<Response, Status> {
     Ok(reply::document(call, 201, &document))
 }
 
-fn subject(document: &Value) -> Result<User, Status> {
+fn subject(call: &Call, document: &Value) -> Result<User, Status> {
     let list = |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect();
     let spec = &document["spec"];
     let user = User {
@@ -70,36 +75,47 @@ fn subject(document: &Value) -> Result<User, Status> {
         groups: list(&spec["groups"]),
         extra: Vec::new(),
     };
-    one_question(document)?;
+    let mut errors = Errors::new();
     if user.name.is_empty() && user.groups.is_empty() {
-        return Err(bad_spec(&spec_path().child("user"), "", "at least one of user or group must be specified"));
+        let path = Path::new("spec").child("user");
+        errors.push(Error::invalid(&path, "", "at least one of user or group must be specified"));
     }
+    check(call, document, errors)?;
     Ok(user)
 }
 
-fn one_question(document: &Value) -> Result<(), Status> {
+/// Refuses what is no question, besides what is wrong with its subject.
+fn check(call: &Call, document: &Value, subject: Errors) -> Result<(), Status> {
+    let local = call.served.namespaced;
     let [resource, other] = ["resourceAttributes", "nonResourceAttributes"].map(|m| &document["spec"][m]);
-    if resource.is_null() != other.is_null() {
-        let wrong = selectors::check(resource, &spec_path().child("resourceAttributes"));
-        return if wrong.is_empty() { Ok(()) } else { Err(bad(&wrong)) };
-    }
+    let spec = Path::new("spec");
     // Compat: shown as upstream's internal type has it.
     let text = |member: &str| other.str_at(&[member]).unwrap_or_default();
     let shown = if other.is_null() { Value::Null } else { json!({"Path": text("path"), "Verb": text("verb")}) };
-    Err(bad_spec(&spec_path(), shown, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
-}
-
-fn spec_path() -> meta::field::Path {
-    meta::field::Path::new("spec")
-}
-
-/// Compat: upstream leaves the kind out.
-fn bad_spec(path: &meta::field::Path, value: impl Into<Value>, detail: &str) -> Status {
-    bad(&[meta::field::Error::invalid(path, value, detail)])
-}
-
-fn bad(errors: &[meta::field::Error]) -> Status {
-    Status::invalid(&meta::GroupKind::new("authorization.k8s.io", ""), "", errors)
+    let mut errors = Errors::new();
+    if resource.is_null() == other.is_null() {
+        let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errors.push(Error::invalid(&spec, shown.clone(), detail));
+    } else {
+        errors.extend(selectors::check(resource, &spec.child("resourceAttributes")));
+    }
+    errors.extend(subject);
+    let own = |member: &str| member != "managedFields" && !(local && member == "namespace");
+    if document["metadata"].as_object().is_some_and(|metadata| metadata.keys().any(own)) {
+        let detail = if local { "must be empty except for namespace" } else { "must be empty" };
+        errors.push(Error::invalid(&Path::new("metadata"), document["metadata"].clone(), detail));
+    }
+    let namespace = resource.str_at(&["namespace"]).unwrap_or_default();
+    if local && !resource.is_null() && namespace != call.path.namespace {
+        let path = spec.child("resourceAttributes").child("namespace");
+        errors.push(Error::invalid(&path, namespace, "must match metadata.namespace"));
+    }
+    if local && !other.is_null() {
+        errors.push(Error::invalid(&spec.child("nonResourceAttributes"), shown, "disallowed on this kind of request"));
+    }
+    // Compat: upstream leaves the kind out.
+    let kind = meta::GroupKind::new("authorization.k8s.io", "");
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&kind, "", &errors)) }
 }
 
 fn decide(call: &Call, document: &mut Value, user: &User) {

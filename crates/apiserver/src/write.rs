@@ -58,7 +58,7 @@ pub async fn create(call: &Call, mut document: Value, options: &WriteOptions) ->
     metadata::settle_namespace(call, served, &mut document)?;
     served.defaults(&mut document);
     document.remove(&["metadata", "deletionGracePeriodSeconds"]);
-    managed::created(served, &mut document, options);
+    managed::created(call, served, &mut document, options);
     create_prepared(call, document, options).await
 }
 
@@ -313,7 +313,7 @@ async fn attempt(
         served.rules.prepare_status(&mut new, &old);
     }
     if !options.applied {
-        managed::updated(served, &mut new, &old, options, endpoint.subresource());
+        managed::updated(call, served, &mut new, &old, options, endpoint.subresource());
     }
     let mut asked = review(call, served, Operation::Update, endpoint.subresource(), options.dry_run);
     asked.name = name.to_string();

@@ -15,10 +15,12 @@ use crate::schema::TypeRef;
 use crate::status::{Cause, Reason, Status};
 use crate::time::{self, Timestamp};
 use crate::{Map, Value};
+use compare::Change;
 use entries::{Entries, Operation};
+use shape::Slot;
 
 /// Who writes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Writer<'a> {
     /// The field manager: the request's `fieldManager`, or else `manager_of_user_agent`.
     pub manager: &'a str,
@@ -27,6 +29,47 @@ pub struct Writer<'a> {
     /// `status`, `scale`, ...; empty for the object itself.
     pub subresource: &'a str,
     pub now: Timestamp,
+    /// The version whose managers' fields are not those of the writer's.
+    pub other: Option<Other<'a>>,
+}
+
+/// Another version of a kind, in which some fields have another name or place.
+#[derive(Clone, Copy)]
+pub struct Other<'a> {
+    pub api_version: &'a str,
+    pub ty: TypeRef<'a>,
+    /// Makes a document of this version of one of the writer's.
+    pub convert: &'a dyn Fn(&mut Value),
+}
+
+impl Other<'_> {
+    fn compare(&self, old: &Value, new: &Value) -> Change {
+        let [mut old, mut new] = [old.clone(), new.clone()];
+        [&mut old, &mut new].into_iter().filter(|document| !document.is_null()).for_each(self.convert);
+        compare::compare(&old, &new, self.ty)
+    }
+}
+
+/// A change as managers of either version see it.
+struct Changes<'a> {
+    own: Change,
+    other: Option<(&'a str, Change)>,
+}
+
+impl<'a> Changes<'a> {
+    fn new(old: &Value, new: &Value, ty: TypeRef<'_>, writer: &Writer<'a>, entries: &Entries) -> Self {
+        let other = writer.other.filter(|other| entries.any_of(other.api_version));
+        let other = other.map(|other| (other.api_version, other.compare(old, new)));
+        Changes { own: compare::compare(old, new, ty), other }
+    }
+
+    /// As managers of this version see it.
+    fn told(&self, api_version: &str) -> &Change {
+        match &self.other {
+            Some((other, change)) if *other == api_version => change,
+            _ => &self.own,
+        }
+    }
 }
 
 /// A field that the applier wants and another manager holds.
@@ -126,6 +169,7 @@ pub fn apply(
     let mut before = live.clone();
     before.remove(&["metadata", "managedFields"]);
     let mut entries = Entries::read(live);
+    entries.keep_group(writer.api_version);
     let known = entries.clone();
     if entries.is_empty() && !live.is_null() {
         // Nobody tracked this object so far: what it holds was set by somebody.
@@ -159,8 +203,8 @@ pub fn apply(
     }
     // Only now: while pruning, the applied name keeps `metadata` in place.
     fields::strip_identity(entries.fields_mut(mine));
-    let change = compare::compare(&before, &merged, ty);
-    let conflicts = entries.conflicts(mine, &change.taken);
+    let change = Changes::new(&before, &merged, ty, writer, &entries);
+    let conflicts = entries.conflicts(mine, |version| &change.told(version).taken);
     if !conflicts.is_empty() && !force && !conflicts_are_kubectls_own(live, writer, ty, &conflicts) {
         return Err(ApplyError::Conflicts(entries.describe(&conflicts)));
     }
@@ -168,9 +212,13 @@ pub fn apply(
         fields::subtract(entries.fields_mut(*at), fields);
     }
     for at in (0..entries.len()).filter(|at| *at != mine) {
-        fields::subtract(entries.fields_mut(at), &change.removed);
+        let removed = &change.told(entries.version(at)).removed;
+        fields::subtract(entries.fields_mut(at), removed);
     }
     entries.drop_empty();
+    if change.own.empty_lists {
+        forget_empty_lists(ty, &mut merged);
+    }
     if merged == before && entries.same_fields(&known) {
         return Ok(live.clone());
     }
@@ -186,46 +234,64 @@ pub fn apply(
 
 /// Records in `new` who owns what after a write other than apply. `old` is null when the object is created.
 ///
-/// A client may send managedFields along: its list is the starting point; an empty one, or a single empty entry, clears it.
+/// A client may send managedFields along: its list is the starting point; an empty one, or a single empty entry, clears
+/// that of an object that was there.
 pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writer<'_>) {
     let sent = new.remove(&["metadata", "managedFields"]);
     if let Some(Value::Array(list)) = &sent
+        && !old.is_null()
         && (list.is_empty() || matches!(list.as_slice(), [Value::Object(only)] if only.is_empty()))
     {
-        return;
+        return forget_empty_lists(ty, new);
     }
     let mut entries = match &sent {
         Some(Value::Array(list)) if !list.is_empty() => Entries::sent(list).unwrap_or_else(|| Entries::read(old)),
         _ => Entries::read(old),
     };
-    let mut change = compare::compare(old, new, ty);
-    fields::strip_identity(&mut change.taken);
-    fields::strip_identity(&mut change.removed);
+    let mut change = Changes::new(old, new, ty, writer, &entries);
+    if change.own.empty_lists {
+        forget_empty_lists(ty, new);
+    }
+    for change in [&mut change.own].into_iter().chain(change.other.as_mut().map(|(_, change)| change)) {
+        fields::strip_identity(&mut change.taken);
+        fields::strip_identity(&mut change.removed);
+    }
     if entries.is_empty() {
         // An object that nobody tracked so far stays untracked until it is applied.
-        if old.is_null() && !change.taken.is_empty() {
+        if old.is_null() && !change.own.taken.is_empty() {
             let at = entries.push(writer, Operation::Update);
-            *entries.fields_mut(at) = change.taken;
+            *entries.fields_mut(at) = change.own.taken;
             entries.touch(at, writer.now);
         }
         return entries.write(new);
     }
+    entries.keep_group(writer.api_version);
     let mine = entries.find(writer, Operation::Update);
     for at in 0..entries.len() {
+        let told = change.told(entries.version(at));
         let set = entries.fields_mut(at);
-        fields::subtract(set, &change.removed);
+        fields::subtract(set, &told.removed);
         if Some(at) != mine {
-            fields::subtract(set, &change.taken);
+            fields::subtract(set, &told.taken);
         }
     }
-    if !change.taken.is_empty() {
+    if !change.own.taken.is_empty() {
         let at = mine.unwrap_or_else(|| entries.push(writer, Operation::Update));
-        fields::union(entries.fields_mut(at), &change.taken);
+        fields::union(entries.fields_mut(at), &change.own.taken);
         entries.touch(at, writer.now);
     }
     entries.drop_empty();
     entries.cap_updates();
     entries.write(new);
+    if change.own.empty_lists && differ_in_times(old, new) {
+        // What is empty was set to nothing once more.
+        *new = old.clone();
+    }
+}
+
+/// Makes null of empty lists that are always written: what is left of them once they are stored.
+pub fn forget_empty_lists(ty: TypeRef<'_>, document: &mut Value) {
+    shape::forget_empty_lists(document, Slot::root(ty));
 }
 
 /// Whether two versions of an object differ in nothing but the times of their managed fields.
@@ -290,7 +356,7 @@ mod tests {
 
     fn writer(manager: &str, second: i64) -> Writer<'_> {
         let now = Timestamp::from_second(second).expect("a small number");
-        Writer { manager, api_version: "v1", subresource: "", now }
+        Writer { manager, api_version: "v1", subresource: "", now, other: None }
     }
 
     #[test]

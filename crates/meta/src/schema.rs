@@ -127,6 +127,8 @@ pub(crate) mod flag {
     pub const ZERO_DEFAULT: u16 = 256;
     pub const REQUIRED: u16 = 512;
     pub const GRANULAR: u16 = 1024;
+    /// Left out when unset, but there when set to an empty list or map, which validation refuses.
+    pub const KEPT_EMPTY: u16 = 2048;
 }
 
 /// A closed set of types.

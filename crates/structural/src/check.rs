@@ -120,8 +120,8 @@ fn is_union(one: &Value) -> bool {
 fn generic(schema: &Value, path: &Path, found: &mut Found) {
     let errors = &mut found.generic;
     for (key, value) in UNKNOWN.iter().filter_map(|key| Some((*key, schema.get(key)?))) {
-        // Of a reference an empty one too is told from none.
-        if !value.is_empty() || key == "$ref" && !value.is_null() {
+        // Of these an empty one too is told from none.
+        if !value.is_empty() || matches!(key, "$ref" | "dependencies") && !value.is_null() {
             found.unsupported |= !value.is_empty();
             errors.push(Error::forbidden(&path.child(key), format!("{key} is not supported")));
         }

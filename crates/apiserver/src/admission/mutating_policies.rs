@@ -166,7 +166,7 @@ fn merged(served: &Served, document: &Value, mut made: Value) -> Result<Value, S
         made.set(&[member], document.get(member).cloned().unwrap_or_default());
     }
     let now = time::now();
-    let writer = Writer { manager: MANAGER, api_version: &served.api_version, subresource: "", now };
+    let writer = Writer { manager: MANAGER, api_version: &served.api_version, subresource: "", now, other: None };
     let mut merged = apply::apply(ty, document, &made, &writer, true).map_err(|e| e.to_status().message)?;
     match document.at(&["metadata", "managedFields"]) {
         Some(fields) => merged.set(&["metadata", "managedFields"], fields),

@@ -187,6 +187,9 @@ impl<'a> Request<'a> {
             decode::strip(&mut changed, group_version.trim_start_matches('/'), &kind, ty)
         };
         stripped.map_err(|e| Status::internal(e.status(&version, &kind)))?;
+        if let Some(ty) = served.tracked().filter(|_| own) {
+            meta::apply::forget_empty_lists(ty, &mut changed);
+        }
         if self.is_scale() {
             let mut workload = was.clone();
             let custom = self.requested.custom.as_ref().and_then(|c| c.scale.as_ref());

@@ -83,7 +83,13 @@ async fn place(call: &Call) -> Result<(Backend, Vec<SocketAddr>), Status> {
     let (https, name, port) = parts(id).ok_or_else(|| Status::bad_request(format!("invalid {kind} request {id:?}")))?;
     let namespace = &call.path.namespace;
     let found = call.shared.find("", &call.path.resource, namespace, name).await?;
-    let object = found.ok_or_else(|| Status::not_found(call.gr(), name))?.stored_document();
+    let no_endpoints = || Status::unavailable(format!("no endpoints available for service {name:?}"));
+    let object = match found {
+        Some(object) => object.stored_document(),
+        // Compat: a service itself is looked at for the number of a port only.
+        None if kind == "service" && port.parse::<i64>().is_err() => return Err(no_endpoints()),
+        None => return Err(Status::not_found(call.gr(), name)),
+    };
     match kind {
         "node" => {
             let own = node_address(&object);
@@ -101,7 +107,7 @@ async fn place(call: &Call) -> Result<(Backend, Vec<SocketAddr>), Status> {
         _ => {
             let at = ready_addresses(&call.shared, namespace, name, &port_name(&object, name, port)?);
             if at.is_empty() {
-                return Err(Status::unavailable(format!("no endpoints available for service {name:?}")));
+                return Err(no_endpoints());
             }
             Ok((anyone(https)?, at))
         }

@@ -11,7 +11,7 @@ use crate::call::Call;
 use crate::options::WriteOptions;
 use crate::request::Verb;
 use crate::verbs::get;
-use crate::verbs::patch::{Patch, check_applied_kind};
+use crate::verbs::patch::{Patch, check_applied_kind, check_kind};
 use crate::write::{self, Endpoint};
 use crate::{decode, metadata, reply};
 
@@ -42,6 +42,9 @@ pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
             store(call, &options, |old| {
                 let mut scale = scale_in(call, old)?;
                 patch_scale(&mut scale, &patch, ty)?;
+                if let Patch::Json(_) | Patch::Merge(_) = patch {
+                    check_kind(call, &patch, &scale, API_VERSION, KIND)?;
+                }
                 decode::prune(call, &mut scale, Vec::new(), options.validation, API_VERSION, KIND, ty)?;
                 check(call, &scale)?;
                 Ok(scale)

@@ -154,7 +154,7 @@ async fn who_is_not_reached() {
     let mut running = pod.clone();
     running.set(&["status"], json!({"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}));
     for (path, code, message) in [
-        ("services/x/proxy/", 404, "services \"x\" not found".to_string()),
+        ("services/x:80/proxy/", 404, "services \"x\" not found".to_string()),
         ("services/s:81/proxy/", 503, "no service port 81 found for service \"s\"".into()),
         ("services/https:s:other/proxy/", 503, "no endpoints available for service \"s\"".into()),
         ("services/ftp:s:web/proxy/", 400, "invalid service request \"ftp:s:web\"".into()),

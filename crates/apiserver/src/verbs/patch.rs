@@ -2,6 +2,8 @@
 //!
 //! Invariant: a patch is applied to the newest version, again when that changed in between.
 
+use std::sync::Arc;
+
 use meta::schema::prune::DecodeError;
 use meta::{Reason, Status, Value, patch as patches};
 
@@ -227,24 +229,38 @@ fn changed(call: &Call, old: &Value, patch: &Patch) -> Result<Value, Status> {
         },
         Patch::Apply(_) => return Err(Status::internal("an apply is no patch of this kind")),
     }
-    if let (Patch::Json(_) | Patch::Merge(_), Some(why)) = (patch, decode::without_kind(&document)) {
-        return Err(not_of_the_kind(patch, &document, &why));
+    if served.custom.is_some() && decode::without_kind(&document).is_none() {
+        let [version, kind] = said(&document);
+        if kind.is_empty() {
+            return Err(not_of_the_kind(patch, &document, &format!("Object 'Kind' is missing in '{document}'")));
+        }
+        if (version, kind) != (&served.api_version, &served.kind) {
+            return Err(other_custom_kind(call, version, kind));
+        }
     }
-    let [version, kind] = ["apiVersion", "kind"].map(|member| document.str_at(&[member]).unwrap_or_default());
-    if version.is_empty() && served.custom.is_none() {
-        return Err(metadata::nameless(call));
-    }
-    if served.custom.is_some() && kind.is_empty() {
-        return Err(not_of_the_kind(patch, &document, &format!("Object 'Kind' is missing in '{document}'")));
-    }
-    if served.custom.is_some() && (version, kind) != (&served.api_version, &served.kind) {
-        return Err(other_custom_kind(call, version, kind));
-    }
-    if version != served.api_version || !kind.is_empty() && kind != served.kind {
-        let why = decode::why_other_kind((version, kind), (&served.api_version, &served.kind))?;
-        return Err(not_of_the_kind(patch, &document, &why));
-    }
+    check_kind(call, patch, &document, &served.api_version, &served.kind)?;
     Ok(document)
+}
+
+/// The version and kind that a document says it is of.
+fn said(document: &Value) -> [&str; 2] {
+    ["apiVersion", "kind"].map(|member| document.str_at(&[member]).unwrap_or_default())
+}
+
+/// Refuses a patched document that says that it is of another kind now.
+pub fn check_kind(call: &Call, patch: &Patch, document: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    if let (Patch::Json(_) | Patch::Merge(_), Some(why)) = (patch, decode::without_kind(document)) {
+        return Err(not_of_the_kind(patch, document, &why));
+    }
+    let [found_version, found_kind] = said(document);
+    if found_version.is_empty() {
+        return if call.served.custom.is_some() { Ok(()) } else { Err(metadata::nameless(call)) };
+    }
+    if found_version != api_version || !found_kind.is_empty() && found_kind != kind {
+        let why = decode::why_other_kind((found_version, found_kind), (api_version, kind))?;
+        return Err(not_of_the_kind(patch, document, &why));
+    }
+    Ok(())
 }
 
 /// Compat: custom resources are held against their kind as their other fields are, under the name they came with.
@@ -310,20 +326,27 @@ async fn apply(
     if let Some(ty) = served.ty {
         ty.convert_numbers(&mut document);
     }
-    write::to_stored(call, &mut document);
+    let spoken = managed::spoken(call, &call.target);
+    if Arc::ptr_eq(spoken, &call.target) {
+        write::to_stored(call, &mut document);
+    }
     let subresource = endpoint.subresource();
     let described = meta::apply::described(&document);
     let whole = (subresource == "status").then(|| document.clone());
-    managed::keep_own(&call.target, &mut document, subresource);
+    managed::keep_own(spoken, &mut document, subresource);
     for _ in 0..2 {
         let changed = write::update(call, endpoint, &options, |old| {
             keep_uid(call, old, &document)?;
             if let Some(whole) = &whole {
                 // What the endpoint does not write has to fit all the same.
-                managed::check(&call.target, whole)?;
-                convert(call, &mut whole.clone(), &described)?;
+                managed::check(spoken, whole)?;
+                let mut whole = whole.clone();
+                if !Arc::ptr_eq(spoken, &call.target) {
+                    write::to_stored(call, &mut whole);
+                }
+                convert(call, &mut whole, &described)?;
             }
-            let mut merged = managed::applied(&call.target, old, &document, &options, subresource)?;
+            let mut merged = managed::applied(call, old, &document, &options, subresource)?;
             normalize(call, &mut merged, &described)?;
             Ok(if meta::apply::differ_in_times(old, &merged) { old.clone() } else { merged })
         })
@@ -342,7 +365,7 @@ async fn apply(
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(Status::conflict(&served.gr, &call.path.name, why));
         }
-        let mut new = managed::applied(&call.target, &Value::Null, &document, &options, subresource)?;
+        let mut new = managed::applied(call, &Value::Null, &document, &options, subresource)?;
         normalize(call, &mut new, &described)?;
         match write::create_prepared(call, new, &options).await {
             Ok(object) => return Ok(reply::created(call, &object, &options)),

@@ -17,18 +17,33 @@ pub(super) struct Change {
     /// Added or changed.
     pub taken: Map,
     pub removed: Map,
+    /// The new version holds empty lists, which are owned as what they are, and nothing once they are stored.
+    pub empty_lists: bool,
 }
 
 /// Compares two objects; null stands for no object.
 pub(super) fn compare(old: &Value, new: &Value, ty: TypeRef<'_>) -> Change {
     let change = walk(Some(old).filter(|v| !v.is_null()), Some(new), Slot::root(ty), (true, true));
-    Change { taken: change.taken.unwrap_or_default(), removed: change.removed.unwrap_or_default() }
+    Change {
+        taken: change.taken.unwrap_or_default(),
+        removed: change.removed.unwrap_or_default(),
+        empty_lists: change.empty_lists,
+    }
+}
+
+fn holds_empty_list(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty() || items.iter().any(holds_empty_list),
+        Value::Object(map) => map.values().any(holds_empty_list),
+        _ => false,
+    }
 }
 
 #[derive(Default)]
 struct Node {
     taken: Option<Map>,
     removed: Option<Map>,
+    empty_lists: bool,
 }
 
 /// `above` says whether the parent stands in the old and in the new version.
@@ -42,7 +57,9 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
     let mut node = Node::default();
     match shape {
         Shape::Leaf => {
-            let changed = !same(old, new);
+            let set = matches!((old, new), (None | Some(Value::Null), Some(Value::Array(_))));
+            let changed = !same(old, new) || set && slot.is_always_list();
+            node.empty_lists = changed && new.is_some_and(holds_empty_list);
             if added || (was && is && changed) {
                 node.taken = Some(Map::new());
             } else if gone {
@@ -52,7 +69,6 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
                 // What stood below something that has nothing below it now.
                 node.removed = walk(Some(old), Some(&Value::Null), slot, above).removed;
             }
-            return node;
         }
         Shape::Fields => {
             let mut children = Children::with_capacity(members(new).len());
@@ -89,6 +105,7 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
                 },
             );
             children.into_node(added, gone, &mut node);
+            node.empty_lists |= new.is_empty() && slot.is_always_list();
         }
     }
     node
@@ -130,15 +147,17 @@ fn merge_sorted<T: Copy>(
 struct Children {
     taken: Vec<(CompactString, Value)>,
     removed: Vec<(CompactString, Value)>,
+    empty_lists: bool,
 }
 
 impl Children {
     fn with_capacity(taken: usize) -> Self {
         // Room for all and the node's own mark: on a creation everything is taken.
-        Children { taken: Vec::with_capacity(taken + 1), removed: Vec::new() }
+        Children { taken: Vec::with_capacity(taken + 1), removed: Vec::new(), empty_lists: false }
     }
 
     fn push(&mut self, step: impl FnOnce() -> CompactString, change: Node) {
+        self.empty_lists |= change.empty_lists;
         match (change.taken, change.removed) {
             (None, None) => {}
             (Some(taken), None) => self.taken.push((step(), Value::Object(taken))),
@@ -166,5 +185,6 @@ impl Children {
         };
         node.taken = map(self.taken);
         node.removed = map(self.removed);
+        node.empty_lists = self.empty_lists;
     }
 }

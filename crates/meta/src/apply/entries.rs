@@ -132,6 +132,23 @@ impl Entries {
         self.0.len() - 1
     }
 
+    pub fn version(&self, at: usize) -> &str {
+        &self.0[at].api_version
+    }
+
+    /// Whether there is an entry of this version.
+    pub fn any_of(&self, api_version: &str) -> bool {
+        self.0.iter().any(|e| e.api_version == api_version)
+    }
+
+    /// Drops entries of versions of other groups. Compat: upstream cannot tell one group's fields in another's (events).
+    pub fn keep_group(&mut self, api_version: &str) {
+        fn group(version: &str) -> &str {
+            version.split_once('/').map_or("", |(group, _)| group)
+        }
+        self.0.retain(|e| group(&e.api_version) == group(api_version));
+    }
+
     pub fn fields_mut(&mut self, at: usize) -> &mut Map {
         &mut self.0[at].fields
     }
@@ -153,11 +170,11 @@ impl Entries {
         all
     }
 
-    /// The fields of `wanted` that entries other than `mine` hold.
-    pub fn conflicts(&self, mine: usize, wanted: &Map) -> Vec<(usize, Map)> {
+    /// The fields `wanted`, as told in each version, that entries other than `mine` hold.
+    pub fn conflicts<'w>(&self, mine: usize, wanted: impl Fn(&str) -> &'w Map) -> Vec<(usize, Map)> {
         let others = self.0.iter().enumerate().filter(|(at, _)| *at != mine);
         others
-            .map(|(at, entry)| (at, fields::intersection(&entry.fields, wanted)))
+            .map(|(at, entry)| (at, fields::intersection(&entry.fields, wanted(&entry.api_version))))
             .filter(|(_, shared)| !shared.is_empty())
             .collect()
     }

@@ -56,6 +56,11 @@ impl<'s> Slot<'s> {
         Slot { ty: self.ty.and_then(TypeRef::element), ..Self::UNKNOWN }
     }
 
+    /// A list that is null until somebody sets it, were it to nothing.
+    pub fn is_always_list(self) -> bool {
+        self.always && self.ty.is_some_and(|ty| matches!(ty.kind(), Kind::List(_)))
+    }
+
     pub fn shape(self, value: &Value) -> Shape {
         if self.atomic {
             return Shape::Leaf;
@@ -134,6 +139,15 @@ pub(super) fn is_empty_container(value: Option<&Value>) -> bool {
         Some(Value::Array(a)) => a.is_empty(),
         Some(Value::Object(m)) => m.is_empty(),
         _ => false,
+    }
+}
+
+pub(super) fn forget_empty_lists(value: &mut Value, slot: Slot<'_>) {
+    match value {
+        Value::Array(items) if items.is_empty() && slot.is_always_list() => *value = Value::Null,
+        Value::Array(items) => items.iter_mut().for_each(|item| forget_empty_lists(item, slot.item())),
+        Value::Object(map) => map.iter_mut().for_each(|(name, member)| forget_empty_lists(member, slot.field(name))),
+        _ => {}
     }
 }
 

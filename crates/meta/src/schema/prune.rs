@@ -216,10 +216,6 @@ impl Reader {
         for (i, item) in items.iter_mut().enumerate() {
             self.read_element(element, item, place, Step::Index(i))?;
         }
-        // Compat: an empty list is nil after a protobuf round trip, which is how upstream stores it.
-        if items.is_empty() {
-            *value = Value::Null;
-        }
         Ok(())
     }
 
@@ -234,10 +230,6 @@ impl Reader {
         };
         for (key, item) in map.iter_mut() {
             self.read_element(element, item, place, Step::Key(key))?;
-        }
-        // Compat: as with lists.
-        if map.is_empty() {
-            *value = Value::Null;
         }
         Ok(())
     }
@@ -255,7 +247,12 @@ impl Reader {
             *item = if bytes { "".into() } else { zero::of(element) };
             return Ok(());
         }
-        self.read(element, item, &Place { up: Some(place), step, owner: place.owner })
+        self.read(element, item, &Place { up: Some(place), step, owner: place.owner })?;
+        // Compat: nil after a protobuf round trip, which is how upstream stores it.
+        if item.is_empty() && matches!(element.kind(), Kind::List(_) | Kind::Map) {
+            *item = Value::Null;
+        }
+        Ok(())
     }
 
     fn read_scalar(

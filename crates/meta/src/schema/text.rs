@@ -6,8 +6,8 @@
 //! struct PodSpec                              fields follow, in Go's order; `struct! X` is atomic for apply
 //!  containers 2 o []Container merge=name      NAME NUMBER FLAGS TYPE, then merge=, strategy=, default=
 //! ```
-//! FLAGS: `o` omitempty, `z` omitzero, `p` pointer, `i` inline, `a` atomic here, `g` granular here though the type is atomic,
-//! `d` zero default, `-` none.
+//! FLAGS: `o` omitempty, `z` omitzero, `e` kept though empty, `p` pointer, `i` inline, `a` atomic here, `g` granular here
+//! though the type is atomic, `d` zero default, `-` none.
 //! TYPE: a scalar's word, `Name` of this package, `alias.Name` of another, `[]T` (atomic), `[set]T`, `[map:k1,k2]T`,
 //! `{}T` (granular map), `{!}T` (atomic map). `type! X` marks a list that protobuf wraps.
 //! Invariant: what the generator writes parses; anything else is refused with its line.
@@ -145,6 +145,7 @@ impl<'t> Parser<'t> {
             flags |= match letter {
                 'o' => flag::OMITEMPTY,
                 'z' => flag::OMITZERO,
+                'e' => flag::KEPT_EMPTY,
                 'p' => flag::POINTER,
                 'i' => flag::INLINE,
                 'a' => flag::ATOMIC,

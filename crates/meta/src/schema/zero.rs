@@ -2,7 +2,7 @@
 //!
 //! Invariant: `of(type)` is what upstream writes for a field of that type that is not omitted and was never set.
 
-use super::{FieldRef, Kind, Scalar, TypeRef};
+use super::{FieldRef, Kind, Scalar, TypeRef, flag};
 use crate::{Map, Value};
 
 /// What stands in JSON for a non-pointer value of type `ty` that was never set.
@@ -74,8 +74,8 @@ pub(super) fn is_left_out(field: FieldRef<'_>, value: &Value) -> bool {
             Value::Null | Value::Bool(false) | Value::Int(0) => true,
             Value::Float(f) => *f == 0.0,
             Value::String(s) => s.is_empty(),
-            Value::Array(items) => items.is_empty(),
-            Value::Object(map) => map.is_empty(),
+            Value::Array(items) => items.is_empty() && !field.has(flag::KEPT_EMPTY),
+            Value::Object(map) => map.is_empty() && !field.has(flag::KEPT_EMPTY),
             Value::Bool(true) | Value::Int(_) => false,
         };
     }
