@@ -93,7 +93,7 @@ fn check_named(word: &str, value: &'static str) -> Check {
         "enum" => Check::Enum(value.split(',').collect()),
         "format" => match value {
             "k8s-long-name" => Check::Format(names::dns1123_subdomain),
-            "k8s-long-name-caseless" => Check::Format(caseless_long_name),
+            "k8s-long-name-caseless" => Check::Format(names::caseless_subdomain),
             "k8s-short-name" => Check::Format(names::dns1123_label),
             "k8s-label-key" => Check::Format(names::qualified_name),
             "k8s-path-segment-name" => Check::Format(names::path_segment),
@@ -103,11 +103,6 @@ fn check_named(word: &str, value: &'static str) -> Check {
         },
         _ => unreachable!("no check {word}"),
     }
-}
-
-fn caseless_long_name(s: &str) -> Vec<String> {
-    // Compat: the example of this check has a capital.
-    names::caseless_subdomain(s).into_iter().map(|fault| fault.replace("'example.com'", "'Example.com'")).collect()
 }
 
 /// Checks an object of this type that is to be created, or to replace `old`.

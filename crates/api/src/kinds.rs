@@ -158,6 +158,7 @@ mod prelude {
     pub(super) use meta::{Value, json, names};
 }
 
+use columns::text;
 pub use columns::{Cell, Column};
 pub use object_meta::NameRule;
 pub use rules::{Check, Rule};
@@ -262,6 +263,11 @@ pub fn check_create(kind: &Kind, object: &Value, namespaced: bool) -> Errors {
     (kind.validate)(object, &mut errors);
     errors.extend((kind.validate_create)(object));
     check_declared(kind, object, None, &mut errors);
+    if text(object, &["metadata", "name"]).is_empty() {
+        // Compat: that it has no name says it all.
+        let mut said = false;
+        errors.retain(|error| error.field != "metadata.name" || !std::mem::replace(&mut said, true));
+    }
     errors
 }
 

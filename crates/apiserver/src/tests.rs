@@ -6,6 +6,7 @@ mod concurrency;
 mod custom;
 mod health;
 mod lists;
+mod mutations;
 mod plugins;
 mod protobuf;
 mod proxies;

@@ -245,7 +245,7 @@ pub fn domain_path(s: &str) -> Vec<String> {
 }
 
 const CASELESS: &str = "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end \
-    with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+    with an alphanumeric character (e.g. 'Example.com', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 
 /// A subdomain that may have capitals, such as a driver's name.

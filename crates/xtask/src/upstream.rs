@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 const BUILT: &str = "target/upstream";
 /// What a release's build says of itself: without it, versions that are to be deprecated later are told to be now.
@@ -14,12 +14,21 @@ const FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.1 \
 
 const HELP: &str = "\
 Usage: cargo xtask upstream [FILE...]
+       cargo xtask upstream --random N
 
   FILE   of crates/apiserver/src/tests/requests, such as writes.txt: only its requests; without one, all of them, and
          one object of each kind through both servers on one etcd
+  N      valid objects of all kinds, a random member or two changed, to both servers; what they answer otherwise is told.
+         KNARR_SEED=... repeats a run
 ";
 
 pub fn run(files: &[String]) -> Result<()> {
+    let (random, files) = match files {
+        [flag, count] if flag == "--random" => {
+            (Some(count.parse::<u64>().context("--random takes a number")?), &[][..])
+        }
+        _ => (None, files),
+    };
     if let Some(flag) = files.iter().find(|file| file.starts_with('-')) {
         print!("{HELP}");
         return if matches!(flag.as_str(), "-h" | "--help") { Ok(()) } else { bail!("no flag {flag:?}") };
@@ -35,12 +44,17 @@ pub fn run(files: &[String]) -> Result<()> {
     let mut path = OsString::from(&built);
     path.push(":");
     path.push(super::tools::path()?);
-    let test = if files.is_empty() { "upstream" } else { "requests::upstream" };
+    let test = match (random, files) {
+        (Some(_), _) => "random_objects",
+        (None, []) => "upstream",
+        (None, _) => "requests::upstream",
+    };
     let mut command =
         super::cargo_command(&["test", "-p", "apiserver", "--lib", test, "--", "--ignored", "--nocapture"]);
     command
         .env("PATH", path)
         .env("KNARR_UPSTREAM", built.join("kube-apiserver"))
-        .env("KNARR_REQUESTS", files.join(","));
+        .env("KNARR_REQUESTS", files.join(","))
+        .env("KNARR_RANDOM", random.unwrap_or_default().to_string());
     super::run(&mut command)
 }

@@ -15,6 +15,7 @@ pub static KIND: Kind = Kind {
             .by(|c| c.int_at(&["spec", "expirationSeconds"]).map_or("<none>".into(), meta::time::human_seconds).into()),
         Column::text("Condition", "What became of the request.").by(condition),
     ],
+    name_rule: names::path_segment,
     prepare_create: |c| c.set(&["status"], Value::object()),
     prepare_update: |new, old| {
         restore(new, old, "status");

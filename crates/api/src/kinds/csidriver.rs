@@ -46,12 +46,7 @@ pub static KIND: Kind = Kind {
     ..Kind::PLAIN
 };
 
-/// What is wrong with the name of a driver.
-pub(super) fn validate_name(name: &str, at: &Path) -> Errors {
-    validate_name_as(name, at, "characters", names::caseless_subdomain)
-}
-
-/// The same where upstream takes every letter for its lower case.
+/// What is wrong with the name of a driver, where upstream takes every letter for its lower case.
 pub(super) fn validate_lower_name(name: &str, at: &Path) -> Errors {
     validate_name_as(name, at, "bytes", |name| names::dns1123_subdomain(&name.to_lowercase()))
 }

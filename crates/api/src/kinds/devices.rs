@@ -216,12 +216,9 @@ pub(super) fn validate_config(config: &Value, at: &Path, errors: &mut Errors, la
     validate_driver(text(opaque, &["driver"]), &at.child("driver"), late);
 }
 
-/// Checks a driver's name as types declare it: the words have another example.
+/// Checks a driver's name as types declare it.
 pub(super) fn validate_driver(driver: &str, at: &Path, late: &mut Errors) {
-    let rule = |name: &str| {
-        names::caseless_subdomain(name).into_iter().map(|m| m.replace("'example.com'", "'Example.com'")).collect()
-    };
-    late.extend(csidriver::validate_name_as(driver, at, "characters", rule));
+    late.extend(csidriver::validate_name_as(driver, at, "characters", names::caseless_subdomain));
 }
 
 /// Checks the name of an attribute or a capacity: an identifier, a domain before it, which may be left out unless `full`.

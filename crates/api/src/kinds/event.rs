@@ -166,6 +166,7 @@ const FIXED_TEXTS: [&str; 6] = ["reason", "message", "type", "action", "reportin
 /// The same event as `events.k8s.io/v1` serves it.
 pub static NEW: Kind = Kind {
     selectable_names: FIELDS.split_at(9).1,
+    name_rule: names::dns1123_subdomain,
     validate: |_, _| {},
     validate_create: |e| {
         let mut errors = Errors::new();

@@ -67,6 +67,7 @@ fn validate(i: &Value, errors: &mut Errors) {
             let (ty, url) = (text(entry, &["pathType"]), text(entry, &["path"]));
             if entry["pathType"].is_null() {
                 errors.push(Error::required(&at.child("pathType"), "pathType must be specified"));
+                continue;
             } else if !PATH_TYPES.contains(&ty) {
                 errors.push(Error::not_supported(&at.child("pathType"), ty, PATH_TYPES));
             } else if !(url.starts_with('/') || (url.is_empty() && ty == "ImplementationSpecific")) {

@@ -1,8 +1,8 @@
 //! PodDisruptionBudget.
 
-use meta::Value;
 use meta::field::{Error, Errors, Path};
 use meta::selector::LabelSelector;
+use meta::{Value, names};
 
 use super::columns::{AGE, Cell, Column, NAME, age, int, name};
 use super::rules::{Check, check};
@@ -27,6 +27,7 @@ pub static KIND: Kind = Kind {
         let allowed = int(b, &["status", "disruptionsAllowed"]);
         vec![name(b), amount("minAvailable"), amount("maxUnavailable"), allowed.into(), age(b, now)]
     }),
+    name_rule: names::path_segment,
     prepare_create: |b| {
         b.set(
             &["status"],

@@ -67,9 +67,14 @@ fn validate(p: &Value, errors: &mut Errors) {
             validate_shares(&spec[own], &path.child(own), kind == "Limited", errors);
         }
     }
+    let of_none = !["Exempt", "Limited"].contains(&ty) && !spec["limited"].is_null();
+    let forbidden = of_none.then(|| Error::forbidden(&path.child("limited"), ""));
+    let (first, last) = if ty.is_empty() { (forbidden, None) } else { (None, forbidden) };
+    errors.extend(first);
     check(p, &[("spec.type", RequiredOneOf(&["Exempt", "Limited"]))], errors);
-    if !["Exempt", "Limited"].contains(&ty) && !spec["limited"].is_null() {
-        errors.push(Error::forbidden(&path.child("limited"), ""));
+    errors.extend(last);
+    if of_none {
+        validate_shares(&spec["limited"], &path.child("limited"), true, errors);
     }
 }
 

@@ -36,7 +36,9 @@ fn validate_selector(object: &Value, kind: &str, errors: &mut Errors) -> Option<
     let path = Path::new("spec.selector");
     let selector = &object["spec"]["selector"];
     if selector.is_null() {
-        errors.push(Error::required(&path, ""));
+        if kind != "daemonset" {
+            errors.push(Error::required(&path, ""));
+        }
         // Compat: upstream goes on with a selector that selects nothing, so that the template's labels are wrong too.
         return Some(LabelSelector::nothing());
     }

@@ -1,7 +1,7 @@
 //! VolumeAttachment.
 
-use super::csidriver;
 use super::prelude::*;
+use super::{csidriver, devices};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -15,7 +15,11 @@ pub static KIND: Kind = Kind {
     prepare_create: |a| a.set(&["status"], json!({"attached": false})),
     rules: &[("spec", Fixed)],
     validate,
-    validate_create: |a| csidriver::validate_name(text(a, &["spec", "attacher"]), &Path::new("spec.attacher")),
+    validate_create: |a| {
+        let mut errors = Errors::new();
+        devices::validate_driver(text(a, &["spec", "attacher"]), &Path::new("spec.attacher"), &mut errors);
+        errors
+    },
     validate_update: |new, _| {
         csidriver::validate_lower_name(text(new, &["spec", "attacher"]), &Path::new("spec.attacher"))
     },

@@ -103,7 +103,7 @@ pub enum Asked {
 }
 
 impl Asked {
-    async fn ours(flags: &str) -> Asked {
+    pub async fn ours(flags: &str) -> Asked {
         let Cluster { server, local, .. } = signing_cluster(flags).await;
         Asked::Ours(local, server)
     }

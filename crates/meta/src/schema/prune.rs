@@ -2,7 +2,8 @@
 //!
 //! One pass: wrong types are refused, unknown fields dropped and noted, quantities and times made canonical, fields
 //! that Go never omits filled with their zero values, empty ones that it omits dropped.
-//! Compat: the wording of errors is that of sigs.k8s.io/json and of `strict decoding` (apimachinery).
+//! Compat: the wording of errors is that of sigs.k8s.io/json and of `strict decoding` (apimachinery). A wrong type is told
+//! once all is read, the first of them; what reads its own JSON (times, quantities) ends the reading when it fails.
 //! Invariant: pruning a pruned document changes nothing and notes nothing.
 
 use super::{FieldRef, Kind, Scalar, TypeRef, zero};
@@ -40,9 +41,9 @@ impl TypeRef<'_> {
     /// Reads `value` as this type and normalises it in place. Answers the notes of strict decoding
     /// (`unknown field "spec.foo"`), in the document's order; the document then lacks those fields.
     pub fn prune(self, value: &mut Value) -> Result<Vec<String>, DecodeError> {
-        let mut reader = Reader { notes: Vec::new() };
+        let mut reader = Reader { notes: Vec::new(), wrong: None };
         reader.read(self, value, &Place { up: None, step: Step::Root, owner: "" })?;
-        Ok(reader.notes)
+        reader.wrong.map_or(Ok(reader.notes), Err)
     }
 
     /// What Go writes for a value of this type that was never set.
@@ -62,7 +63,8 @@ struct Place<'a> {
 #[derive(Clone, Copy)]
 enum Step<'a> {
     Root,
-    Field(&'a str),
+    /// Of this struct.
+    Field(TypeRef<'a>, &'a str),
     Key(&'a str),
     Index(usize),
 }
@@ -75,7 +77,7 @@ impl Place<'_> {
         }
         match self.step {
             Step::Root => {}
-            Step::Field(name) | Step::Key(name) => {
+            Step::Field(_, name) | Step::Key(name) => {
                 if !out.is_empty() {
                     out.push('.');
                 }
@@ -86,18 +88,32 @@ impl Place<'_> {
         }
     }
 
-    /// `spec.containers.image`: type errors name fields only.
-    fn write_fields(&self, out: &mut String) {
+    /// `spec.containers.livenessProbe.ProbeHandler.exec`: type errors name fields only, and inline structs too.
+    fn write_fields(&self, out: &mut Vec<String>) {
         if let Some(up) = self.up {
             up.write_fields(out);
         }
-        if let Step::Field(name) = self.step {
-            if !out.is_empty() {
-                out.push('.');
-            }
-            out.push_str(name);
+        if let Step::Field(holder, name) = self.step {
+            holders(holder, name, out);
+            out.push(name.into());
         }
     }
+}
+
+/// Names the inline structs that a field stands in; answers whether it is a field of this struct at all.
+fn holders(ty: TypeRef<'_>, name: &str, out: &mut Vec<String>) -> bool {
+    if ty.declared_fields().any(|field| !field.is_inline() && field.name() == name) {
+        return true;
+    }
+    ty.declared_fields().filter(|field| field.is_inline()).any(|field| {
+        let depth = out.len();
+        out.push(field.ty().name().into());
+        let found = holders(field.ty(), name, out);
+        if !found {
+            out.truncate(depth);
+        }
+        found
+    })
 }
 
 /// What Go's decoder calls the value in an error.
@@ -121,24 +137,28 @@ fn mismatch(place: &Place<'_>, value: &Value, with_number: bool, go_type: &str) 
     if place.owner.is_empty() {
         return DecodeError(format!("json: cannot unmarshal {called} into Go value of type {go_type}"));
     }
-    let mut path = String::new();
+    let mut path = Vec::new();
     place.write_fields(&mut path);
     DecodeError(format!(
-        "json: cannot unmarshal {called} into Go struct field {}.{path} of type {go_type}",
-        place.owner
+        "json: cannot unmarshal {called} into Go struct field {}.{} of type {go_type}",
+        place.owner,
+        path.join(".")
     ))
-}
-
-/// An error of a type that reads its own JSON: it does not know where it stands.
-fn inner_mismatch(value: &Value, with_number: bool, go_type: &str) -> DecodeError {
-    DecodeError(format!("json: cannot unmarshal {} into Go value of type {go_type}", called(value, with_number)))
 }
 
 struct Reader {
     notes: Vec<String>,
+    /// The first value of a wrong type.
+    wrong: Option<DecodeError>,
 }
 
 impl Reader {
+    /// Notes what is wrong, and goes on.
+    fn refuse(&mut self, wrong: DecodeError) -> Result<(), DecodeError> {
+        self.wrong.get_or_insert(wrong);
+        Ok(())
+    }
+
     fn note_unknown(&mut self, place: &Place<'_>, field: &str) {
         if self.notes.len() >= STRICT_ERRORS_MAX {
             return;
@@ -158,7 +178,7 @@ impl Reader {
                     *value = zero::of(ty);
                     Ok(())
                 }
-                _ => Err(mismatch(place, value, false, &ty.go_type())),
+                _ => self.refuse(mismatch(place, value, false, &ty.go_type())),
             },
             Kind::List(_) => self.read_list(ty, value, place),
             Kind::Map => self.read_map(ty, value, place),
@@ -189,7 +209,7 @@ impl Reader {
                 fill(field, &mut out);
                 continue;
             }
-            let place = Place { up: Some(place), step: Step::Field(field.name()), owner };
+            let place = Place { up: Some(place), step: Step::Field(ty, field.name()), owner };
             self.read(field.ty(), &mut value, &place)?;
             if !zero::is_left_out(field, &value) {
                 out.push((key, value));
@@ -208,7 +228,7 @@ impl Reader {
         let items = match value {
             Value::Null => return Ok(()),
             Value::Array(items) => items,
-            _ => return Err(mismatch(place, value, false, &ty.go_type())),
+            _ => return self.refuse(mismatch(place, value, false, &ty.go_type())),
         };
         let Some(element) = ty.element() else {
             return Ok(());
@@ -223,7 +243,7 @@ impl Reader {
         let map = match value {
             Value::Null => return Ok(()),
             Value::Object(map) => map,
-            _ => return Err(mismatch(place, value, false, &ty.go_type())),
+            _ => return self.refuse(mismatch(place, value, false, &ty.go_type())),
         };
         let Some(element) = ty.element() else {
             return Ok(());
@@ -283,21 +303,23 @@ impl Reader {
             return Ok(());
         }
         match scalar {
-            Scalar::Bool | Scalar::String | Scalar::Float64 => Err(mismatch(place, value, false, &ty.go_type())),
+            Scalar::Bool | Scalar::String | Scalar::Float64 => {
+                self.refuse(mismatch(place, value, false, &ty.go_type()))
+            }
             Scalar::Int32 | Scalar::Int64 | Scalar::UInt8 | Scalar::UInt16 | Scalar::UInt32 | Scalar::UInt64 => {
-                Err(mismatch(place, value, true, &ty.go_type()))
+                self.refuse(mismatch(place, value, true, &ty.go_type()))
             }
             Scalar::SchemaOrBool | Scalar::SchemaOrArray | Scalar::SchemaOrStrings => {
                 self.read_schema_or(ty, scalar, value, place)
             }
-            Scalar::Bytes => read_bytes(value, place),
-            Scalar::Time | Scalar::MicroTime => read_time(scalar, value),
-            Scalar::Duration => read_duration(value),
+            Scalar::Bytes => read_bytes(value, place).or_else(|wrong| self.refuse(wrong)),
+            Scalar::Time | Scalar::MicroTime => read_time(scalar, value, place),
+            Scalar::Duration => read_duration(value, place),
             Scalar::Quantity => read_quantity(value),
             Scalar::IntOrString => match &*value {
                 Value::String(_) => Ok(()),
                 Value::Int(i) if i32::try_from(*i).is_ok() => Ok(()),
-                _ => Err(inner_mismatch(value, true, "int32")),
+                _ => Err(mismatch(place, value, true, "int32")),
             },
             Scalar::Json | Scalar::Raw | Scalar::FieldsV1 => Ok(()),
         }
@@ -324,7 +346,7 @@ impl Reader {
                 Ok(())
             }
             (Scalar::SchemaOrStrings, Value::Array(items)) => match items.iter().find(|i| i.as_str().is_none()) {
-                Some(item) => Err(inner_mismatch(item, false, "string")),
+                Some(item) => Err(mismatch(place, item, false, "string")),
                 None => Ok(()),
             },
             _ => Ok(()),
@@ -357,6 +379,11 @@ fn read_bytes(value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
             *value = LENIENT.encode(bytes).into();
             Ok(())
         }
+        Err(base64::DecodeError::InvalidByte(at, b'=')) => {
+            // Go goes on to the end of what is filled up.
+            let filled = text.as_bytes()[at..].iter().take(4 - at % 4).take_while(|b| **b == b'=').count();
+            Err(DecodeError(format!("illegal base64 data at input byte {}", at + if at % 4 < 2 { 0 } else { filled })))
+        }
         Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
             Err(DecodeError(format!("illegal base64 data at input byte {at}")))
         }
@@ -365,9 +392,9 @@ fn read_bytes(value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
     }
 }
 
-fn read_time(scalar: Scalar, value: &mut Value) -> Result<(), DecodeError> {
+fn read_time(scalar: Scalar, value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
     let Value::String(text) = &*value else {
-        return Err(inner_mismatch(value, false, "string"));
+        return Err(mismatch(place, value, false, "string"));
     };
     let layout = if scalar == Scalar::Time { "2006-01-02T15:04:05Z07:00" } else { "2006-01-02T15:04:05.000000Z07:00" };
     let Some(t) = looks_like_time(text).then(|| time::parse(text)).flatten() else {
@@ -418,6 +445,12 @@ fn looks_like_time(text: &str) -> bool {
 
 /// Go names the piece of the layout that did not match; the first piece is by far the most common.
 fn time_error(text: &str, layout: &str) -> String {
+    if let Some((time, extra)) = text.find('Z').map(|at| text.split_at(at + 1))
+        && looks_like_time(time)
+        && time::parse(time).is_some()
+    {
+        return format!("parsing time {text:?}: extra text: {extra:?}");
+    }
     const PIECES: [&str; 11] = ["2006", "-", "01", "-", "02", "T", "15", ":", "04", ":", "05"];
     let mut rest = text;
     for piece in PIECES {
@@ -432,9 +465,9 @@ fn time_error(text: &str, layout: &str) -> String {
     format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \"Z07:00\"")
 }
 
-fn read_duration(value: &Value) -> Result<(), DecodeError> {
+fn read_duration(value: &Value, place: &Place<'_>) -> Result<(), DecodeError> {
     let Value::String(text) = value else {
-        return Err(inner_mismatch(value, false, "string"));
+        return Err(mismatch(place, value, false, "string"));
     };
     if time::parse_go_duration(text).is_some() {
         Ok(())
