@@ -25,7 +25,7 @@ pub enum BadGate {
 }
 
 /// Name, stage (`ALPHA`, `BETA`) and setting by default of every gate.
-pub fn all() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+fn all() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
     GATES.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
         let (name, rest) = line.split_once(' ')?;
         let (stage, on) = rest.split_once(' ')?;
@@ -53,6 +53,11 @@ pub struct FeatureGates(BTreeSet<&'static str>);
 impl FeatureGates {
     pub fn is_on(&self, name: &str) -> bool {
         self.0.contains(name) || default_of(name) == Some(true)
+    }
+
+    /// Name, stage and setting of every gate.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        all().map(|(name, stage, on)| (name, stage, on || self.0.contains(name)))
     }
 
     /// Those that were turned on.

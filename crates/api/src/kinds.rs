@@ -21,7 +21,7 @@ macro_rules! kinds {
 }
 mod admissionpolicy;
 pub mod columns;
-mod conditions;
+pub mod conditions;
 mod devices;
 mod fill;
 pub mod object_meta;

@@ -318,9 +318,8 @@ pub fn render(shared: &Shared) -> String {
     }
     let name = "kubernetes_feature_enabled";
     page.head(name, "gauge", "This metric records the data about the stage and enablement of a k8s feature.");
-    for (gate, stage, _) in api::feature_gates::all() {
-        let on = u8::from(shared.config.feature_gates.is_on(gate));
-        page.line(format_args!("{name}{{name=\"{gate}\",stage=\"{stage}\"}} {on}"));
+    for (gate, stage, on) in shared.config.feature_gates.all() {
+        page.line(format_args!("{name}{{name=\"{gate}\",stage=\"{stage}\"}} {}", u8::from(on)));
     }
     if let Some(tracer) = &shared.config.tracer {
         const NAME: &str = "knarr_tracing_spans_dropped_total";

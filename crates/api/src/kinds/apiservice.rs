@@ -1,5 +1,6 @@
 //! APIService.
 
+use super::conditions;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -13,8 +14,7 @@ pub static KIND: Kind = Kind {
             format!("{}/{}", text(service, &["namespace"]), text(service, &["name"])).into()
         }),
         Column::text("Available", "Whether this service is available.").by(|a| {
-            let mut conditions = a.array_at(&["status", "conditions"]).iter();
-            match conditions.find(|c| text(c, &["type"]) == "Available") {
+            match conditions::find(a, "Available") {
                 Some(c) if text(c, &["status"]) == "True" => "True".into(),
                 Some(c) => format!("{} ({})", text(c, &["status"]), text(c, &["reason"])).into(),
                 None => "Unknown".into(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::conditions;
 use super::prelude::*;
 use super::restore;
 
@@ -34,7 +35,7 @@ pub static KIND: Kind = Kind {
 fn condition(c: &Value) -> Cell {
     let mut shown: Vec<&str> = Vec::new();
     for ty in ["Approved", "Denied", "Failed"] {
-        if c.array_at(&["status", "conditions"]).iter().any(|x| text(x, &["type"]) == ty) {
+        if conditions::find(c, ty).is_some() {
             shown.push(ty);
         }
     }

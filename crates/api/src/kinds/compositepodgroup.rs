@@ -7,11 +7,7 @@ pub static KIND: Kind = Kind {
     columns: &[NAME, podgroup::POLICY, podgroup::WORKLOAD, AGE],
     defaults: podgroup::defaults,
     prepare_create: |group| group.set(&["status"], Value::object()),
-    validate_status_update: |new, _| {
-        let mut errors = Errors::new();
-        conditions::validate(new, &mut errors);
-        errors
-    },
+    validate_status_update: |new, _| conditions::validate(new),
     declared: Some(("scheduling", "CompositePodGroup")),
     status_restores: &OWN_METADATA,
     ..Kind::PLAIN

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::columns::text;
 use super::prelude::*;
 
 const REASON: &str = "a condition reason must start with alphabetic character, optionally followed by a string of \
@@ -28,9 +27,9 @@ fn reason(text: &str) -> Vec<String> {
     if fits { vec![] } else { vec![REASON.into()] }
 }
 
-/// Checks the conditions of an object's status.
-pub(super) fn validate(object: &Value, errors: &mut Errors) {
-    let path = Path::new("status.conditions");
+/// What is wrong with the conditions of an object's status.
+pub(super) fn validate(object: &Value) -> Errors {
+    let (mut errors, path) = (Errors::new(), Path::new("status.conditions"));
     let mut met = HashSet::new();
     for (i, condition) in object.array_at(&["status", "conditions"]).iter().enumerate() {
         let (at, ty) = (path.index(i), text(condition, &["type"]));
@@ -40,14 +39,15 @@ pub(super) fn validate(object: &Value, errors: &mut Errors) {
         if !met.insert(ty) {
             errors.push(Error::duplicate(&at, ty));
         }
-        check_at(condition, &at, TYPE, errors);
+        check_at(condition, &at, TYPE, &mut errors);
         let observed = condition.int_at(&["observedGeneration"]).filter(|n| *n < 0);
         errors.extend(
             observed
                 .map(|n| Error::invalid(&at.child("observedGeneration"), n, "must be greater than or equal to zero")),
         );
-        check_at(condition, &at, REST, errors);
+        check_at(condition, &at, REST, &mut errors);
     }
+    errors
 }
 
 /// The condition of this type, if there is one.
@@ -55,7 +55,13 @@ pub(super) fn find<'v>(object: &'v Value, ty: &str) -> Option<&'v Value> {
     object.array_at(&["status", "conditions"]).iter().find(|condition| text(condition, &["type"]) == ty)
 }
 
-/// There is a condition of this type, and it holds.
-pub(super) fn holds(object: &Value, ty: &str) -> bool {
-    find(object, ty).is_some_and(|condition| text(condition, &["status"]) == "True")
+/// The condition of this type that is true, if there is one.
+pub(super) fn holding<'v>(object: &'v Value, ty: &str) -> Option<&'v Value> {
+    let is = |condition: &&Value| text(condition, &["type"]) == ty && text(condition, &["status"]) == "True";
+    object.array_at(&["status", "conditions"]).iter().find(is)
+}
+
+/// Whether a condition of this type is true.
+pub fn holds(object: &Value, ty: &str) -> bool {
+    holding(object, ty).is_some()
 }

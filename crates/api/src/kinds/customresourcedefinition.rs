@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use super::columns::CREATED_AT;
+use super::conditions;
 use super::prelude::*;
 use super::webhook::{validate_client, validate_review_versions};
 use structural::{JsonPath, check as schemas};
@@ -19,7 +20,7 @@ pub static KIND: Kind = Kind {
         Column::text("Group", "API group").at("spec.group").wide(),
         Column::text("Kind", "CustomResource kind").at("spec.names.kind").wide(),
         Column::text("ShortNames", "Short names").by(|c| joined(&c["spec"]["names"]["shortNames"], "")).wide(),
-        Column::flag("Established", "Established status").by(|c| established(c).into()).wide(),
+        Column::flag("Established", "Established status").by(|c| conditions::holds(c, "Established").into()).wide(),
     ],
     defaults,
     prepare_create: |c| {
@@ -45,7 +46,7 @@ pub static KIND: Kind = Kind {
         // What was stored by other rules is not in the way of who changes something else.
         let mut errors = if new["spec"] == old["spec"] { Errors::new() } else { validate(new) };
         validate_stored_versions(new, &mut errors);
-        let established = has_condition(old, "Established");
+        let established = conditions::holds(old, "Established");
         let mut rules: Vec<Rule> = vec![("spec.group", Immutable), ("spec.names.plural", Immutable)];
         if established {
             rules.extend([("spec.scope", Immutable), ("spec.names.kind", Immutable)]);
@@ -66,11 +67,6 @@ fn served_versions(c: &Value) -> Cell {
     let served = c.array_at(&["spec", "versions"]).iter().filter(|v| v.bool_at(&["served"]) == Some(true));
     let mark = |v: &Value| if v.bool_at(&["storage"]) == Some(true) { "(storage)" } else { "" };
     served.map(|v| format!("{}{}", text(v, &["name"]), mark(v))).collect::<Vec<_>>().join(",").into()
-}
-
-fn established(c: &Value) -> bool {
-    let mut conditions = c.array_at(&["status", "conditions"]).iter();
-    conditions.any(|c| text(c, &["type"]) == "Established" && text(c, &["status"]) == "True")
 }
 
 /// Compat: upstream keeps definitions in the form of v1beta1, where what all versions have alike stands beside them.
@@ -107,12 +103,6 @@ pub fn from_v1beta1(c: &mut Value) {
             spec.set(&["conversion", "webhook", place], value);
         }
     }
-}
-
-/// Whether a condition of the status is true.
-pub fn has_condition(c: &Value, name: &str) -> bool {
-    let mut all = c.array_at(&["status", "conditions"]).iter();
-    all.any(|c| text(c, &["type"]) == name && text(c, &["status"]) == "True")
 }
 
 /// A group that the Kubernetes project keeps for itself.

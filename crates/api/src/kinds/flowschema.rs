@@ -1,5 +1,6 @@
 //! FlowSchema.
 
+use super::conditions;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -9,10 +10,8 @@ pub static KIND: Kind = Kind {
         Column::number("MatchingPrecedence", "").at("spec.matchingPrecedence").said_text(),
         Column::text("DistinguisherMethod", ".spec.distinguisherMethod").or("spec.distinguisherMethod.type", "<none>"),
         AGE,
-        Column::text("MissingPL", "Whether the priority level is missing.").by(|f| {
-            let mut conditions = f.array_at(&["status", "conditions"]).iter();
-            conditions.find(|c| text(c, &["type"]) == "Dangling").map_or("?", |c| text(c, &["status"])).into()
-        }),
+        Column::text("MissingPL", "Whether the priority level is missing.")
+            .by(|f| conditions::find(f, "Dangling").map_or("?", |c| text(c, &["status"])).into()),
     ],
     defaults: |f| {
         if int(f, &["spec", "matchingPrecedence"]) == 0 {

@@ -9,7 +9,7 @@ use meta::{Value, names};
 
 use super::columns::{AGE, Cell, Column, NAME, age, ago, int, name, text};
 use super::rules::{Check, Rule, check_at, check_immutable};
-use super::{Kind, fill, first_generation, keep_status_count_spec, pod_spec, templated};
+use super::{Kind, conditions, fill, first_generation, keep_status_count_spec, pod_spec, templated};
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -35,23 +35,18 @@ pub static KIND: Kind = Kind {
     ..Kind::PLAIN
 };
 
-fn has_condition(job: &Value, ty: &str) -> bool {
-    let conditions = job.array_at(&["status", "conditions"]);
-    conditions.iter().any(|c| text(c, &["type"]) == ty && text(c, &["status"]) == "True")
-}
-
 fn status(job: &Value) -> &'static str {
-    if has_condition(job, "Complete") {
+    if conditions::holds(job, "Complete") {
         "Complete"
-    } else if has_condition(job, "Failed") {
+    } else if conditions::holds(job, "Failed") {
         "Failed"
     } else if !job["metadata"]["deletionTimestamp"].is_null() {
         "Terminating"
-    } else if has_condition(job, "Suspended") {
+    } else if conditions::holds(job, "Suspended") {
         "Suspended"
-    } else if has_condition(job, "FailureTarget") {
+    } else if conditions::holds(job, "FailureTarget") {
         "FailureTarget"
-    } else if has_condition(job, "SuccessCriteriaMet") {
+    } else if conditions::holds(job, "SuccessCriteriaMet") {
         "SuccessCriteriaMet"
     } else {
         "Running"
@@ -238,7 +233,7 @@ fn validate_status_counts(new: &Value, old: &Value, path: &Path, errors: &mut Er
             }
         }
     }
-    if !status["completionTime"].is_null() && !has_condition(new, "Complete") {
+    if !status["completionTime"].is_null() && !conditions::holds(new, "Complete") {
         let detail = "cannot set completionTime when there is no Complete=True condition";
         errors.push(Error::invalid(&path.child("completionTime"), &status["completionTime"], detail));
     }
@@ -314,18 +309,18 @@ fn parse_indexes(text: &str, completions: i64) -> Result<Vec<(i64, i64)>, String
 fn validate_status_update(new: &Value, old: &Value) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("status");
-    let is = |ty: &str| has_condition(new, ty);
+    let is = |ty: &str| conditions::holds(new, ty);
     validate_status_counts(new, old, &path, &mut errors);
     let mut wrong = |detail: String| errors.push(Error::invalid_as_a_whole(&path.child("conditions"), detail));
     for (a, b) in EXCLUSIVE.into_iter().filter(|(a, b)| is(a) && is(b)) {
         wrong(format!("cannot set {a}=True and {b}=true conditions"));
     }
     for (end, before) in [("Failed", "FailureTarget"), ("Complete", "SuccessCriteriaMet")] {
-        if is(end) && !has_condition(old, end) && !is(before) {
+        if is(end) && !conditions::holds(old, end) && !is(before) {
             wrong(format!("cannot set {end}=True condition without the {before}=true condition"));
         }
     }
-    for ty in ["Complete", "Failed", "FailureTarget"].into_iter().filter(|ty| has_condition(old, ty) && !is(ty)) {
+    for ty in ["Complete", "Failed", "FailureTarget"].into_iter().filter(|ty| conditions::holds(old, ty) && !is(ty)) {
         wrong(format!("cannot disable the terminal {ty}=True condition"));
     }
     if is("Complete") || is("Failed") {

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use super::conditions;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -101,8 +102,7 @@ fn roles(n: &Value) -> Cell {
 }
 
 fn status(n: &Value) -> Cell {
-    let ready = n.array_at(&["status", "conditions"]).iter().find(|c| text(c, &["type"]) == "Ready");
-    let mut status = match ready.map(|c| text(c, &["status"])) {
+    let mut status = match conditions::find(n, "Ready").map(|c| text(c, &["status"])) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
         None => "Unknown",

@@ -40,19 +40,18 @@ pub(super) fn defaults(group: &mut Value) {
 }
 
 fn status(group: &Value) -> &str {
+    if let Some(disruption) = conditions::holding(group, "DisruptionTarget") {
+        return text(disruption, &["reason"]);
+    }
     match conditions::find(group, "PodGroupInitiallyScheduled") {
-        _ if conditions::holds(group, "DisruptionTarget") => {
-            conditions::find(group, "DisruptionTarget").map_or("", |c| text(c, &["reason"]))
-        }
-        Some(_) if conditions::holds(group, "PodGroupInitiallyScheduled") => "Scheduled",
+        Some(scheduled) if text(scheduled, &["status"]) == "True" => "Scheduled",
         Some(_) => "Unschedulable",
         None => "Pending",
     }
 }
 
 fn validate_status_update(new: &Value, _: &Value) -> Errors {
-    let mut errors = Errors::new();
-    conditions::validate(new, &mut errors);
+    let mut errors = conditions::validate(new);
     let claims = new.array_at(&["spec", "resourceClaims"]);
     for (i, status) in new.array_at(&["status", "resourceClaimStatuses"]).iter().enumerate() {
         if !claims.iter().any(|claim| claim["name"] == status["name"]) {

@@ -21,11 +21,11 @@ pub static KIND: Kind = Kind {
             let known = ["Complete", "Failed"].into_iter().find(|ty| conditions::holds(r, ty));
             known.unwrap_or("Pending").into()
         }),
-        Column::text("Completed", "Time since the observation completed.").by_time(|r, now| {
-            match conditions::find(r, "Complete").filter(|_| conditions::holds(r, "Complete")) {
-                Some(complete) => since(complete.str_at(&["lastTransitionTime"]), now).into(),
-                None => "<none>".into(),
-            }
+        Column::text("Completed", "Time since the observation completed.").by_time(|r, now| match conditions::holding(
+            r, "Complete",
+        ) {
+            Some(complete) => since(complete.str_at(&["lastTransitionTime"]), now).into(),
+            None => "<none>".into(),
         }),
     ],
     defaults: |r| fill::at(r, &["spec"], |spec| fill::unset(spec, "limit", 100)),
@@ -35,7 +35,7 @@ pub static KIND: Kind = Kind {
         if !old["status"].is_null() && old["status"] != new["status"] {
             errors.push(Error::invalid(&Path::new("status"), &new["status"], "field is immutable"));
         }
-        conditions::validate(new, &mut errors);
+        errors.extend(conditions::validate(new));
         errors
     },
     declared: Some(("resource", "ResourcePoolStatusRequest")),

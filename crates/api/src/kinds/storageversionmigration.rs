@@ -49,7 +49,7 @@ fn validate_status_update(new: &Value, old: &Value) -> Errors {
     } else if !version.is_empty() && version.parse::<u64>().is_err() {
         errors.push(Error::invalid(&at, version, format!("resource version is not well formed: {version}")));
     }
-    conditions::validate(new, &mut errors);
+    errors.extend(conditions::validate(new));
     let mut refuse = |detail: &str| {
         let shown = new.array_at(&["status", "conditions"]).to_vec();
         errors.push(Error::invalid(&Path::new("status.conditions"), Value::Array(shown), detail));

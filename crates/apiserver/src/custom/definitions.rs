@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::discovery::version_order;
-use api::kinds::customresourcedefinition::{FINALIZER, has_condition};
+use api::kinds::conditions;
+use api::kinds::customresourcedefinition::FINALIZER;
 use api::resource::{Resource, Stage, Subresource, Text};
 use meta::{GroupVersion, Status, Value, json, time};
 
@@ -94,7 +95,7 @@ impl Known {
 /// Reads a definition that is new or changed; says whether what is served changes by it.
 fn read(shared: &Shared, object: &Object, old: Option<Known>) -> (Known, bool) {
     let document = object.document_without_owners();
-    let established = has_condition(&document, "Established");
+    let established = conditions::holds(&document, "Established");
     let mut made_from = Value::object();
     made_from.set(&["spec"], &document["spec"]);
     made_from.set(&["names"], &document["status"]["acceptedNames"]);

@@ -5,7 +5,8 @@
 
 use std::collections::HashSet;
 
-use api::kinds::customresourcedefinition::{APPROVED, has_condition, is_protected};
+use api::kinds::conditions;
+use api::kinds::customresourcedefinition::{APPROVED, is_protected};
 use meta::time::{self, Timestamp};
 use meta::{Value, json};
 
@@ -46,7 +47,7 @@ pub fn status(definition: &Value, taken: &Taken, now: Timestamp) -> Value {
         Some((reason, message)) => set(Condition("NamesAccepted", "False", reason, message.clone())),
     }
     // Once established it stays so: its names are its own by then.
-    if conflict.is_none() || has_condition(definition, "Established") {
+    if conflict.is_none() || conditions::holds(definition, "Established") {
         set(Condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted".into()));
     } else {
         set(Condition("Established", "False", "NotAccepted", "not all names are accepted".into()));

@@ -391,8 +391,7 @@ fn check_apply(call: &Call, document: &Value) -> Result<(), Status> {
 
 /// What is applied has to say that it is of this kind.
 pub fn check_applied_kind(document: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
-    let said = |member: &str| document.str_at(&[member]).unwrap_or_default();
-    if said("apiVersion") != api_version || said("kind") != kind {
+    if said(document) != [api_version, kind] {
         return Err(Status::bad_request(format!("invalid object type: {}", meta::apply::kind_of(document))));
     }
     Ok(())
