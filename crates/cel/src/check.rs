@@ -101,15 +101,20 @@ impl Checker<'_> {
             wrap = true;
         }
         let found = match &target {
-            Type::Dyn | Type::Error | Type::Var(_) => Type::Dyn,
+            Type::Dyn | Type::Any | Type::Error | Type::Var(_) => Type::Dyn,
             Type::Map(both) => both.1.clone(),
             Type::Object(object) => match object.field(field) {
                 Some(found) => found.decl.cel_type(),
                 None => self.fault(pos, format!("undefined field '{field}'")),
             },
+            // Compat: addresses and ranges are declared otherwise than the rest.
+            Type::Opaque(name) if !name.starts_with("net.") => {
+                self.fault(pos, format!("unexpected failed resolution of '{name}'"))
+            }
             other => {
                 let message = format!("type '{}' does not support field selection", self.show(other));
-                self.fault(pos, message)
+                self.fault(pos, message);
+                Type::Dyn
             }
         };
         let ty = match found {

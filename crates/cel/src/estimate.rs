@@ -69,11 +69,8 @@ fn bounds(decl: &Decl) -> Range {
 impl<'e> Estimator<'e> {
     fn node(&mut self, node: &'e Node) -> Known<'e> {
         let plain = |cost, size| Known { cost, size, decl: None, item: None };
-        let scalar = if matches!(node.ty, Type::String | Type::Bytes | Type::List(_) | Type::Map(_) | Type::Dyn) {
-            UNKNOWN
-        } else {
-            Range::of(1)
-        };
+        let has_size = matches!(node.ty, Type::String | Type::Bytes | Type::List(_) | Type::Map(_));
+        let scalar = if has_size || node.ty.is_dyn() { UNKNOWN } else { Range::of(1) };
         match &node.kind {
             NodeKind::Const(value) => plain(Range::of(0), Range::of(const_size(value))),
             // Compat: upstream's sizes of names outside of the schema are the schema root's, which has none.
@@ -206,7 +203,7 @@ fn const_size(value: &Const) -> u64 {
 fn of_call(call: &Call, args: &[Known]) -> (Range, Option<Range>) {
     let size = |i: usize| args.get(i).map_or(Range::of(0), |arg| arg.size);
     let one = Range::of(1);
-    let text = |i: usize| is_text(&call.args[i].ty) || call.args[i].ty == Type::Dyn;
+    let text = |i: usize| is_text(&call.args[i].ty) || call.args[i].ty.is_dyn();
     match call.cost {
         Rule::One | Rule::Free => (one, None),
         Rule::Equal => (size(0).least(size(1)).traversed(TRAVERSAL), None),

@@ -84,6 +84,20 @@ impl Lexer<'_> {
         }
     }
 
+    /// Compat: what begins as a token is left out together with the character that breaks it off.
+    fn broken_off(&mut self) -> Fault {
+        let start = self.at;
+        let goes_on = |c: char| match self.chars[start] {
+            '`' => c.is_ascii_alphanumeric() || "_.-/ ".contains(c),
+            _ => false,
+        };
+        self.at += match self.chars[start] {
+            '`' | '&' | '|' | '=' => 2 + self.chars[start + 1..].iter().take_while(|c| goes_on(**c)).count(),
+            _ => 1,
+        };
+        self.refused(start)
+    }
+
     fn refused(&self, start: usize) -> Fault {
         let end = self.at.max(start + 1).min(self.chars.len());
         let text: String = self.chars[start..end].iter().collect();
@@ -117,7 +131,7 @@ impl Lexer<'_> {
             let length = self.chars[start..].iter().position(|c| *c == '`');
             let word: CompactString = self.chars[start..start + length.unwrap_or(0)].iter().collect();
             if word.is_empty() || !word.chars().all(|c| c.is_ascii_alphanumeric() || "_.-/ ".contains(c)) {
-                return Err(self.refused(self.at));
+                return Err(self.broken_off());
             }
             self.at = start + word.len() + 1;
             return Ok(Token::Quoted(word));
@@ -128,7 +142,7 @@ impl Lexer<'_> {
                 return Ok(Token::Sign(sign));
             }
         }
-        Err(self.refused(self.at))
+        Err(self.broken_off())
     }
 
     fn number(&mut self) -> Result<Token, Fault> {

@@ -18,6 +18,7 @@ mod ast;
 mod authorizer;
 mod check;
 pub mod cost;
+pub mod devices;
 mod estimate;
 mod eval;
 mod functions;
@@ -41,6 +42,7 @@ pub use types::Type;
 pub use value::{EvalError, Val};
 
 use meta::Value;
+use meta::field::{self, Path};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -50,6 +52,7 @@ pub struct Env {
     variables: Vec<(String, Decl)>,
     objects: Vec<Arc<Object>>,
     mutation: bool,
+    binds: bool,
 }
 
 /// The result that an expression must have.
@@ -71,6 +74,17 @@ pub enum Errors {
     /// a constant that cannot be converted
     #[error("program instantiation failed: {0}")]
     Constant(String),
+}
+
+impl Errors {
+    /// The fault of the field at `at`, which holds `text`.
+    pub fn told(&self, text: &str, at: &Path) -> field::Error {
+        match self {
+            Errors::Compile { .. } => field::Error::invalid(at, text, format!("compilation failed: {self}")),
+            Errors::Result { .. } => field::Error::invalid(at, text, self.to_string()),
+            Errors::Constant(_) => field::Error::internal(at, self.to_string()),
+        }
+    }
 }
 
 impl Env {
@@ -99,13 +113,19 @@ impl Env {
         self
     }
 
+    /// The macro `cel.bind(name, value, expression)`.
+    pub fn bind(mut self) -> Self {
+        self.binds = true;
+        self
+    }
+
     fn find(&self, name: &str) -> Option<usize> {
         self.variables.iter().position(|(known, _)| known == name)
     }
 
     pub fn compile(&self, text: &str, expect: Expect) -> Result<Program, Errors> {
         let errors = |faults| Errors::Compile { text: text.into(), faults };
-        let tree = parse::parse(text).map_err(errors)?;
+        let tree = parse::parse(text, self.binds).map_err(errors)?;
         let root = check::check(self, &tree).map_err(errors)?;
         let fits = match &expect {
             Expect::Any => true,
@@ -119,7 +139,7 @@ impl Env {
                 Expect::String => "string".into(),
                 _ => "bool".into(),
             };
-            return Err(Errors::Result { expected, found: root.ty.to_string() });
+            return Err(Errors::Result { expected, found: format!("{:#}", root.ty) });
         }
         let program = Program { root, variables: self.variables.clone() };
         program.check_constants().map_err(|error| Errors::Constant(error.to_string()))?;
@@ -244,6 +264,9 @@ fn shown(text: &str, faults: &[(u32, String)]) -> String {
 }
 
 fn shown_one(text: &str, pos: u32, message: &str) -> String {
+    if text.is_empty() {
+        return format!("ERROR: <input>:1:0: {message}");
+    }
     let mut left = pos as usize;
     let (mut number, mut line) = (1, "");
     for (i, candidate) in text.split('\n').enumerate() {

@@ -1,5 +1,5 @@
 //! CEL's macros, from calls to folds. Reads and makes trees. The set is what Kubernetes v1.37 turns on: has, the
-//! comprehensions with one and two variables, optMap and optFlatMap, sortBy.
+//! comprehensions with one and two variables, optMap and optFlatMap, sortBy; and `cel.bind` where it is asked for.
 
 use crate::ast::{Const, Expr, Fold, Kind};
 use crate::lex::Fault;
@@ -21,6 +21,14 @@ pub fn has(pos: u32, arg: &Expr) -> Result<Expr, Fault> {
 
 /// The expansion of `target.name(args)`, if that is a macro.
 pub fn method(parser: &mut Parser, pos: u32, name: &str, target: &Expr, args: &[Expr]) -> Option<Result<Expr, Fault>> {
+    if let ("bind", [var, value, body], true) = (name, args, parser.binds)
+        && matches!(&target.kind, Kind::Ident(namespace) if namespace == "cel")
+    {
+        return Some(match &var.kind {
+            Kind::Ident(var) => Ok(bind(pos, var, value.clone(), body.clone())),
+            _ => Err((var.pos, "cel.bind() variable names must be simple identifiers".into())),
+        });
+    }
     let two = args.len() >= 3 && !matches!((name, args.len()), ("map", 3));
     let known = match name {
         "all" | "exists" | "exists_one" => matches!(args.len(), 2 | 3),
@@ -40,6 +48,10 @@ pub fn method(parser: &mut Parser, pos: u32, name: &str, target: &Expr, args: &[
     let rest = &args[vars.len()..];
     Some(Ok(match name {
         "optMap" | "optFlatMap" => optional(parser, pos, target, vars, rest[0].clone(), name == "optMap"),
+        "sortBy" if matches!(target.kind, Kind::Const(_) | Kind::Map(_) | Kind::Struct { .. }) => {
+            let fault = "sortBy can only be applied to a list, identifier, comprehension, call or select expression";
+            return Some(Err((target.pos, fault.into())));
+        }
         "sortBy" => sort_by(pos, target, vars, rest[0].clone()),
         _ => comprehension(pos, name, target, vars, rest),
     }))

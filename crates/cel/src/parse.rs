@@ -31,17 +31,20 @@ pub(crate) const RESERVED: &[&str] = &[
     "namespace", "return", "var", "void", "while",
 ];
 
-pub fn parse(text: &str) -> Result<Expr, Vec<Fault>> {
+/// `binds` turns on the macro `cel.bind`.
+pub fn parse(text: &str, binds: bool) -> Result<Expr, Vec<Fault>> {
     let length = text.chars().count();
     if length > CHARS_MAX {
         return Err(vec![(0, format!("expression code point size exceeds limit: size: {length}, limit {CHARS_MAX}"))]);
     }
-    let (tokens, mut faults) = lex(text);
-    let mut parser = Parser { tokens, at: 0, nesting: 0, nodes: 0 };
-    let parsed = parser.expr().and_then(|expr| match parser.peek() {
-        Token::End => Ok(expr),
-        _ => Err(parser.fault(|text| format!("extraneous input '{text}' expecting <EOF>"))),
+    let (tokens, faults) = lex(text);
+    let mut parser = Parser { tokens, at: 0, nesting: 0, nodes: 0, binds, faults };
+    let parsed = parser.expr().and_then(|expr| match (parser.peek(), parser.after()) {
+        (Token::End, _) => Ok(expr),
+        (_, Token::End) => Err(parser.fault(|text| format!("extraneous input '{text}' expecting <EOF>"))),
+        _ => Err(parser.fault(|text| format!("mismatched input '{text}' expecting <EOF>"))),
     });
+    let mut faults = parser.faults;
     match parsed {
         Ok(expr) if faults.is_empty() => Ok(expr),
         Ok(_) => Err(faults),
@@ -57,11 +60,18 @@ pub struct Parser {
     at: usize,
     nesting: u16,
     nodes: usize,
+    pub binds: bool,
+    /// Those after which it goes on.
+    faults: Vec<Fault>,
 }
 
 impl Parser {
     fn peek(&self) -> &Token {
         &self.tokens[self.at].token
+    }
+
+    fn after(&self) -> &Token {
+        &self.tokens[(self.at + 1).min(self.tokens.len() - 1)].token
     }
 
     fn pos(&self) -> u32 {
@@ -87,8 +97,40 @@ impl Parser {
         found
     }
 
+    /// Compat: it is told which mend is nearest: a token less, a token more, or none.
     fn expect(&mut self, sign: &'static str) -> Result<(), Fault> {
-        if self.take(sign) { Ok(()) } else { Err(self.fault(|text| format!("missing '{sign}' at '{text}'"))) }
+        if self.take(sign) {
+            return Ok(());
+        }
+        let goes_on = if sign == ":" { starts(self.peek()) } else { self.follows() };
+        Err(self.fault(|text| match (self.after() == &Token::Sign(sign), goes_on) {
+            (true, _) => format!("extraneous input '{text}' expecting '{sign}'"),
+            (false, true) => format!("missing '{sign}' at '{text}'"),
+            (false, false) => format!("mismatched input '{text}' expecting '{sign}'"),
+        }))
+    }
+
+    /// Whether what stands in brackets can go on so behind them.
+    fn follows(&self) -> bool {
+        let within = self.nesting > 1;
+        match self.peek() {
+            Token::Sign(")" | "]" | "}" | "," | ":") => within,
+            Token::Sign(sign) => !["(", "{", "!"].contains(sign),
+            Token::End => !within,
+            _ => false,
+        }
+    }
+
+    /// What a macro makes; one that was used wrongly stands for nothing, and is told with all others.
+    fn expanded(&mut self, made: Result<Expr, Fault>) -> Result<Expr, Fault> {
+        match made {
+            Ok(expr) => self.bounded(expr),
+            Err(fault) => {
+                let nothing = Expr::constant(fault.0, Const::Null);
+                self.faults.push(fault);
+                Ok(nothing)
+            }
+        }
     }
 
     /// Every node goes through here: that is what bounds the tree.
@@ -195,13 +237,19 @@ impl Parser {
                 let optional = self.take("?");
                 // `in` and the literals' words are no names, even here
                 let (Token::Ident(name) | Token::Quoted(name)) = self.peek().clone() else {
+                    if optional {
+                        let what = if matches!(self.after(), Token::Ident(_)) { "extraneous" } else { "mismatched" };
+                        let fault =
+                            |text: &str| format!("{what} input '{text}' expecting {{IDENTIFIER, ESC_IDENTIFIER}}");
+                        return Err(self.fault(fault));
+                    }
                     let shown = |text: &str| text.replace("<EOF>", "");
                     return Err(self.fault(|text| format!("no viable alternative at input '.{}'", shown(text))));
                 };
                 self.next();
                 let open = self.pos();
                 if !optional && self.take("(") {
-                    let args = self.args(")")?;
+                    let args = self.args()?;
                     expr = self.method(open, name, expr, args)?;
                 } else {
                     let kind = Kind::Select { operand: Box::new(expr), field: name, test: false, optional };
@@ -224,8 +272,7 @@ impl Parser {
     fn method(&mut self, pos: u32, name: CompactString, target: Expr, args: Vec<Expr>) -> Result<Expr, Fault> {
         if let Some(expanded) = macros::method(self, pos, &name, &target, &args) {
             self.nodes += 12;
-            let expanded = expanded?;
-            return self.bounded(expanded);
+            return self.expanded(expanded);
         }
         // A function with dots in its name looks like a method of a variable.
         if let Some(prefix) = qualified(&target).filter(|prefix| crate::functions::is_namespace(prefix)) {
@@ -236,16 +283,11 @@ impl Parser {
         self.make(Expr::method(pos, &name, all))
     }
 
-    fn args(&mut self, close: &'static str) -> Result<Vec<Expr>, Fault> {
+    fn args(&mut self) -> Result<Vec<Expr>, Fault> {
         let mut args = Vec::new();
-        while !self.take(close) {
-            if !args.is_empty() {
-                if !self.take(",") {
-                    return Err(self.fault(|text| format!("missing '{close}' at '{text}'")));
-                }
-                if close == "]" && self.take(close) {
-                    break;
-                }
+        while !self.take(")") {
+            if !args.is_empty() && !self.take(",") {
+                self.expect(")")?;
             }
             args.push(self.expr()?);
         }
@@ -290,6 +332,9 @@ impl Parser {
                         if self.take("]") {
                             break;
                         }
+                        if !starts(self.peek()) && *self.peek() != Token::Sign("?") {
+                            self.expect("]")?;
+                        }
                     }
                     let optional = self.take("?");
                     items.push((self.expr()?, optional));
@@ -309,23 +354,15 @@ impl Parser {
             _ => {
                 // At the end `next` stays where it is.
                 self.at = self.tokens.iter().position(|t| t.pos == pos && t.token == token).unwrap_or(self.at);
-                let next = self.tokens.get(self.at + 1).map(|t| &t.token);
-                let goes_on = match next {
-                    Some(Token::Sign(sign)) => ["[", "{", "(", ".", "-", "!"].contains(sign),
-                    Some(Token::Ident(_) | Token::Const(_)) => true,
-                    _ => false,
-                };
-                let what = if goes_on { "extraneous" } else { "mismatched" };
+                let what = if starts(self.after()) { "extraneous" } else { "mismatched" };
                 Err(self.fault(|text| format!("{what} input '{text}' expecting {STARTS}")))
             }
         }
     }
 
     fn after_colon(&mut self) -> Result<Expr, Fault> {
-        match self.take(":") {
-            true => self.expr(),
-            false => Err(self.fault(|text| format!("mismatched input '{text}' expecting ':'"))),
-        }
+        self.expect(":")?;
+        self.expr()
     }
 
     fn entries(&mut self, mut one: impl FnMut(&mut Self, bool) -> Result<(), Fault>) -> Result<(), Fault> {
@@ -354,10 +391,10 @@ impl Parser {
         if !self.take("(") {
             return self.make(Expr::ident(pos, &name));
         }
-        let args = self.args(")")?;
+        let args = self.args()?;
         if name == "has" && args.len() == 1 {
-            let expanded = macros::has(open, &args[0])?;
-            return self.make(expanded);
+            self.nodes += 1;
+            return self.expanded(macros::has(open, &args[0]));
         }
         self.make(Expr::call(open, &name, args))
     }
@@ -376,6 +413,15 @@ impl Parser {
             Ok(())
         })?;
         self.make(Expr::new(pos, Kind::Struct { name, fields }))
+    }
+}
+
+/// Whether an expression can begin so.
+fn starts(token: &Token) -> bool {
+    match token {
+        Token::Sign(sign) => ["[", "{", "(", ".", "-", "!"].contains(sign),
+        Token::Ident(_) | Token::Const(_) => true,
+        Token::Quoted(_) | Token::End => false,
     }
 }
 

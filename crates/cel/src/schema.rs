@@ -66,7 +66,8 @@ impl From<Type> for Decl {
             Type::List(item) => Decl::list(Decl::from(Type::clone(&item)), ListKind::Atomic, None),
             Type::Map(both) if both.0 == Type::String => Decl::map(Decl::from(both.1.clone()), None),
             t => {
-                let size_max = if matches!(t, Type::String | Type::Bytes | Type::Dyn) { unbounded } else { 0 };
+                let size_max =
+                    if matches!(t, Type::String | Type::Bytes | Type::Dyn | Type::Any) { unbounded } else { 0 };
                 Decl { shape: Shape::Scalar(t), size_max, bytes_min: 1 }
             }
         }

@@ -10,6 +10,8 @@ pub enum Type {
     /// What a faulty expression has: fits everywhere, so that one fault is told once.
     Error,
     Dyn,
+    /// What a declaration leaves open: used as `Dyn` is, yet said to be something else.
+    Any,
     Null,
     Bool,
     Int,
@@ -45,7 +47,7 @@ impl Type {
     }
 
     pub fn is_dyn(&self) -> bool {
-        matches!(self, Type::Dyn | Type::Error)
+        matches!(self, Type::Dyn | Type::Any | Type::Error)
     }
 }
 
@@ -64,11 +66,34 @@ impl PartialEq for Type {
     }
 }
 
+/// As the checker's errors print them; `{:#}` gives the types' own names.
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Type::List(inner) | Type::Optional(inner) | Type::Type(inner) = self {
+            let outer = match self {
+                Type::List(_) => "list",
+                Type::Optional(_) => "optional_type",
+                _ => "type",
+            };
+            write!(f, "{outer}(")?;
+            inner.fmt(f)?;
+            return f.write_str(")");
+        }
+        if let Type::Map(both) = self {
+            f.write_str("map(")?;
+            both.0.fmt(f)?;
+            f.write_str(", ")?;
+            both.1.fmt(f)?;
+            return f.write_str(")");
+        }
         f.write_str(match self {
+            Type::Any if f.alternate() => "google.protobuf.Any",
+            Type::Null if f.alternate() => "null_type",
+            Type::Timestamp if f.alternate() => "google.protobuf.Timestamp",
+            Type::Duration if f.alternate() => "google.protobuf.Duration",
             Type::Error => "!error!",
             Type::Dyn | Type::Var(_) => "dyn",
+            Type::Any => "any",
             Type::Null => "null",
             Type::Bool => "bool",
             Type::Int => "int",
@@ -78,12 +103,9 @@ impl fmt::Display for Type {
             Type::Bytes => "bytes",
             Type::Timestamp => "timestamp",
             Type::Duration => "duration",
-            Type::List(item) => return write!(f, "list({item})"),
-            Type::Map(both) => return write!(f, "map({}, {})", both.0, both.1),
-            Type::Optional(inner) => return write!(f, "optional_type({inner})"),
-            Type::Type(inner) => return write!(f, "type({inner})"),
             Type::Opaque(name) => name,
             Type::Object(object) => &object.name,
+            Type::List(_) | Type::Map(_) | Type::Optional(_) | Type::Type(_) => unreachable!("written above"),
         })
     }
 }
@@ -187,12 +209,8 @@ impl Bound {
     /// The one type of two branches or elements: `dyn` when they differ.
     pub fn join(&mut self, a: &Type, b: &Type) -> Type {
         let saved = self.save();
-        if more_general(a, b) && self.assignable(a, b) {
-            return a.clone();
-        }
-        self.restore(saved.clone());
-        if self.assignable(a, b) && self.assignable(b, a) {
-            return if more_general(b, a) { b.clone() } else { a.clone() };
+        if self.assignable(b, a) {
+            return if more_general(a, b) { a.clone() } else { b.clone() };
         }
         self.restore(saved);
         Type::Dyn
@@ -204,6 +222,8 @@ fn more_general(a: &Type, b: &Type) -> bool {
     match (a, b) {
         (Type::Dyn | Type::Var(_), _) => true,
         (_, Type::Dyn | Type::Var(_)) => false,
+        (Type::Any, _) => true,
+        (_, Type::Any) => false,
         (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => more_general(a, b),
         (Type::Map(a), Type::Map(b)) => more_general(&a.0, &b.0) && more_general(&a.1, &b.1),
         (Type::Type(_), Type::Type(_)) => true,

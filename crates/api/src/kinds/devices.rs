@@ -1,6 +1,5 @@
 //! What the kinds of `resource.k8s.io` share: how requests for devices, their configuration and taints are checked.
 //!
-//! Expressions are not compiled here: whoever allocates does, and says so.
 //! Compat: upstream tells the faults that its types declare after all others: they are collected in `late`.
 
 use std::collections::{BTreeSet, HashSet};
@@ -25,6 +24,7 @@ const CLASS: &[Rule] = &[("deviceClassName", Required("")), ("deviceClassName", 
 pub(super) const LIST_MAX: usize = 32;
 const ALTERNATIVES_MAX: usize = 8;
 const PARAMETERS_MAX_BYTES: usize = 10 * 1024;
+const EXPRESSION_MAX_BYTES: usize = 10 * 1024;
 
 /// Checks the name of a pool: subdomains between slashes.
 pub(super) fn validate_pool_name(name: &str, at: &Path, errors: &mut Errors) {
@@ -188,14 +188,23 @@ fn validate_request(request: &Value, at: &Path, errors: &mut Errors, late: &mut 
     }
 }
 
-/// Checks that every selector has an expression.
+/// Checks that every selector has an expression, which is true or false and costs no more than it may.
 pub(super) fn validate_selectors(holder: &Value, at: &Path, errors: &mut Errors, late: &mut Errors) {
     let path = at.child("selectors");
     for (i, selector) in bounded(&holder["selectors"], &path, LIST_MAX, late).iter().enumerate() {
-        if selector["cel"].is_null() {
-            errors.push(Error::required(&path.index(i).child("cel"), ""));
+        let at = path.index(i).child("cel");
+        match &selector["cel"] {
+            Value::Null => errors.push(Error::required(&at, "")),
+            cel => validate_expression(text(cel, &["expression"]), &at.child("expression"), errors),
         }
     }
+}
+
+fn validate_expression(expression: &str, at: &Path, errors: &mut Errors) {
+    if expression.len() > EXPRESSION_MAX_BYTES {
+        return errors.push(Error::too_long(at, EXPRESSION_MAX_BYTES));
+    }
+    errors.extend(cel::devices::compile(expression, at).err());
 }
 
 /// Checks one driver's configuration, of a claim or of a class.

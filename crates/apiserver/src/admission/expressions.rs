@@ -28,13 +28,8 @@ pub fn compile(env: &Env, text: &str, expect: Expect, path: &Path, errors: &mut 
         errors.push(Error::required(path, ""));
         return None;
     }
-    let why = match env.compile(text, expect) {
-        Ok(program) => return Some(program),
-        Err(why @ cel::Errors::Compile { .. }) => format!("compilation failed: {why}"),
-        Err(why) => why.to_string(),
-    };
-    errors.push(Error::invalid(path, text, why));
-    None
+    let compiled = env.compile(text, expect);
+    compiled.map_err(|why| errors.push(why.told(text, path))).ok()
 }
 
 /// One of `matchConditions`.

@@ -65,7 +65,9 @@ fn takes(verb: char) -> &'static str {
 /// Why a verb does not take values of a type; `None` when it does.
 pub fn refuses(verb: char, t: &Type) -> Option<String> {
     let fits = match (verb, t) {
-        (_, Type::Dyn | Type::Error) | ('d', Type::Int | Type::Uint) | ('f' | 'e', Type::Double | Type::String) => true,
+        (_, Type::Dyn | Type::Any | Type::Error)
+        | ('d', Type::Int | Type::Uint)
+        | ('f' | 'e', Type::Double | Type::String) => true,
         ('s', t) => !matches!(t, Type::Object(_) | Type::Optional(_) | Type::Opaque(_)),
         ('b', Type::Int | Type::Uint | Type::Bool) | ('o', Type::Int | Type::Uint) => true,
         ('x' | 'X', Type::Int | Type::Uint | Type::String | Type::Bytes) => true,
