@@ -277,6 +277,9 @@ fn shown_one(text: &str, pos: u32, message: &str) -> String {
         }
         left -= length + 1;
     }
-    let dots = ".".repeat(left);
-    format!("ERROR: <input>:{number}:{}: {message}\n | {line}\n | {dots}^", left + 1)
+    // Compat: wide characters have wide marks below them.
+    let mark = |c: Option<char>, narrow, wide| if c.is_none_or(|c| c.is_ascii()) { narrow } else { wide };
+    let dots: String = line.chars().take(left).map(|c| mark(Some(c), '.', '．')).collect();
+    let caret = mark(line.chars().nth(left), '^', '＾');
+    format!("ERROR: <input>:{number}:{}: {message}\n | {line}\n | {dots}{caret}", left + 1)
 }

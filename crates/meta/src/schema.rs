@@ -8,6 +8,7 @@
 
 mod builder;
 mod numbers;
+mod ordered;
 pub mod prune;
 mod scalar;
 mod structural;

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::csidriver;
 use super::prelude::*;
 use super::rules::Check;
+use crate::table::schema;
 
 const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
 /// A taint's key and value; its effect is told late.
@@ -67,7 +68,7 @@ pub(super) fn validate_claim(devices: &Value, at: &Path, errors: &mut Errors) {
     let (mut late, known) = (Errors::new(), request_names(devices));
     let path = at.child("requests");
     let requests = bounded(&devices["requests"], &path, LIST_MAX, &mut late);
-    duplicates(requests, &path, |request| text(request, &["name"]), &mut late);
+    duplicates(("DeviceRequest", requests), &path, |request| text(request, &["name"]), &mut late);
     for (i, request) in requests.iter().enumerate() {
         validate_entry(request, &path.index(i), errors, &mut late);
     }
@@ -95,12 +96,23 @@ pub(super) fn validate_claim(devices: &Value, at: &Path, errors: &mut Errors) {
     errors.extend(late);
 }
 
-/// Tells of each item whose key an earlier one has.
-pub(super) fn duplicates<'a>(items: &'a [Value], at: &Path, key: fn(&'a Value) -> &'a str, errors: &mut Errors) {
+/// Tells of each item whose key an earlier one has. `ty` is what the items are, if they are no texts.
+pub(super) fn duplicates<'a>(
+    (ty, items): (&str, &'a [Value]),
+    at: &Path,
+    key: fn(&'a Value) -> &'a str,
+    errors: &mut Errors,
+) {
     let mut met = HashSet::new();
     for (i, item) in items.iter().enumerate().filter(|(_, item)| !met.insert(key(item))) {
-        errors.push(Error::duplicate(&at.index(i), item));
+        errors.push(duplicate(ty, item, &at.index(i)));
     }
+}
+
+/// Compat: members stand in the order of the type.
+pub(super) fn duplicate(ty: &str, item: &Value, at: &Path) -> Error {
+    let ty = schema().find(&format!("io.k8s.api.resource.v1.{ty}"));
+    Error::duplicate_raw(at, &ty.map_or_else(|| item.to_string(), |ty| ty.ordered_json(item)))
 }
 
 /// Checks a request: one device class, or some to choose from.
@@ -130,7 +142,7 @@ fn validate_entry(request: &Value, at: &Path, errors: &mut Errors, late: &mut Er
     }
     let path = at.child("firstAvailable");
     let alternatives = bounded(&request["firstAvailable"], &path, ALTERNATIVES_MAX, late);
-    duplicates(alternatives, &path, |sub| text(sub, &["name"]), late);
+    duplicates(("DeviceSubRequest", alternatives), &path, |sub| text(sub, &["name"]), late);
     for (i, sub) in alternatives.iter().enumerate() {
         let at = path.index(i);
         label(text(sub, &["name"]), &at, errors);
@@ -147,7 +159,7 @@ pub(super) fn validate_references(
     late: &mut Errors,
 ) {
     let names = bounded(&holder["requests"], at, LIST_MAX, late);
-    duplicates(names, at, |name| name.as_str().unwrap_or_default(), late);
+    duplicates(("", names), at, |name| name.as_str().unwrap_or_default(), late);
     for (i, name) in names.iter().enumerate() {
         validate_reference(name.as_str().unwrap_or_default(), known, &at.index(i), errors);
     }

@@ -96,7 +96,7 @@ fn validate_contents(spec: &Value, path: &Path, errors: &mut Errors) {
     }
     let at = path.child("sharedCounters");
     let sets = bounded(sets, &at, COUNTER_SETS_MAX, &mut late);
-    devices::duplicates(sets, &at, |set| text(set, &["name"]), &mut late);
+    devices::duplicates(("CounterSet", sets), &at, |set| text(set, &["name"]), &mut late);
     for (i, set) in sets.iter().enumerate() {
         device::validate_counters(set, "name", &at.index(i), &mut late);
     }

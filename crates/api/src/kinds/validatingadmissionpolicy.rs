@@ -28,6 +28,12 @@ fn validate(policy: &Value, errors: &mut Errors) {
     }
     for (i, validation) in policy.array_at(&["spec", "validations"]).iter().enumerate() {
         let at = Path::new("spec.validations").index(i);
+        for member in ["messageExpression", "message"] {
+            let given = text(validation, &[member]);
+            if !given.is_empty() && given.trim().is_empty() {
+                errors.push(Error::invalid(&at.child(member), given, "must be non-empty if specified"));
+            }
+        }
         let message = text(validation, &["message"]);
         if message.trim().contains('\n') {
             errors.push(Error::invalid(&at.child("message"), message, "must not contain line breaks"));

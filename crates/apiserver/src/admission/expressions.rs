@@ -22,10 +22,16 @@ use crate::user::User;
 /// Upstream's bound on the match conditions of one webhook or policy.
 const MAX_CONDITIONS: usize = 64;
 
-/// Compiles the expression at `path`; an absent one is a fault too.
-pub fn compile(env: &Env, text: &str, expect: Expect, path: &Path, errors: &mut Errors) -> Option<Program> {
+/// Compiles the expression at `path`; an absent one is a fault too, told as `absent`.
+pub fn compile(
+    env: &Env,
+    (text, absent): (&str, &str),
+    expect: Expect,
+    path: &Path,
+    errors: &mut Errors,
+) -> Option<Program> {
     if text.trim().is_empty() {
-        errors.push(Error::required(path, ""));
+        errors.push(Error::required(path, absent));
         return None;
     }
     let compiled = env.compile(text, expect);
@@ -49,7 +55,7 @@ pub fn conditions(holder: &Value, env: &Env, at: &Path, errors: &mut Errors) -> 
     for (i, condition) in all.iter().enumerate() {
         let at = at.index(i);
         let text = condition.str_at(&["expression"]).unwrap_or_default();
-        if let Some(program) = compile(env, text, Expect::Bool, &at.child("expression"), errors) {
+        if let Some(program) = compile(env, (text, ""), Expect::Bool, &at.child("expression"), errors) {
             found.push(Condition { text: text.to_string(), program });
         }
         let name = condition.str_at(&["name"]).unwrap_or_default();

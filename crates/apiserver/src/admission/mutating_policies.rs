@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use cel::{Budget, Decl, Expect, Program, Type};
 use meta::apply::{self, Writer};
-use meta::field::{Error, Errors, Path};
+use meta::field::{Errors, Path};
 use meta::{Status, Value, patch, time};
 
 use super::expressions::{self, Facts};
@@ -47,18 +47,18 @@ pub fn read(policy: &Value, errors: &mut Errors) -> Policy {
     let mut mutations = Vec::new();
     for (i, mutation) in spec.array_at(&["mutations"]).iter().enumerate() {
         let at = at.child("mutations").index(i);
-        let (member, patches, expect) = match mutation.str_at(&["patchType"]).unwrap_or_default() {
+        let patch_type = mutation.str_at(&["patchType"]).unwrap_or_default();
+        let (member, patches, expect) = match patch_type {
             "JSONPatch" => ("jsonPatch", true, Type::list(JSON_PATCH.cel_type())),
             "ApplyConfiguration" => ("applyConfiguration", false, Decl::object("Object", []).cel_type()),
-            other => {
-                let supported = &["ApplyConfiguration", "JSONPatch"];
-                errors.push(Error::not_supported(&at.child("patchType"), other, supported));
-                continue;
-            }
+            _ => continue,
         };
+        if mutation[member].is_null() {
+            continue;
+        }
         let text = mutation.str_at(&[member, "expression"]).unwrap_or_default();
         let path = at.child(member).child("expression");
-        if let Some(program) = expressions::compile(&env, text, Expect::Type(expect), &path, errors) {
+        if let Some(program) = expressions::compile(&env, (text, ""), Expect::Type(expect), &path, errors) {
             mutations.push(Mutation { text: text.to_string(), program, patches });
         }
     }

@@ -20,6 +20,8 @@ use super::request::Request;
 /// Bytes of a message that an expression may make.
 const MESSAGE_MAX_BYTES: usize = 5 * 1024;
 
+const NO_EXPRESSION: &str = "expression is not specified";
+
 /// What validating and mutating policies share.
 pub struct Rules {
     pub name: String,
@@ -78,14 +80,16 @@ impl Rules {
         for (i, variable) in spec.array_at(&["variables"]).iter().enumerate() {
             let at = at.child("variables").index(i);
             let name = text(variable, "name");
-            if name.is_empty() || cel::escape(name).as_deref() != Some(name) {
-                errors.push(Error::invalid(&at.child("name"), name, "name is not a valid CEL identifier"));
+            if name.is_empty() {
+                errors.push(Error::required(&at.child("name"), "name is not specified"));
+            } else if cel::escape(name).as_deref() != Some(name) {
+                errors.push(Error::invalid(&at.child("name"), name, "must be a valid CEL identifier"));
             }
             if fields.iter().any(|(known, _)| known == name) {
                 errors.push(Error::duplicate(&at.child("name"), name));
             }
-            let expression = variable.str_at(&["expression"]).unwrap_or_default();
             let path = at.child("expression");
+            let expression = (variable.str_at(&["expression"]).unwrap_or_default(), NO_EXPRESSION);
             let Some(program) = expressions::compile(&env, expression, Expect::Any, &path, errors) else { continue };
             fields.push((name.to_string(), program.result_type().clone().into()));
             // Each variable sees those before it.
@@ -127,13 +131,13 @@ pub fn read(policy: &Value, errors: &mut Errors) -> Policy {
     for (i, validation) in spec.array_at(&["validations"]).iter().enumerate() {
         let at = at.child("validations").index(i);
         let expression = validation.str_at(&["expression"]).unwrap_or_default();
-        let message = validation.str_at(&["messageExpression"]).filter(|m| !m.is_empty());
-        let message_program = message
-            .and_then(|m| expressions::compile(&plain, m, Expect::String, &at.child("messageExpression"), errors));
-        let Some(program) = expressions::compile(&env, expression, Expect::Bool, &at.child("expression"), errors)
-        else {
-            continue;
-        };
+        let program =
+            expressions::compile(&env, (expression, NO_EXPRESSION), Expect::Bool, &at.child("expression"), errors);
+        let message = validation.str_at(&["messageExpression"]).filter(|m| !m.trim().is_empty());
+        let message_program = message.and_then(|m| {
+            expressions::compile(&plain, (m, ""), Expect::String, &at.child("messageExpression"), errors)
+        });
+        let Some(program) = program else { continue };
         validations.push(Validation {
             text: expression.to_string(),
             program,
@@ -150,9 +154,12 @@ pub fn read(policy: &Value, errors: &mut Errors) -> Policy {
         let key = text(annotation, "key").to_string();
         let at = at.child("auditAnnotations").index(i).child("valueExpression");
         let expression = annotation.str_at(&["valueExpression"]).unwrap_or_default();
-        let Some(program) = expressions::compile(&env, expression, Expect::Any, &at, errors) else { continue };
+        let absent = "valueExpression is not specified";
+        let Some(program) = expressions::compile(&env, (expression, absent), Expect::Any, &at, errors) else {
+            continue;
+        };
         if !matches!(program.result_type(), cel::Type::String | cel::Type::Null) {
-            let detail = format!("must evaluate to one of [string null_type] but got {}", program.result_type());
+            let detail = format!("must evaluate to one of [string null_type] but got {:#}", program.result_type());
             errors.push(Error::invalid(&at, expression, detail));
         }
         annotations.push(Annotation { key, text: expression.to_string(), program });

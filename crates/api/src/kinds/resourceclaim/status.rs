@@ -92,7 +92,7 @@ fn validate_users(status: &Value, at: &Path, errors: &mut Errors) {
     for (i, user) in users.iter().enumerate() {
         check_at(user, &at.index(i), USER, errors);
     }
-    devices::duplicates(users, at, |user| text(user, &["uid"]), errors);
+    devices::duplicates(("ResourceClaimConsumerReference", users), at, |user| text(user, &["uid"]), errors);
     errors.extend(late);
 }
 
@@ -136,7 +136,7 @@ fn validate_devices(status: &Value, at: &Path, errors: &mut Errors, late: &mut E
             }
         }
         if !met.insert(key(device)) {
-            late.push(Error::duplicate(&at, device));
+            late.push(devices::duplicate("AllocatedDeviceStatus", device, &at));
         }
         check_at(network, &path, NAMES, late);
     }

@@ -102,7 +102,7 @@ pub(super) fn validate_counters(set: &Value, name: &str, at: &Path, errors: &mut
 
 fn validate_consumption(device: &Value, at: &Path, errors: &mut Errors) {
     let sets = bounded(&device["consumesCounters"], at, CONSUMED_SETS_MAX, errors);
-    duplicates(sets, at, |set| text(set, &["counterSet"]), errors);
+    duplicates(("DeviceCounterConsumption", sets), at, |set| text(set, &["counterSet"]), errors);
     for (i, set) in sets.iter().enumerate() {
         validate_counters(set, "counterSet", &at.index(i), errors);
     }
@@ -120,7 +120,7 @@ pub fn validate_conditions(device: &Value, at: &Path, errors: &mut Errors, late:
         }
     }
     for list in LISTS {
-        duplicates(device.array_at(&[list]), &at.child(list), |c| c.as_str().unwrap_or_default(), errors);
+        duplicates(("", device.array_at(&[list])), &at.child(list), |c| c.as_str().unwrap_or_default(), errors);
     }
     let [waited, failed] = LISTS.map(|list| device.array_at(&[list]));
     let known: HashSet<_> = waited.iter().filter_map(Value::as_str).collect();
