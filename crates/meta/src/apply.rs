@@ -204,6 +204,14 @@ pub fn apply(
     // Only now: while pruning, the applied name keeps `metadata` in place.
     fields::strip_identity(entries.fields_mut(mine));
     let change = Changes::new(&before, &merged, ty, writer, &entries);
+    if change.own.nameless
+        && let Err(why) = typed::fields_of(&before, ty)
+    {
+        return Err(ApplyError::Malformed(format!(
+            "failed to create typed live object ({}): {why}",
+            described(&before)
+        )));
+    }
     let conflicts = entries.conflicts(mine, |version| &change.told(version).taken);
     if !conflicts.is_empty() && !force && !conflicts_are_kubectls_own(live, writer, ty, &conflicts) {
         return Err(ApplyError::Conflicts(entries.describe(&conflicts)));
@@ -251,6 +259,10 @@ pub fn track_update(ty: TypeRef<'_>, old: &Value, new: &mut Value, writer: &Writ
     let mut change = Changes::new(old, new, ty, writer, &entries);
     if change.own.empty_lists {
         forget_empty_lists(ty, new);
+    }
+    if change.own.nameless {
+        // Compat: what does not fit its type changes no owners.
+        return entries.write(new);
     }
     for change in [&mut change.own].into_iter().chain(change.other.as_mut().map(|(_, change)| change)) {
         fields::strip_identity(&mut change.taken);

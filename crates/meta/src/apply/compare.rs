@@ -3,11 +3,12 @@
 //! Pure; runs on every write. Invariant: equal documents give empty sets.
 
 use std::cmp::Ordering;
+use std::mem::discriminant;
 
 use compact_str::CompactString;
 
 use super::fields::{HERE, field_step};
-use super::shape::{Shape, Slot, is_empty_container, items, members};
+use super::shape::{NAMELESS, Shape, Slot, is_empty_container, items, members};
 use crate::schema::TypeRef;
 use crate::{Map, Value};
 
@@ -19,6 +20,8 @@ pub(super) struct Change {
     pub removed: Map,
     /// The new version holds empty lists, which are owned as what they are, and nothing once they are stored.
     pub empty_lists: bool,
+    /// An item of a keyed list, in either version, has none of its keys.
+    pub nameless: bool,
 }
 
 /// Compares two objects; null stands for no object.
@@ -28,6 +31,7 @@ pub(super) fn compare(old: &Value, new: &Value, ty: TypeRef<'_>) -> Change {
         taken: change.taken.unwrap_or_default(),
         removed: change.removed.unwrap_or_default(),
         empty_lists: change.empty_lists,
+        nameless: change.nameless,
     }
 }
 
@@ -44,6 +48,7 @@ struct Node {
     taken: Option<Map>,
     removed: Option<Map>,
     empty_lists: bool,
+    nameless: bool,
 }
 
 /// `above` says whether the parent stands in the old and in the new version.
@@ -53,6 +58,9 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
     let added = is && !was;
     let gone = was && !is;
     let value = new.filter(|v| !v.is_null()).or(old).unwrap_or(&Value::Null);
+    // What was a text, say, and is a map now changed itself, not only below.
+    let turned =
+        matches!((old, new), (Some(old), Some(new)) if !old.is_null() && discriminant(old) != discriminant(new));
     let shape = if is_empty_container(old) && is_empty_container(new) { Shape::Leaf } else { slot.shape(value) };
     let mut node = Node::default();
     match shape {
@@ -82,10 +90,11 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
                     children.push(|| field_step(name), change);
                 },
             );
-            children.into_node(added, gone, &mut node);
+            children.into_node(added || turned, gone, &mut node);
         }
         Shape::Keyed | Shape::Set => {
             let (old, new) = (slot.steps(items(old)), slot.steps(items(new)));
+            let nameless = old.iter().chain(&new).any(|(step, ..)| step == NAMELESS);
             let mut children = Children::with_capacity(new.len());
             merge_sorted(
                 old.iter(),
@@ -104,7 +113,8 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
                     children.push(|| step, change);
                 },
             );
-            children.into_node(added, gone, &mut node);
+            children.into_node(added || turned, gone, &mut node);
+            node.nameless |= nameless;
             node.empty_lists |= new.is_empty() && slot.is_always_list();
         }
     }
@@ -148,16 +158,18 @@ struct Children {
     taken: Vec<(CompactString, Value)>,
     removed: Vec<(CompactString, Value)>,
     empty_lists: bool,
+    nameless: bool,
 }
 
 impl Children {
     fn with_capacity(taken: usize) -> Self {
         // Room for all and the node's own mark: on a creation everything is taken.
-        Children { taken: Vec::with_capacity(taken + 1), removed: Vec::new(), empty_lists: false }
+        Children { taken: Vec::with_capacity(taken + 1), removed: Vec::new(), empty_lists: false, nameless: false }
     }
 
     fn push(&mut self, step: impl FnOnce() -> CompactString, change: Node) {
         self.empty_lists |= change.empty_lists;
+        self.nameless |= change.nameless;
         match (change.taken, change.removed) {
             (None, None) => {}
             (Some(taken), None) => self.taken.push((step(), Value::Object(taken))),
@@ -186,5 +198,6 @@ impl Children {
         node.taken = map(self.taken);
         node.removed = map(self.removed);
         node.empty_lists = self.empty_lists;
+        node.nameless = self.nameless;
     }
 }

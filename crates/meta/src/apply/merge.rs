@@ -58,7 +58,8 @@ fn merge_items(live: &[Value], applied: &[Value], slot: Slot<'_>) -> Value {
     Value::Array(merged)
 }
 
-/// Removes from `object` the fields of `last` that are not in `owned` and have nothing in `owned` below them.
+/// Removes from `object` the fields of `last` that are not in `owned`. Declared fields stay for what is in `owned` below
+/// them; items of lists and entries of maps go with all that others own below them, unless these own them too.
 pub(super) fn prune(object: &mut Value, last: &Map, owned: &Map, ty: TypeRef<'_>) {
     prune_at(object, last, Some(owned), Slot::root(ty));
 }
@@ -72,7 +73,8 @@ fn prune_at(value: &mut Value, last: &Map, owned: Option<&Map>, slot: Slot<'_>) 
             (Shape::Fields, Some(name)) => {
                 let child = slot.field(name);
                 let Value::Object(fields) = value else { return };
-                if kept.is_none() && (is_here(node) || child.named) {
+                let gone = if child.named { kept.is_none() } else { is_given_up(node, kept) };
+                if gone {
                     fields.remove(name);
                 } else if let Some(below) = fields.get_mut(name) {
                     let before = below.is_empty();
@@ -86,7 +88,7 @@ fn prune_at(value: &mut Value, last: &Map, owned: Option<&Map>, slot: Slot<'_>) 
             (Shape::Keyed | Shape::Set, None) => {
                 let Value::Array(list) = value else { return };
                 let Some(at) = list.iter().position(|item| slot.item_step(item) == step) else { continue };
-                if kept.is_none() && is_here(node) {
+                if is_given_up(node, kept) {
                     list.remove(at);
                 } else {
                     prune_at(&mut list[at], node, kept, slot.item());
@@ -95,4 +97,8 @@ fn prune_at(value: &mut Value, last: &Map, owned: Option<&Map>, slot: Slot<'_>) 
             _ => {}
         }
     }
+}
+
+fn is_given_up(node: &Map, kept: Option<&Map>) -> bool {
+    is_here(node) && !kept.is_some_and(is_here)
 }

@@ -9,6 +9,9 @@ use crate::json::write_string;
 use crate::schema::{FieldRef, Kind, ListKind, TypeRef};
 use crate::{Map, Value};
 
+/// The step of an item that has none of its list's keys.
+pub(super) const NAMELESS: &str = "k:{}";
+
 /// The type at one place of an object.
 #[derive(Clone, Copy)]
 pub(super) struct Slot<'s> {

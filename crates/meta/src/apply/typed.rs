@@ -6,7 +6,7 @@
 use compact_str::CompactString;
 
 use super::fields::{HERE, field_step, step_text};
-use super::shape::{Shape, Slot, items, members};
+use super::shape::{NAMELESS, Shape, Slot, items, members};
 use crate::patch::{go_text, go_type};
 use crate::schema::{Kind, ListKind, Scalar, TypeRef};
 use crate::{Map, Value};
@@ -42,7 +42,7 @@ fn check(value: &Value, slot: Slot<'_>, path: &str, misfits: &mut Vec<String>) {
                 Some("associative list without keys has an element that's an explicit null".to_string())
             }
             (ListKind::Map, Value::Null) => Some("associative list with keys may not have a null element".to_string()),
-            (ListKind::Map, Value::Object(_)) if slot.item_step(item) == "k:{}" => {
+            (ListKind::Map, Value::Object(_)) if slot.item_step(item) == NAMELESS => {
                 let keys: Vec<String> = ty.list_keys().map(|key| format!("{key:?}")).collect();
                 Some(format!(
                     "associative list with keys has an element that omits all key fields [{}] (and doesn't have default \

@@ -173,8 +173,7 @@ fn check_order(
         return Err(nameless_item(nameless, key));
     }
     let Some(Value::Array(list)) = patch else { return Ok(()) };
-    let named: Vec<Value> = list.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect();
-    let mut rest = named.iter().peekable();
+    let mut rest = list.iter().filter(|item| item.get(PATCH).is_none()).peekable();
     for item in order {
         rest.next_if(|wanted| same(wanted, item, merge_key));
     }
@@ -182,7 +181,7 @@ fn check_order(
         None => Ok(()),
         Some(_) => broken(format!(
             "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
-            go_text(&Value::Array(named)),
+            go_text(&Value::Array(list.clone())),
             go_text(&Value::Array(order.clone()))
         )),
     }
@@ -195,11 +194,9 @@ fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
         return Err(malformed("invalid patch format of retainKeys"));
     };
     let listed = |key: &str| kept.iter().any(|k| k.as_str() == Some(key));
-    for key in patch.iter().filter(|(_, v)| !v.is_null()).map(|(k, _)| k) {
-        let name = key.strip_prefix(SET_ORDER).or_else(|| key.strip_prefix(DELETE_FROM)).unwrap_or(key);
-        if !name.starts_with('$') && !listed(name) {
-            return Err(malformed("invalid patch format of retainKeys"));
-        }
+    let mut given = patch.iter().filter(|(key, value)| !value.is_null() && !key.starts_with('$'));
+    if given.any(|(key, _)| !listed(key)) {
+        return Err(malformed("invalid patch format of retainKeys"));
     }
     target.retain(|key, _| listed(key));
     Ok(())
@@ -242,7 +239,7 @@ fn merge_list(
     order: Option<&Value>,
     member: Member<'_>,
 ) -> Result<(), PatchError> {
-    let before = old.clone();
+    let mut before = old.clone();
     let merge_key = member.merge_key();
     let mut named: Vec<Value> = Vec::new(); // the patch's items, for the order
     let objects = new.iter().chain(old.iter()).any(|item| matches!(item, Value::Object(_)));
@@ -268,11 +265,15 @@ fn merge_list(
         if let Some(nameless) = old.iter().find(|item| !new.is_empty() && item.get(merge_key).is_none()) {
             return Err(nameless_item(nameless, merge_key));
         }
-        for item in new {
+        // Directives come first: what is deleted may stand in the patch anew.
+        let (directives, plain): (Vec<&Value>, Vec<&Value>) = new.iter().partition(|item| item.get(PATCH).is_some());
+        for item in directives {
             merge_item(old, item, merge_key, member, replace)?;
-            if !matches!(item.str_at(&[PATCH]), Some("delete" | "replace")) {
-                named.push(item.clone());
-            }
+        }
+        before.clone_from(old);
+        for item in plain {
+            merge_item(old, item, merge_key, member, replace)?;
+            named.push(item.clone());
         }
         if replace {
             return Ok(());
