@@ -57,10 +57,10 @@ fn walk(old: Option<&Value>, new: Option<&Value>, slot: Slot<'_>, above: (bool, 
     let is = new.is_some() || (slot.always && above.1);
     let added = is && !was;
     let gone = was && !is;
-    let value = new.filter(|v| !v.is_null()).or(old).unwrap_or(&Value::Null);
+    let [some_old, some_new] = [old, new].map(|value| value.filter(|value| !value.is_null()));
+    let value = some_new.or(old).unwrap_or(&Value::Null);
     // What was a text, say, and is a map now changed itself, not only below.
-    let turned =
-        matches!((old, new), (Some(old), Some(new)) if !old.is_null() && discriminant(old) != discriminant(new));
+    let turned = matches!((some_old, some_new), (Some(old), Some(new)) if discriminant(old) != discriminant(new));
     let shape = if is_empty_container(old) && is_empty_container(new) { Shape::Leaf } else { slot.shape(value) };
     let mut node = Node::default();
     match shape {
