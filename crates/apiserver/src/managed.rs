@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use meta::apply::{self, Other, Writer};
+use meta::schema::TypeRef;
 use meta::{Status, Value, time};
 
 use crate::call::Call;
@@ -143,4 +144,21 @@ pub fn applied(
         Ok(merged)
     })
     .map_err(|e| e.to_status())
+}
+
+fn scale_writer(options: &WriteOptions) -> Writer<'_> {
+    let api_version = apply::scale::API_VERSION;
+    Writer { manager: &options.manager, api_version, subresource: "scale", now: time::now(), other: None }
+}
+
+/// The live Scale with the applied one merged in.
+pub fn scale_applied(ty: TypeRef<'_>, live: &Value, document: &Value, options: &WriteOptions) -> Result<Value, Status> {
+    apply::apply(ty, live, document, &scale_writer(options), options.force).map_err(|e| e.to_status())
+}
+
+/// Notes in a Scale who changed it.
+pub fn scale_updated(live: &Value, scale: &mut Value, options: &WriteOptions) {
+    let Some(ty) = api::resource::root_type("autoscaling", "v1", "Scale") else { return };
+    scale.remove(&["metadata", "managedFields"]);
+    apply::track_update(ty, live, scale, &scale_writer(options));
 }

@@ -8,6 +8,7 @@ mod compare;
 mod entries;
 mod fields;
 mod merge;
+pub mod scale;
 mod shape;
 mod typed;
 

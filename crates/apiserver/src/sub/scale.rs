@@ -4,18 +4,18 @@
 
 use meta::field::{Error, Path};
 use meta::selector::LabelSelector;
-use meta::{GroupKind, Status, Value, json};
+use meta::{GroupKind, Status, Value, apply, json};
 
 use crate::body::Response;
 use crate::call::Call;
 use crate::options::WriteOptions;
 use crate::request::Verb;
 use crate::verbs::get;
-use crate::verbs::patch::{Patch, check_applied_kind, check_kind};
+use crate::verbs::patch::{Patch, check_apply, check_kind};
 use crate::write::{self, Endpoint};
-use crate::{decode, metadata, reply};
+use crate::{decode, managed, metadata, reply};
 
-const API_VERSION: &str = "autoscaling/v1";
+const API_VERSION: &str = apply::scale::API_VERSION;
 const KIND: &str = "Scale";
 
 pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
@@ -29,23 +29,30 @@ pub async fn scale(call: &Call, body: &[u8]) -> Result<Response, Status> {
             let ty = api::resource::root_type("autoscaling", "v1", KIND);
             let scale = decode::typed(call, body, options.validation, &[API_VERSION], KIND, ty)?;
             check(call, &scale)?;
-            store(call, &options, |_| Ok(scale.clone())).await
+            store(call, options, |_| Ok(scale.clone())).await
         }
         Verb::Patch => {
-            let options = WriteOptions::parse(call, "PatchOptions")?;
+            let mut options = WriteOptions::parse(call, "PatchOptions")?;
             let (patch, notes) = Patch::parse(call, body)?;
             if let Patch::Apply(document) = &patch {
-                check_applied_kind(document, API_VERSION, KIND)?;
+                check_apply(call, document, API_VERSION, KIND)?;
+                options.applied = true;
             }
             decode::report(call, notes, options.validation, "v1", KIND)?;
             let ty = api::resource::root_type("autoscaling", "v1", KIND);
-            store(call, &options, |old| {
-                let mut scale = scale_in(call, old)?;
-                patch_scale(&mut scale, &patch, ty)?;
+            let applier = options.clone();
+            store(call, options, |live| {
+                let mut scale = live.clone();
+                match (&patch, ty) {
+                    (Patch::Apply(document), Some(ty)) => {
+                        scale = managed::scale_applied(ty, live, document, &applier)?;
+                    }
+                    _ => patch_scale(&mut scale, &patch, ty)?,
+                }
                 if let Patch::Json(_) | Patch::Merge(_) = patch {
                     check_kind(call, &patch, &scale, API_VERSION, KIND)?;
                 }
-                decode::prune(call, &mut scale, Vec::new(), options.validation, API_VERSION, KIND, ty)?;
+                decode::prune(call, &mut scale, Vec::new(), applier.validation, API_VERSION, KIND, ty)?;
                 check(call, &scale)?;
                 Ok(scale)
             })
@@ -77,9 +84,10 @@ fn check(call: &Call, scale: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Stores the replicas of the Scale that `make` makes of the live one, and who owns them.
 async fn store(
     call: &Call,
-    options: &WriteOptions,
+    mut options: WriteOptions,
     mut make: impl FnMut(&Value) -> Result<Value, Status> + Send,
 ) -> Result<Response, Status> {
     let served = &call.target;
@@ -88,10 +96,19 @@ async fn store(
         Some(paths) => paths.spec.iter().map(String::as_str).collect(),
         None => vec!["spec", "replicas"],
     };
+    let writer = options.clone();
+    // Its owners are settled here, as owners of a Scale.
+    options.applied = true;
     let object =
-        write::update_key(call, served, &call.key(), &call.path.name, Endpoint::Sub("scale"), options, |old| {
-            let scale = make(old)?;
+        write::update_key(call, served, &call.key(), &call.path.name, Endpoint::Sub("scale"), &options, |old| {
+            let mut live = scale_in(call, old)?;
+            apply::scale::tell_owners(&mut live, old, &at);
+            let mut scale = make(&live)?;
+            if !writer.applied {
+                managed::scale_updated(&live, &mut scale, &writer);
+            }
             let mut new = old.clone();
+            apply::scale::take_owners(&mut new, &at, &call.target.api_version, &scale);
             let replicas = scale.int_at(&["spec", "replicas"]).unwrap_or(0);
             if generation_counts && old.int_at(&at) != Some(replicas) {
                 let generation = old.int_at(&["metadata", "generation"]).unwrap_or(0);

@@ -322,7 +322,7 @@ async fn apply(
     options: WriteOptions,
 ) -> Result<Response, Status> {
     let served = &call.served;
-    check_apply(call, &document)?;
+    check_apply(call, &document, &served.api_version, &served.kind)?;
     if let Some(ty) = served.ty {
         ty.convert_numbers(&mut document);
     }
@@ -377,7 +377,8 @@ async fn apply(
     Err(Status::modified(&served.gr, &call.path.name))
 }
 
-fn check_apply(call: &Call, document: &Value) -> Result<(), Status> {
+/// What is applied is somebody's, owns nothing yet, and is of this kind.
+pub fn check_apply(call: &Call, document: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
     if call.query.get("fieldManager").is_empty() {
         let path = meta::field::Path::new("fieldManager");
         let error = meta::field::Error::required(&path, "is required for apply patch");
@@ -386,11 +387,11 @@ fn check_apply(call: &Call, document: &Value) -> Result<(), Status> {
     if document.at(&["metadata", "managedFields"]).is_some_and(|list| !list.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    check_applied_kind(document, &call.served.api_version, &call.served.kind)
+    check_applied_kind(document, api_version, kind)
 }
 
 /// What is applied has to say that it is of this kind.
-pub fn check_applied_kind(document: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
+fn check_applied_kind(document: &Value, api_version: &str, kind: &str) -> Result<(), Status> {
     if said(document) != [api_version, kind] {
         return Err(Status::bad_request(format!("invalid object type: {}", meta::apply::kind_of(document))));
     }

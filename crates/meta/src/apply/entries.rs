@@ -191,6 +191,23 @@ impl Entries {
         all
     }
 
+    /// Adds entries; those of the same manager become one.
+    pub fn absorb(&mut self, others: Entries) {
+        for other in others.0 {
+            let same = |e: &&mut Entry| {
+                let of = |e: &Entry| (e.operation, e.manager.clone(), e.subresource.clone());
+                of(e) == of(&other) && (e.operation == Operation::Apply || e.api_version == other.api_version)
+            };
+            match self.0.iter_mut().find(same) {
+                Some(entry) => {
+                    fields::union(&mut entry.fields, &other.fields);
+                    entry.time = std::mem::take(&mut entry.time).max(other.time);
+                }
+                None => self.0.push(other),
+            }
+        }
+    }
+
     pub fn drop_empty(&mut self) {
         self.0.retain(|e| !e.fields.is_empty());
     }
