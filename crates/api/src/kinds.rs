@@ -99,6 +99,10 @@ kinds! {
     "internal.apiserver.k8s.io" => {
         StorageVersion: storageversion,
     }
+    "lifecycle.k8s.io" => {
+        Eviction: eviction,
+        EvictionRequest: evictionrequest,
+    }
     "networking.k8s.io" => {
         IPAddress: ipaddress,
         Ingress: ingress,
@@ -165,7 +169,7 @@ pub use rules::{Check, Rule};
 pub use warnings::warnings;
 
 use crate::declared::{self, TypeName};
-use meta::field::Errors;
+use meta::field::{Errors, Path};
 use meta::time::Timestamp;
 use meta::{Value, names};
 
@@ -189,8 +193,9 @@ pub struct Kind {
     pub rules: &'static [Rule],
     /// What rules can't say about every object of the kind. Errors of the metadata come from `object_meta`.
     pub validate: fn(&Value, &mut Errors),
-    /// The type whose declared validation the kind has, after all others; none for the kinds that have it as code.
-    pub declared: Option<TypeName>,
+    /// The types whose declared validation the kind has, after all others, and the dotted paths where they stand; none
+    /// for the kinds that have it as code.
+    pub declared: &'static [(&'static str, TypeName)],
     /// More errors, at creation only.
     pub validate_create: fn(&Value) -> Errors,
     /// More errors at updates: `(new, old)`
@@ -224,7 +229,7 @@ impl Kind {
         status_restores: &[],
         rules: &[],
         validate: |_, _| {},
-        declared: None,
+        declared: &[],
         validate_create: |_| Errors::new(),
         validate_update: |_, _| Errors::new(),
         fixed_first: false,
@@ -295,8 +300,9 @@ pub fn check_status_update(kind: &Kind, new: &Value, old: &Value) -> Errors {
 }
 
 fn check_declared(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Errors) {
-    if let Some(ty) = kind.declared {
-        declared::check(ty, new, old, errors);
+    for (path, ty) in kind.declared {
+        let find = |object| if path.is_empty() { object } else { rules::at(object, path) };
+        declared::check(*ty, &Path::new(path), find(new), old.map(find), errors);
     }
 }
 
