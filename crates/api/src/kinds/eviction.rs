@@ -5,7 +5,6 @@ mod status;
 use super::columns::{ago, due};
 use super::conditions;
 use super::prelude::*;
-use crate::declared::long_name;
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -44,7 +43,7 @@ pub static KIND: Kind = Kind {
     prepare_update: keep_status_count_spec,
     validate_status_update: |new, old| status::validate(new, old, meta::time::now()),
     declared: &[("", ("lifecycle", "Eviction"))],
-    name_rule: long_name,
+    declares_name: true,
     status_restores: &OWN_METADATA,
     unconditional_update: false,
     ..Kind::PLAIN
@@ -91,8 +90,9 @@ fn latest_status(eviction: &Value) -> Option<(&Value, &Value)> {
     Some((responder, named(eviction.array_at(RESPONDERS), text(responder, &["name"]))?))
 }
 
+/// The item of this name; of several the last, as upstream.
 fn named<'v>(list: &'v [Value], name: &str) -> Option<&'v Value> {
-    list.iter().find(|item| text(item, &["name"]) == name)
+    list.iter().rfind(|item| text(item, &["name"]) == name)
 }
 
 fn status_time(status: &Value, field: &str) -> Option<Timestamp> {

@@ -3,7 +3,6 @@
 use super::conditions;
 use super::eviction::{STATUS, TARGET, TARGET_TYPE};
 use super::prelude::*;
-use crate::declared::long_name;
 
 pub static KIND: Kind = Kind {
     columns: &[
@@ -19,7 +18,7 @@ pub static KIND: Kind = Kind {
     prepare_update: keep_status_count_spec,
     validate_status_update: |new, _| conditions::validate(new),
     declared: &[("", ("lifecycle", "EvictionRequest"))],
-    name_rule: long_name,
+    declares_name: true,
     status_restores: &OWN_METADATA,
     unconditional_update: false,
     ..Kind::PLAIN
