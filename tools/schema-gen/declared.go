@@ -13,13 +13,16 @@ import (
 )
 
 // What the types of a kind declare of their validation (`+k8s:` tags). Kinds with hand-written validation are not here:
-// their tags only repeat it.
+// their tags only repeat it. Of those some fields are validated by their tags alone: only those are told.
 var declaring = []struct {
 	dir   string
 	roots []string
+	only  []string
 }{
-	{"resource/v1alpha3", []string{"ResourcePoolStatusRequest"}},
-	{"scheduling/v1alpha3", []string{"Workload", "PodGroup", "CompositePodGroup"}},
+	{"core/v1", []string{"PodSpec"}, []string{"evictionResponders"}},
+	{"lifecycle/v1alpha1", []string{"EvictionRequest", "Eviction"}, nil},
+	{"resource/v1alpha3", []string{"ResourcePoolStatusRequest"}, nil},
+	{"scheduling/v1alpha3", []string{"Workload", "PodGroup", "CompositePodGroup"}, nil},
 }
 
 const declaredHeader = `# What types declare of their validation. An indented line is a field that is checked, or has checked fields below it:
@@ -35,6 +38,8 @@ var (
 )
 
 type declarations struct {
+	roots  []string
+	only   []string
 	types  map[string]ast.Expr
 	closed map[string]bool
 	values map[string][]string
@@ -46,7 +51,10 @@ type declarations struct {
 func declaredText(moduleDir string) (string, error) {
 	text := declaredHeader
 	for _, source := range declaring {
-		d := declarations{map[string]ast.Expr{}, map[string]bool{}, map[string][]string{}, map[string]bool{}, strings.Builder{}}
+		d := declarations{
+			roots: source.roots, only: source.only,
+			types: map[string]ast.Expr{}, closed: map[string]bool{}, values: map[string][]string{}, done: map[string]bool{},
+		}
 		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(moduleDir, source.dir, "types.go"), nil, parser.ParseComments)
 		if err != nil {
 			return "", err
@@ -103,6 +111,9 @@ func (d *declarations) write(name string) (bool, error) {
 			continue
 		}
 		json, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"), ",")
+		if len(d.only) > 0 && slices.Contains(d.roots, name) && !slices.Contains(d.only, json) {
+			continue
+		}
 		shape, item := goType(field.Type)
 		checks, err := checks(field.Doc)
 		if err != nil {
@@ -179,7 +190,10 @@ func checks(doc *ast.CommentGroup) ([]string, error) {
 			found = append(found, match[3])
 		case match[2] != "":
 			found = append(found, match[2]+"="+match[3])
-		case match[1] == "customValidation" || slices.Contains(found, match[1]):
+		case match[1] == "customValidation":
+			// A function of upstream's, told before what else the field declares.
+			found = append([]string{"custom"}, found...)
+		case slices.Contains(found, match[1]):
 		default:
 			found = append(found, match[1])
 		}

@@ -1,9 +1,11 @@
-//! Validation that types declare: a table instead of code, for kinds that upstream has no hand-written validation of.
+//! Validation that types declare: a table instead of code, for kinds and fields that upstream has no hand-written
+//! validation of.
 //!
 //! Reads `data/declared.txt`, which is made of the `+k8s:` tags of the API's types. Source: KEP-5073, declarative
 //! validation. Invariant: what an update leaves as it was is not looked at again.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
 use meta::field::{Error, Errors, Path};
@@ -30,15 +32,21 @@ enum Check {
     Immutable,
     NoSet,
     NoUnset,
+    NoModify,
     NoAddItem,
     NoRemoveItem,
+    /// A number that only grows.
+    Monotonic,
     Minimum(i64),
     Maximum(i64),
     MaxItems(usize),
     MaxBytes(usize),
+    MaxLength(usize),
     Enum(Vec<&'static str>),
     Format(fn(&str) -> Vec<String>),
     PoolName,
+    /// Not among `OWN_PRIORITIES`.
+    OpenPriority,
 }
 
 static TYPES: LazyLock<HashMap<TypeName, Vec<Field>>> = LazyLock::new(|| {
@@ -63,6 +71,7 @@ static TYPES: LazyLock<HashMap<TypeName, Vec<Field>>> = LazyLock::new(|| {
                         ("optional", _) => {}
                         ("unionMember", _) => field.is_member = true,
                         ("key", key) => field.keys.push(key),
+                        ("custom", _) => field.checks.extend(custom_check(holder, name)),
                         (word, value) => field.checks.push(check_named(word, value)),
                     }
                 }
@@ -76,6 +85,17 @@ static TYPES: LazyLock<HashMap<TypeName, Vec<Field>>> = LazyLock::new(|| {
     types
 });
 
+/// What a field is checked for that is declared to have a function for it; kinds may do it themselves.
+fn custom_check(holder: TypeName, field: &str) -> Option<Check> {
+    match (holder, field) {
+        (("core", "EvictionResponder"), "name") | (("lifecycle", "EvictionRequestSpec"), "requester") => {
+            Some(Check::Format(open_domain))
+        }
+        (("core", "EvictionResponder"), "priority") => Some(Check::OpenPriority),
+        _ => None,
+    }
+}
+
 fn check_named(word: &str, value: &'static str) -> Check {
     let number = || value.parse().expect("a number");
     let size = || value.parse().expect("a size");
@@ -84,18 +104,23 @@ fn check_named(word: &str, value: &'static str) -> Check {
         "immutable" => Check::Immutable,
         "NoSet" => Check::NoSet,
         "NoUnset" => Check::NoUnset,
+        "NoModify" => Check::NoModify,
+        "monotonic" => Check::Monotonic,
         "NoAddItem" => Check::NoAddItem,
         "NoRemoveItem" => Check::NoRemoveItem,
         "minimum" => Check::Minimum(number()),
         "maximum" => Check::Maximum(number()),
         "maxItems" => Check::MaxItems(size()),
         "maxBytes" => Check::MaxBytes(size()),
+        "maxLength" => Check::MaxLength(size()),
         "enum" => Check::Enum(value.split(',').collect()),
         "format" => match value {
-            "k8s-long-name" => Check::Format(names::dns1123_subdomain),
+            "k8s-long-name" => Check::Format(long_name),
             "k8s-long-name-caseless" => Check::Format(names::caseless_subdomain),
             "k8s-short-name" => Check::Format(names::dns1123_label),
             "k8s-label-key" => Check::Format(names::qualified_name),
+            "k8s-prefixed-label-key" => Check::Format(prefixed_key),
+            "k8s-uuid" => Check::Format(uuid),
             "k8s-path-segment-name" => Check::Format(names::path_segment),
             "k8s-resource-fully-qualified-name" => Check::Format(names::fully_qualified),
             "k8s-resource-pool-name" => Check::PoolName,
@@ -105,9 +130,46 @@ fn check_named(word: &str, value: &'static str) -> Check {
     }
 }
 
-/// Checks an object of this type that is to be created, or to replace `old`.
-pub fn check(ty: TypeName, new: &Value, old: Option<&Value>, errors: &mut Errors) {
-    check_struct(ty, new, old, &Path::default(), errors);
+/// As `names::dns1123_subdomain`, with what is declared to be too long so in bytes.
+pub fn long_name(s: &str) -> Vec<String> {
+    names::dns1123_subdomain(s).into_iter().map(in_bytes).collect()
+}
+
+fn in_bytes(fault: String) -> String {
+    fault.replace("no more than 253 characters", "no more than 253 bytes")
+}
+
+fn prefixed_key(s: &str) -> Vec<String> {
+    let mut wrong: Vec<String> = names::qualified_name(s).into_iter().map(in_bytes).collect();
+    if wrong.is_empty() && !s.contains('/') {
+        wrong.push("must include a prefix (e.g. 'example.com/key')".into());
+    }
+    wrong
+}
+
+fn uuid(s: &str) -> Vec<String> {
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let mut parts = s.split('-');
+    let fits = |length: usize, part: Option<&str>| part.is_some_and(|p| p.len() == length && p.bytes().all(is_hex));
+    let is = [8, 4, 4, 4, 12].into_iter().all(|length| fits(length, parts.next())) && parts.next().is_none();
+    if is { vec![] } else { vec!["must be a lowercase UUID in 8-4-4-4-12 format".into()] }
+}
+
+/// Of a prefixed key whose domain may not be Kubernetes' own.
+fn open_domain(key: &str) -> Vec<String> {
+    let domain = key.split('/').next().unwrap_or_default().trim_end_matches('.').to_lowercase();
+    let own = ["k8s.io", "kubernetes.io"];
+    let is_own = own.iter().any(|own| domain.strip_suffix(own).is_some_and(|sub| sub.is_empty() || sub.ends_with('.')));
+    if is_own { vec!["domain names *.k8s.io, *.kubernetes.io are reserved".into()] } else { vec![] }
+}
+
+/// Priorities of responders that only Kubernetes' own have.
+pub const OWN_PRIORITIES: RangeInclusive<i64> = 0..=999;
+pub const OWN_PRIORITIES_DETAIL: &str = "priorities 0-999 are reserved for responders with *.k8s.io suffix";
+
+/// Checks what stands at this path of an object, a value of this type, that is to be created, or to replace that of `old`.
+pub fn check(ty: TypeName, at: &Path, new: &Value, old: Option<&Value>, errors: &mut Errors) {
+    check_struct(ty, new, old, at, errors);
 }
 
 fn check_struct(ty: TypeName, new: &Value, old: Option<&Value>, at: &Path, errors: &mut Errors) {
@@ -155,17 +217,23 @@ impl Field {
     fn check(&self, value: &Value, before: Option<&Value>, at: &Path, errors: &mut Errors) -> bool {
         let (is_set, was_set) = (self.is_set(value), before.map(|before| self.is_set(before)));
         let fixed = |what: &str| Error::invalid(at, Value::Null, what);
+        let known = errors.len();
+        if was_set.is_some() && self.checks.iter().any(|check| matches!(check, Check::Immutable)) {
+            errors.push(fixed("field is immutable"));
+        }
         for check in &self.checks {
             match (check, was_set, is_set) {
-                (Check::Immutable, Some(_), _) => errors.push(fixed("field is immutable")),
                 (Check::NoSet, Some(false), true) => errors.push(fixed("field cannot be set once created")),
                 (Check::NoUnset, Some(true), false) => errors.push(fixed("field cannot be cleared once set")),
+                (Check::NoModify, Some(true), true) => errors.push(fixed("field cannot be modified once set")),
                 (Check::Required, _, false) => errors.push(Error::required(at, "")),
                 (Check::MaxItems(max), ..) if items(value).len() > *max => {
                     errors.push(Error::too_many(at, items(value).len(), *max));
                 }
-                _ => continue,
+                _ => {}
             }
+        }
+        if errors.len() > known {
             return false;
         }
         for check in &self.checks {
@@ -190,12 +258,22 @@ impl Field {
             Check::Maximum(most) => {
                 refuse(number.is_some_and(|n| n > *most), format!("must be less than or equal to {most}"))
             }
+            Check::Monotonic => {
+                let past = before.and_then(Value::as_i64).unwrap_or(i64::MIN);
+                refuse(number.is_some_and(|n| n < past), format!("may not be decreased from {past}"))
+            }
             Check::Format(faults) => {
                 text.map(faults).unwrap_or_default().into_iter().for_each(|fault| refuse(true, fault))
+            }
+            Check::OpenPriority => {
+                refuse(number.is_some_and(|n| OWN_PRIORITIES.contains(&n)), OWN_PRIORITIES_DETAIL.into())
             }
             Check::PoolName => check_pool_name(text.unwrap_or("x"), at, errors),
             Check::MaxBytes(max) if text.is_some_and(|text| text.len() > *max) => {
                 errors.push(Error::too_long(at, *max))
+            }
+            Check::MaxLength(max) if text.is_some_and(|text| text.chars().count() > *max) => {
+                errors.push(Error::too_long(at, *max).with_unit("characters"))
             }
             Check::Enum(values) if text.is_some_and(|text| !values.contains(&text)) => {
                 errors.push(Error::not_supported(at, value, values))
@@ -288,12 +366,26 @@ mod tests {
         let old = group(json!([]));
         let told = |new: &Value, old: Option<&Value>| {
             let mut errors = Errors::new();
-            check(("scheduling", "PodGroup"), new, old, &mut errors);
+            check(("scheduling", "PodGroup"), &Path::default(), new, old, &mut errors);
             errors.iter().map(Error::to_string).collect::<Vec<_>>()
         };
         assert_eq!(told(&old, None), ["spec.schedulingPolicy.gang.minCount: Required value"]);
         assert_eq!(told(&old, Some(&old)), [""; 0]);
         let new = group(json!([{"name": "a", "resourceClaimName": "b"}]));
         assert_eq!(told(&new, Some(&old)), ["spec.resourceClaims: Invalid value: null: field is immutable"]);
+    }
+
+    #[test]
+    fn formats() {
+        let uid = "12345678-1234-1234-1234-123456789abc";
+        for (text, is) in [(uid, true), (&uid.to_uppercase(), false), (&uid.replace('-', ""), false), ("x", false)] {
+            assert_eq!(uuid(text).is_empty(), is, "{text}");
+        }
+        for (key, is) in [("a.io/b", true), ("xk8s.io/b", true), ("k8s.io/b", false), ("x.K8S.io./b", false)] {
+            assert_eq!(open_domain(key).is_empty(), is, "{key}");
+        }
+        for (key, is) in [("a.io/b", true), ("b", false), ("a/b/c", false), ("A.io/b", false)] {
+            assert_eq!(prefixed_key(key).is_empty(), is, "{key}");
+        }
     }
 }

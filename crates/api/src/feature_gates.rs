@@ -39,9 +39,10 @@ pub fn default_of(name: &str) -> Option<bool> {
 }
 
 /// Gates that are off and can be turned on, and the gate that has to be on too.
-const OPTIONAL: [(&str, Option<&str>); 4] = [
+const OPTIONAL: [(&str, Option<&str>); 5] = [
     ("CompositePodGroup", Some("GenericWorkload")),
     ("DRAResourcePoolStatus", None),
+    ("EvictionRequestAPI", None),
     ("GenericWorkload", None),
     ("TopologyAwareWorkloadScheduling", Some("GenericWorkload")),
 ];

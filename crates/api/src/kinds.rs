@@ -99,6 +99,10 @@ kinds! {
     "internal.apiserver.k8s.io" => {
         StorageVersion: storageversion,
     }
+    "lifecycle.k8s.io" => {
+        Eviction: eviction,
+        EvictionRequest: evictionrequest,
+    }
     "networking.k8s.io" => {
         IPAddress: ipaddress,
         Ingress: ingress,
@@ -165,7 +169,7 @@ pub use rules::{Check, Rule};
 pub use warnings::warnings;
 
 use crate::declared::{self, TypeName};
-use meta::field::Errors;
+use meta::field::{Error, Errors, Path};
 use meta::time::Timestamp;
 use meta::{Value, names};
 
@@ -189,8 +193,9 @@ pub struct Kind {
     pub rules: &'static [Rule],
     /// What rules can't say about every object of the kind. Errors of the metadata come from `object_meta`.
     pub validate: fn(&Value, &mut Errors),
-    /// The type whose declared validation the kind has, after all others; none for the kinds that have it as code.
-    pub declared: Option<TypeName>,
+    /// The types whose declared validation the kind has, after all others, and the dotted paths where they stand; none
+    /// for the kinds that have it as code.
+    pub declared: &'static [(&'static str, TypeName)],
     /// More errors, at creation only.
     pub validate_create: fn(&Value) -> Errors,
     /// More errors at updates: `(new, old)`
@@ -201,6 +206,8 @@ pub struct Kind {
     pub validate_status_update: fn(&Value, &Value) -> Errors,
     /// What an object of this kind may be called.
     pub name_rule: NameRule,
+    /// Instead of that rule the type declares one, a long name, which is told with what else it declares.
+    pub declares_name: bool,
     /// Values of the field selectors that the kind knows beside `metadata.name` and `metadata.namespace`.
     pub selectable: fn(&Value) -> Vec<(&'static str, String)>,
     /// Their names.
@@ -224,12 +231,13 @@ impl Kind {
         status_restores: &[],
         rules: &[],
         validate: |_, _| {},
-        declared: None,
+        declared: &[],
         validate_create: |_| Errors::new(),
         validate_update: |_, _| Errors::new(),
         fixed_first: false,
         validate_status_update: |_, _| Errors::new(),
         name_rule: names::dns1123_subdomain,
+        declares_name: false,
         selectable: |_| Vec::new(),
         selectable_names: &[],
         create_on_update: false,
@@ -258,12 +266,13 @@ static PLAIN: Kind = Kind::PLAIN;
 
 /// All errors of an object that is to be created: its metadata's, then its kind's.
 pub fn check_create(kind: &Kind, object: &Value, namespaced: bool) -> Errors {
-    let mut errors = object_meta::validate_create(object, kind.name_rule, namespaced);
+    let name_rule = if kind.declares_name { |_: &str| vec![] } else { kind.name_rule };
+    let mut errors = object_meta::validate_create(object, name_rule, namespaced);
     rules::check(object, kind.rules, &mut errors);
     (kind.validate)(object, &mut errors);
     errors.extend((kind.validate_create)(object));
     check_declared(kind, object, None, &mut errors);
-    if text(object, &["metadata", "name"]).is_empty() {
+    if text(object, &["metadata", "name"]).is_empty() && !kind.declares_name {
         // Compat: that it has no name says it all.
         let mut said = false;
         errors.retain(|error| error.field != "metadata.name" || !std::mem::replace(&mut said, true));
@@ -295,8 +304,14 @@ pub fn check_status_update(kind: &Kind, new: &Value, old: &Value) -> Errors {
 }
 
 fn check_declared(kind: &Kind, new: &Value, old: Option<&Value>, errors: &mut Errors) {
-    if let Some(ty) = kind.declared {
-        declared::check(ty, new, old, errors);
+    if kind.declares_name && old.is_none() {
+        let name = text(new, &["metadata", "name"]);
+        let faults = declared::long_name(name).into_iter();
+        errors.extend(faults.map(|fault| Error::invalid(&Path::new("metadata.name"), name, fault)));
+    }
+    for (path, ty) in kind.declared {
+        let find = |object| if path.is_empty() { object } else { rules::at(object, path) };
+        declared::check(*ty, &Path::new(path), find(new), old.map(find), errors);
     }
 }
 

@@ -4,9 +4,9 @@
 //! more than [`MAX_BYTES`] are not kept.
 
 use api::kinds::Kind;
-use api::kinds::columns::{AGE_CLOSE, AGE_OPEN, LATER};
+use api::kinds::columns::{AGE_CLOSE, AGE_OPEN, DUE, LATER, ago, due};
 use meta::Value;
-use meta::time::{self, Timestamp};
+use meta::time::Timestamp;
 
 /// Rows of nearly all objects take less than 300 bytes; those of events carry a message.
 const MAX_BYTES: usize = 1024;
@@ -15,8 +15,17 @@ const MAX_BYTES: usize = 1024;
 #[derive(Debug)]
 pub struct Cells {
     json: Box<[u8]>,
-    /// Where an age goes, and the millisecond since 1970 that it counts from.
-    ages: Box<[(u32, i64)]>,
+    ages: Box<[Age]>,
+}
+
+#[derive(Debug)]
+struct Age {
+    /// Where it goes.
+    at: u32,
+    /// The millisecond since 1970 that it counts from, or to.
+    of_ms: i64,
+    /// How it is told.
+    told: fn(Timestamp, Timestamp) -> String,
 }
 
 impl Cells {
@@ -35,7 +44,11 @@ impl Cells {
         while let Some((before, after)) = rest.split_once(open.as_str()) {
             let (age, after) = after.split_once(close.as_str())?;
             json.push_str(before);
-            ages.push((u32::try_from(json.len()).ok()?, age.parse().ok()?));
+            let (of_ms, told): (_, fn(Timestamp, Timestamp) -> String) = match age.strip_prefix(DUE) {
+                Some(of_ms) => (of_ms, due),
+                None => (age, ago),
+            };
+            ages.push(Age { at: u32::try_from(json.len()).ok()?, of_ms: of_ms.parse().ok()?, told });
             rest = after;
         }
         json.push_str(rest);
@@ -45,11 +58,11 @@ impl Cells {
     /// Appends the cells as they are at `now`.
     pub fn write(&self, now: Timestamp, out: &mut Vec<u8>) {
         let mut from = 0;
-        for (at, since_ms) in &self.ages {
-            let at = *at as usize;
+        for age in &self.ages {
+            let at = age.at as usize;
             out.extend_from_slice(&self.json[from..at]);
-            let since = Timestamp::from_millisecond(*since_ms).unwrap_or(now);
-            out.extend_from_slice(time::human_duration(now.duration_since(since)).as_bytes());
+            let of = Timestamp::from_millisecond(age.of_ms).unwrap_or(now);
+            out.extend_from_slice((age.told)(of, now).as_bytes());
             from = at;
         }
         out.extend_from_slice(&self.json[from..]);
@@ -69,7 +82,7 @@ pub fn holds_marks(json: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meta::json;
+    use meta::{json, time};
 
     #[test]
     fn kept_cells_are_those_of_the_kind() {
@@ -81,9 +94,18 @@ mod tests {
         let job = json!({"metadata": {"name": "j", "creationTimestamp": created}, "status": {"startTime": created}});
         let event =
             json!({"metadata": {"name": "e"}, "firstTimestamp": created, "lastTimestamp": null, "message": "\"m\""});
-        for (group, kind, document) in
-            [("", "Pod", restarted), ("batch", "Job", job), ("", "Event", event), ("", "Node", json!({}))]
-        {
+        let expected = |at: &str| {
+            json!({"status": {"targetResponders": [{"name": "a", "state": "Active"}],
+                "responders": [{"name": "a", "startTime": created, "expectedCompletionTime": at}]}})
+        };
+        for (group, kind, document) in [
+            ("", "Pod", restarted),
+            ("batch", "Job", job),
+            ("", "Event", event),
+            ("", "Node", json!({})),
+            ("lifecycle.k8s.io", "Eviction", expected("2026-01-01T00:20:00Z")),
+            ("lifecycle.k8s.io", "Eviction", expected("2026-01-01T01:20:00Z")),
+        ] {
             let columns = api::kinds::of(group, kind);
             let mut written = Vec::new();
             Cells::new(&document, columns).expect("small enough").write(now, &mut written);

@@ -194,6 +194,8 @@ pub fn since(timestamp: Option<&str>, now: Timestamp) -> String {
 pub const LATER: Timestamp = Timestamp::MAX;
 pub const AGE_OPEN: char = '\u{1}';
 pub const AGE_CLOSE: char = '\u{2}';
+/// Stands before the millisecond where what is left open is what [`due`] tells, not [`ago`].
+pub const DUE: char = '~';
 
 /// The time since `then`, as kubectl prints it.
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
@@ -201,6 +203,17 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
         return format!("{AGE_OPEN}{}{AGE_CLOSE}", then.as_millisecond());
     }
     time::human_duration(now.duration_since(then))
+}
+
+/// When the time `at` is or was: `in 5m`, `5m ago`.
+pub fn due(at: Timestamp, now: Timestamp) -> String {
+    if now == LATER {
+        return format!("{AGE_OPEN}{DUE}{}{AGE_CLOSE}", at.as_millisecond());
+    }
+    match at > now {
+        true => format!("in {}", time::human_duration(at.duration_since(now))),
+        false => format!("{} ago", time::human_duration(now.duration_since(at))),
+    }
 }
 
 /// Whether the object asks for a text at `path`; empty counts as absent.

@@ -8,7 +8,7 @@ pub static KIND: Kind = Kind {
     defaults: podgroup::defaults,
     prepare_create: |group| group.set(&["status"], Value::object()),
     validate_status_update: |new, _| conditions::validate(new),
-    declared: Some(("scheduling", "CompositePodGroup")),
+    declared: &[("", ("scheduling", "CompositePodGroup"))],
     status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };

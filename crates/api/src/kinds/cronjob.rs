@@ -31,6 +31,7 @@ pub static KIND: Kind = Kind {
     prepare_update: keep_status_count_spec,
     validate_create: validate,
     validate_update: |new, _| validate(new),
+    declared: &[("spec.jobTemplate.spec.template.spec", pod_spec::DECLARED)],
     name_rule,
     ..Kind::PLAIN
 };

@@ -42,6 +42,7 @@ pub static KIND: Kind = Kind {
         ];
         templated::validate_counts(new, old, COUNTS, &[], "")
     },
+    declared: pod_spec::DECLARED_OF_TEMPLATE,
     fixed_first: true,
     ..Kind::PLAIN
 };

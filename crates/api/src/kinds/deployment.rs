@@ -28,6 +28,7 @@ pub static KIND: Kind = Kind {
         templated::validate_counts(new, old, COUNTS, &bounded, "readyReplicas")
     },
     status_restores: &["labels"],
+    declared: pod_spec::DECLARED_OF_TEMPLATE,
     ..Kind::PLAIN
 };
 

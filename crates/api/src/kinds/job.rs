@@ -30,6 +30,7 @@ pub static KIND: Kind = Kind {
     validate_status_update,
     orphans: true,
     validate_update,
+    declared: pod_spec::DECLARED_OF_TEMPLATE,
     selectable: |job| vec![("status.successful", int(job, &["status", "succeeded"]).to_string())],
     selectable_names: &["status.successful"],
     ..Kind::PLAIN

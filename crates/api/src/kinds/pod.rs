@@ -26,6 +26,7 @@ pub static KIND: Kind = Kind {
     selectable,
     selectable_names: FIELDS,
     status_restores: &["ownerReferences"],
+    declared: &[("spec", pod_spec::DECLARED)],
     ..Kind::PLAIN
 };
 

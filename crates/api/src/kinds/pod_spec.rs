@@ -23,3 +23,10 @@ pub use resources::{
 };
 pub use validate::{validate, validate_new, validate_template, validate_template_at};
 pub use volume::{validate_source_of, validate_template_meta};
+
+use crate::declared::TypeName;
+
+/// What of a PodSpec is validated as its type declares.
+pub const DECLARED: TypeName = ("core", "PodSpec");
+/// That of controllers.
+pub const DECLARED_OF_TEMPLATE: &[(&str, TypeName)] = &[("spec.template.spec", DECLARED)];

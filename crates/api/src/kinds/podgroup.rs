@@ -21,7 +21,7 @@ pub static KIND: Kind = Kind {
         }
     },
     validate_status_update,
-    declared: Some(("scheduling", "PodGroup")),
+    declared: &[("", ("scheduling", "PodGroup"))],
     status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };

@@ -21,5 +21,6 @@ pub static KIND: Kind = Kind {
         count_change(new, old, &["template"]);
     },
     validate: |t, errors| pod_spec::validate_template_at(&t["template"], &Path::new("template"), errors),
+    declared: &[("template.spec", pod_spec::DECLARED)],
     ..Kind::PLAIN
 };

@@ -23,5 +23,6 @@ pub static KIND: Kind = Kind {
     rules: &[("spec.replicas", NonNegative), ("spec.minReadySeconds", NonNegative), ("spec.selector", Immutable)],
     validate: |rs, errors| templated::validate(rs, "replicaset", errors),
     validate_status_update: templated::validate_replica_counts,
+    declared: pod_spec::DECLARED_OF_TEMPLATE,
     ..Kind::PLAIN
 };

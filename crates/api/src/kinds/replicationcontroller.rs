@@ -24,6 +24,7 @@ pub static KIND: Kind = Kind {
     selectable: |rc| vec![("status.replicas", int(rc, &["status", "replicas"]).to_string())],
     selectable_names: &["status.replicas"],
     validate_status_update: templated::validate_replica_counts,
+    declared: pod_spec::DECLARED_OF_TEMPLATE,
     ..Kind::PLAIN
 };
 

@@ -38,7 +38,7 @@ pub static KIND: Kind = Kind {
         errors.extend(conditions::validate(new));
         errors
     },
-    declared: Some(("resource", "ResourcePoolStatusRequest")),
+    declared: &[("", ("resource", "ResourcePoolStatusRequest"))],
     status_restores: &OWN_METADATA,
     ..Kind::PLAIN
 };

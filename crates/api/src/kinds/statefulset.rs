@@ -36,6 +36,7 @@ pub static KIND: Kind = Kind {
         let bounded = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
         templated::validate_counts(new, old, COUNTS, &bounded, "status.readyReplicas")
     },
+    declared: pod_spec::DECLARED_OF_TEMPLATE,
     name_rule: names::dns1123_label,
     ..Kind::PLAIN
 };

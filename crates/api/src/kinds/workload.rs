@@ -16,7 +16,7 @@ pub static KIND: Kind = Kind {
         }
         tree.validate(spec, COMPOSITES, &at, errors);
     },
-    declared: Some(("scheduling", "Workload")),
+    declared: &[("", ("scheduling", "Workload"))],
     ..Kind::PLAIN
 };
 

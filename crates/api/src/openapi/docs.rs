@@ -37,7 +37,7 @@ impl Docs {
     pub fn field(&self, ty: TypeRef<'_>, path: &str) -> String {
         let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
         match (ty.field(first), rest) {
-            (Some(field), Some(rest)) => self.field(field.ty(), rest),
+            (Some(field), Some(rest)) => self.field(field.ty().element().unwrap_or(field.ty()), rest),
             _ => self.of(&ty.full_name().unwrap_or_default()).field(first).1.into(),
         }
     }

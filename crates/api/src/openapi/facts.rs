@@ -1,7 +1,7 @@
 //! What upstream's documents say of types that the schema does not: values, unions, which fields are required.
 //!
 //! Reads `data/openapi.txt`, whose words stand between tabs: `TYPE enum FIELD VALUE...` (a dash is the empty value),
-//! `TYPE required FIELD...`, `TYPE union DISCRIMINATOR FIELD=NAME...`. Source: the documents that upstream publishes.
+//! `TYPE required FIELD...`, `TYPE union DISCRIMINATOR FIELD=NAME...`, `TYPE granular`. Source: the documents that upstream publishes.
 
 use super::write::Writer;
 
@@ -30,6 +30,11 @@ impl Facts {
     pub fn values(&self, field: &str) -> Option<Vec<&'static str>> {
         let words = self.all("enum").find(|words| words[0] == field)?;
         Some(words[1..].iter().map(|value| if *value == "-" { "" } else { value }).collect())
+    }
+
+    /// Whether it is said that the fields have owners of their own, as fields have anyhow.
+    pub fn is_granular(&self) -> bool {
+        self.all("granular").next().is_some()
     }
 
     pub fn write_unions(&self, w: &mut Writer) {

@@ -172,6 +172,8 @@ fn write_type<'s>(w: &mut Writer, form: Form, docs: &Docs, used: &mut Used<'s>, 
     }
     if ty.is_atomic() {
         w.pair("x-kubernetes-map-type", "atomic");
+    } else if facts.is_granular() {
+        w.pair("x-kubernetes-map-type", "granular");
     }
     facts.write_unions(w);
 }

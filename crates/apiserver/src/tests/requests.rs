@@ -8,7 +8,8 @@
 //! for it from then on, in requests and answers; `> anew`, a server of its own from here on, with a `--runtime-config` if
 //! one follows, and `--feature-gates` behind another space; `> until {.path} value`,
 //! an event of what was written to wait for; `> ours: why`, an answer that upstream's need not equal; `> any order`, one
-//! of which upstream's maps make the order. `{{x*3}}` in a body stands for `xxx`.
+//! of which upstream's maps make the order; `> time name -5`, `$name` stands from here on for the time five seconds ago
+//! (later ones nearer to now, or two may be the same). `{{x*3}}` in a body stands for `xxx`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -123,17 +124,33 @@ impl Asked {
     }
 }
 
+fn keep(kept: &mut Kept, name: &str, value: String) {
+    kept.retain(|(known, _)| known != name);
+    kept.push((name.into(), value));
+}
+
+/// The times that a block asks for, as they are now.
+fn keep_times(asked: &str, kept: &mut Kept) {
+    for line in asked.lines().filter_map(|line| line.strip_prefix("> time ")) {
+        let (name, seconds) = line.split_once(' ').expect("a name and seconds");
+        let at = meta::time::now().as_second() + seconds.parse::<i64>().expect("seconds");
+        let at = meta::time::Timestamp::from_second(at).expect("a time");
+        keep(kept, name, meta::time::seconds(at));
+    }
+}
+
 async fn answer(server: &Asked, asked: &str, kept: &mut Kept) -> String {
+    keep_times(asked, kept);
     let asked =
         kept.iter().rev().fold(asked.to_string(), |text, (name, value)| text.replace(&format!("${name}"), value));
     let mut lines = asked.lines().skip(1);
     let (method, path) = lines.next().and_then(|line| line.split_once(' ')).expect("a method and a path");
-    let (mut headers, mut shown, mut keep, mut body) = (http::HeaderMap::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut headers, mut shown, mut wanted, mut body) = (http::HeaderMap::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut anonymous, mut until) = (false, None);
     for line in lines {
         match line.split_once(' ') {
             Some((">", "any order")) => {}
-            Some((">", anew)) if anew.starts_with("anew") => {}
+            Some((">", own)) if own.starts_with("anew") || own.starts_with("time ") => {}
             Some((">", why)) if why.starts_with("ours: ") => {}
             Some((">", "anonymous")) => anonymous = true,
             Some((">", event)) if event.starts_with("until ") => until = event["until ".len()..].split_once(' '),
@@ -144,7 +161,7 @@ async fn answer(server: &Asked, asked: &str, kept: &mut Kept) -> String {
                 headers.insert(name, value.parse().expect("a header's value"));
             }
             Some(("?", paths)) => shown.extend(paths.split(' ')),
-            Some(("!", rest)) => keep.push(rest.split_once(' ').expect("a name and a path")),
+            Some(("!", rest)) => wanted.push(rest.split_once(' ').expect("a name and a path")),
             _ => body.push(line),
         }
     }
@@ -157,10 +174,9 @@ async fn answer(server: &Asked, asked: &str, kept: &mut Kept) -> String {
     }
     *request.headers_mut() = headers;
     let answer = collect(server.send(request, anonymous).await).await;
-    for (name, path) in keep {
+    for (name, path) in wanted {
         let value = found(path, &answer.body).first().map(|value| value.trim_matches('"').to_string());
-        kept.retain(|(known, _)| known != name);
-        kept.push((name.into(), value.unwrap_or_else(|| format!("no {path}"))));
+        keep(kept, name, value.unwrap_or_else(|| format!("no {path}")));
     }
     if let Some((at, want)) = until.filter(|_| answer.code < 300) {
         let collection = path.strip_suffix(&format!("/{}", name(&answer.body))).unwrap_or(path);
