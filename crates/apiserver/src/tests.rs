@@ -12,6 +12,7 @@ mod protobuf;
 mod proxies;
 mod quotas;
 mod requests;
+mod sequences;
 mod services;
 mod still;
 mod traces;

@@ -15,17 +15,20 @@ const FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.1 \
 const HELP: &str = "\
 Usage: cargo xtask upstream [FILE...]
        cargo xtask upstream --random N
+       cargo xtask upstream --sequences N
 
   FILE   of crates/apiserver/src/tests/requests, such as writes.txt: only its requests; without one, all of them, and
          one object of each kind through both servers on one etcd
-  N      valid objects of all kinds, a random member or two changed, to both servers; what they answer otherwise is told.
-         KNARR_SEED=... repeats a run
+  N      random requests to both servers; what they answer otherwise is told. --random: that many valid objects of all
+         kinds, a random member or two changed. --sequences: that many objects, each written by several managers in
+         random ways, apply above all. KNARR_SEED=... repeats a run
 ";
 
 pub fn run(files: &[String]) -> Result<()> {
     let (random, files) = match files {
-        [flag, count] if flag == "--random" => {
-            (Some(count.parse::<u64>().context("--random takes a number")?), &[][..])
+        [flag, count] if flag == "--random" || flag == "--sequences" => {
+            let count: u64 = count.parse().with_context(|| format!("{flag} takes a number"))?;
+            (Some((flag.trim_start_matches('-'), count)), &[][..])
         }
         _ => (None, files),
     };
@@ -45,7 +48,8 @@ pub fn run(files: &[String]) -> Result<()> {
     path.push(":");
     path.push(super::tools::path()?);
     let test = match (random, files) {
-        (Some(_), _) => "random_objects",
+        (Some(("random", _)), _) => "random_objects",
+        (Some(_), _) => "random_sequences",
         (None, []) => "upstream",
         (None, _) => "requests::upstream",
     };
@@ -55,6 +59,6 @@ pub fn run(files: &[String]) -> Result<()> {
         .env("PATH", path)
         .env("KNARR_UPSTREAM", built.join("kube-apiserver"))
         .env("KNARR_REQUESTS", files.join(","))
-        .env("KNARR_RANDOM", random.unwrap_or_default().to_string());
+        .envs(random.map(|(what, count)| (format!("KNARR_{}", what.to_uppercase()), count.to_string())));
     super::run(&mut command)
 }

@@ -69,7 +69,7 @@ fn mutate(object: &mut Value, random: &mut StdRng) {
 }
 
 /// An answer without what no two servers have alike.
-fn steady(value: &mut Value) {
+pub fn steady(value: &mut Value) {
     const OWN: [&str; 8] = [
         "uid", "resourceVersion", "creationTimestamp", "time", "clusterIP", "clusterIPs", "nodePort",
         "healthCheckNodePort",
@@ -93,6 +93,11 @@ fn steady(value: &mut Value) {
     }
 }
 
+/// A number that the environment gives.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
 async fn answer(server: &Asked, path: &str, body: &Value) -> String {
     let mut request = Request::new(Full::new(Bytes::from(body.to_vec())));
     (*request.method_mut(), *request.uri_mut()) = (Method::POST, path.parse().expect("a path"));
@@ -106,7 +111,6 @@ async fn answer(server: &Asked, path: &str, body: &Value) -> String {
 #[tokio::test]
 #[ignore = "needs upstream's kube-apiserver: cargo xtask upstream --random N"]
 async fn random_objects_get_the_same_answers() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (count, seed) = (number("KNARR_RANDOM").unwrap_or(100), number("KNARR_SEED").unwrap_or_else(rand::random));
     println!("=== KNARR_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
