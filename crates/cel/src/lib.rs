@@ -255,11 +255,20 @@ impl<'a> Bindings<'a> {
     }
 }
 
+/// Of hundreds of faults, how many are told; and how long a line may be to be shown. Both as cel-go has them: a listing
+/// shows the line with each fault.
+const FAULTS_SHOWN: usize = 100;
+const LINE_SHOWN_BYTES: usize = 16_384;
+
 /// cel-go's listing: the message, the line, a caret below.
 fn shown(text: &str, faults: &[(u32, String)]) -> String {
     let mut faults: Vec<&(u32, String)> = faults.iter().collect();
     faults.sort_by_key(|(pos, _)| *pos);
-    let lines: Vec<String> = faults.iter().map(|(pos, message)| shown_one(text, *pos, message)).collect();
+    let mut lines: Vec<String> =
+        faults.iter().take(FAULTS_SHOWN).map(|(pos, message)| shown_one(text, *pos, message)).collect();
+    if faults.len() > FAULTS_SHOWN {
+        lines.push(format!("{} more errors were truncated", faults.len() - FAULTS_SHOWN));
+    }
     lines.join("\n")
 }
 
@@ -277,9 +286,13 @@ fn shown_one(text: &str, pos: u32, message: &str) -> String {
         }
         left -= length + 1;
     }
+    let place = format!("ERROR: <input>:{number}:{}: {message}", left + 1);
+    if line.len() > LINE_SHOWN_BYTES {
+        return place;
+    }
     // Compat: wide characters have wide marks below them.
     let mark = |c: Option<char>, narrow, wide| if c.is_none_or(|c| c.is_ascii()) { narrow } else { wide };
     let dots: String = line.chars().take(left).map(|c| mark(Some(c), '.', '．')).collect();
     let caret = mark(line.chars().nth(left), '^', '＾');
-    format!("ERROR: <input>:{number}:{}: {message}\n | {line}\n | {dots}{caret}", left + 1)
+    format!("{place}\n | {}\n | {dots}{caret}", line.replace('\t', " "))
 }

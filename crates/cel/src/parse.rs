@@ -31,13 +31,17 @@ pub(crate) const RESERVED: &[&str] = &[
     "namespace", "return", "var", "void", "while",
 ];
 
+/// Of more, upstream only says that there are.
+const SYNTAX_FAULTS_MAX: usize = 100;
+
 /// `binds` turns on the macro `cel.bind`.
 pub fn parse(text: &str, binds: bool) -> Result<Expr, Vec<Fault>> {
     let length = text.chars().count();
     if length > CHARS_MAX {
         return Err(vec![(0, format!("expression code point size exceeds limit: size: {length}, limit {CHARS_MAX}"))]);
     }
-    let (tokens, faults) = lex(text);
+    let (tokens, mut faults) = lex(text);
+    faults.truncate(SYNTAX_FAULTS_MAX);
     let mut parser = Parser { tokens, at: 0, nesting: 0, nodes: 0, binds, faults };
     let parsed = parser.expr().and_then(|expr| match (parser.peek(), parser.after()) {
         (Token::End, _) => Ok(expr),

@@ -241,6 +241,24 @@ fn a_budget_is_shared() {
 }
 
 #[test]
+fn listings_are_bounded() {
+    let told = |text: &str| Env::new().compile(text, Expect::Any).expect_err("it has faults").to_string();
+    for (text, more) in
+        [("@".repeat(300), 1), ("@".repeat(90_000), 1), (["has(1)"; 150].join("&&"), 50), (["x"; 150].join("+"), 50)]
+    {
+        let listing = told(&text);
+        assert_eq!(listing.matches("ERROR:").count(), 100);
+        assert!(listing.ends_with(&format!("\n{more} more errors were truncated")), "{}", &text[..20]);
+    }
+    let long = format!("'{}' + x", "a".repeat(16_390));
+    assert_eq!(told(&long), "ERROR: <input>:1:16396: undeclared reference to 'x' (in container '')");
+    assert_eq!(
+        told("1 +\t\tx"),
+        "ERROR: <input>:1:6: undeclared reference to 'x' (in container '')\n | 1 +  x\n | .....^"
+    );
+}
+
+#[test]
 fn deep_and_wide_texts_end_in_errors() {
     let deep = |open: &str, inner: &str, close: &str, n: usize| format!("{}{inner}{}", open.repeat(n), close.repeat(n));
     let env = Env::new().variable("l", Type::Dyn);
