@@ -59,12 +59,18 @@ pub struct Pieced {
 
 impl Pieced {
     /// When there is more than one list, whatever else waits for the thread goes first between two pieces of each: they
-    /// must not make requests for one object wait. One alone is written in one go, which is faster.
+    /// must not make requests for one object wait. One alone is written in one go, which is faster, but when others wait
+    /// for its turn it gives up the core between its pieces.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let wanted = self.turn.as_ref().is_some_and(Turn::is_wanted);
         let crowded = BEING_WRITTEN.load(Ordering::Relaxed) > CROWD;
         if crowded && !std::mem::replace(&mut self.rested, true) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if crowded || wanted {
+            // For the thread that commits, the other workers and clients: they would wait for a whole slice of the kernel's.
+            std::thread::yield_now();
         }
         self.rested = false;
         let piece = self.pieces.next();

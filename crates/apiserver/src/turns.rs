@@ -5,7 +5,7 @@
 
 use std::num::NonZero;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,23 @@ pub struct Turns {
     free: Semaphore,
     began: Instant,
     taken: Mutex<Vec<Arc<Use>>>,
+    waiting: AtomicUsize,
+}
+
+/// Counts one who waits, for as long as it does.
+struct Waiting<'t>(&'t AtomicUsize);
+
+impl<'t> Waiting<'t> {
+    fn new(count: &'t AtomicUsize) -> Waiting<'t> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How a turn is used.
@@ -46,7 +63,8 @@ pub async fn take() -> Turn {
 
 impl Turns {
     fn new(at_once: usize) -> Turns {
-        Turns { free: Semaphore::new(at_once), began: Instant::now(), taken: Mutex::default() }
+        let free = Semaphore::new(at_once);
+        Turns { free, began: Instant::now(), taken: Mutex::default(), waiting: AtomicUsize::new(0) }
     }
 
     fn taken(&self) -> MutexGuard<'_, Vec<Arc<Use>>> {
@@ -58,6 +76,7 @@ impl Turns {
     }
 
     async fn take(self: &Arc<Self>) -> Turn {
+        let waiting = Waiting::new(&self.waiting);
         let mut free = pin!(self.free.acquire());
         // It keeps its place in the queue meanwhile.
         let permit = loop {
@@ -66,6 +85,7 @@ impl Turns {
                 Err(_) => self.end_unused(),
             }
         };
+        drop(waiting);
         // The end of the turn gives it back. The semaphore is never closed.
         permit.expect("an open semaphore").forget();
         let used = Arc::new(Use { last: AtomicU64::new(self.now()), over: AtomicBool::new(false) });
@@ -92,6 +112,11 @@ impl Turns {
 }
 
 impl Turn {
+    /// Whether others wait for one.
+    pub fn is_wanted(&self) -> bool {
+        self.turns.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// The list is being written.
     pub fn touch(&self) {
         self.used.last.store(self.turns.now(), Ordering::Relaxed);
@@ -117,6 +142,9 @@ mod tests {
             let turns = turns.clone();
             async move { turns.take().await }
         });
+        while !slow.is_wanted() {
+            tokio::task::yield_now().await;
+        }
         // As long as it is used, nobody else has a turn.
         for _ in 0..20 {
             slow.touch();
@@ -124,6 +152,7 @@ mod tests {
         }
         assert!(slow.used.over.load(Ordering::Relaxed) || !next.is_finished());
         let next = next.await.unwrap();
+        assert!(!next.is_wanted());
         assert!(slow.used.over.load(Ordering::Relaxed));
         // Its end gives nothing back once more.
         drop(slow);

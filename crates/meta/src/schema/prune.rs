@@ -367,8 +367,20 @@ fn read_bytes(value: &mut Value, place: &Place<'_>) -> Result<(), DecodeError> {
         &base64::alphabet::STANDARD,
         GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
     );
-    let Value::String(text) = &*value else {
-        return Err(mismatch(place, value, false, "[]uint8"));
+    let text = match &*value {
+        Value::String(text) => text,
+        // Compat: a list of numbers is bytes too.
+        Value::Array(items) => {
+            let byte = |item: &Value| match item {
+                Value::Null => Ok(0),
+                Value::Int(number) if u8::try_from(*number).is_ok() => Ok(*number as u8),
+                _ => Err(mismatch(place, item, true, "uint8")),
+            };
+            let bytes = items.iter().map(byte).collect::<Result<Vec<u8>, _>>()?;
+            *value = STANDARD.encode(bytes).into();
+            return Ok(());
+        }
+        _ => return Err(mismatch(place, value, false, "[]uint8")),
     };
     if STANDARD.decode(text.as_bytes()).is_ok() {
         return Ok(());
