@@ -60,6 +60,11 @@ pub fn lex(text: &str) -> (Vec<Lexeme>, Vec<Fault>) {
     }
 }
 
+/// What a name between backquotes is made of.
+fn is_quotable(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_.-/ ".contains(c)
+}
+
 struct Lexer<'t> {
     chars: &'t [char],
     at: usize,
@@ -87,12 +92,9 @@ impl Lexer<'_> {
     /// Compat: what begins as a token is left out together with the character that breaks it off.
     fn broken_off(&mut self) -> Fault {
         let start = self.at;
-        let goes_on = |c: char| match self.chars[start] {
-            '`' => c.is_ascii_alphanumeric() || "_.-/ ".contains(c),
-            _ => false,
-        };
         self.at += match self.chars[start] {
-            '`' | '&' | '|' | '=' => 2 + self.chars[start + 1..].iter().take_while(|c| goes_on(**c)).count(),
+            '`' => 2 + self.chars[start + 1..].iter().take_while(|c| is_quotable(**c)).count(),
+            '&' | '|' | '=' => 2,
             _ => 1,
         };
         self.refused(start)
@@ -130,7 +132,7 @@ impl Lexer<'_> {
             let start = self.at + 1;
             let length = self.chars[start..].iter().position(|c| *c == '`');
             let word: CompactString = self.chars[start..start + length.unwrap_or(0)].iter().collect();
-            if word.is_empty() || !word.chars().all(|c| c.is_ascii_alphanumeric() || "_.-/ ".contains(c)) {
+            if word.is_empty() || !word.chars().all(is_quotable) {
                 return Err(self.broken_off());
             }
             self.at = start + word.len() + 1;

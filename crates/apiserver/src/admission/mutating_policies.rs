@@ -47,10 +47,10 @@ pub fn read(policy: &Value, errors: &mut Errors) -> Policy {
     let mut mutations = Vec::new();
     for (i, mutation) in spec.array_at(&["mutations"]).iter().enumerate() {
         let at = at.child("mutations").index(i);
-        let patch_type = mutation.str_at(&["patchType"]).unwrap_or_default();
-        let (member, patches, expect) = match patch_type {
+        let (member, patches, expect) = match mutation.str_at(&["patchType"]).unwrap_or_default() {
             "JSONPatch" => ("jsonPatch", true, Type::list(JSON_PATCH.cel_type())),
             "ApplyConfiguration" => ("applyConfiguration", false, Decl::object("Object", []).cel_type()),
+            // The kind itself says so, and what is missing next.
             _ => continue,
         };
         if mutation[member].is_null() {

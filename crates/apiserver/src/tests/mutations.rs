@@ -69,7 +69,7 @@ fn mutate(object: &mut Value, random: &mut StdRng) {
 }
 
 /// An answer without what no two servers have alike.
-pub fn steady(value: &mut Value) {
+fn steady(value: &mut Value) {
     const OWN: [&str; 8] = [
         "uid", "resourceVersion", "creationTimestamp", "time", "clusterIP", "clusterIPs", "nodePort",
         "healthCheckNodePort",
@@ -98,14 +98,21 @@ pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-async fn answer(server: &Asked, path: &str, body: &Value) -> String {
-    let mut request = Request::new(Full::new(Bytes::from(body.to_vec())));
-    (*request.method_mut(), *request.uri_mut()) = (Method::POST, path.parse().expect("a path"));
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+/// The code and the steady document that a server answers with; a body of null is none.
+pub async fn ask(server: &Asked, method: &Method, path: &str, media_type: &'static str, body: &Value) -> (u16, Value) {
+    let body = if body.is_null() { Vec::new() } else { body.to_vec() };
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    (*request.method_mut(), *request.uri_mut()) = (method.clone(), path.parse().expect("a path"));
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     let answer = collect(server.send(request, false).await).await;
     let mut document = answer.body;
     steady(&mut document);
-    format!("{} {document}", answer.code)
+    (answer.code, document)
+}
+
+async fn answer(server: &Asked, path: &str, body: &Value) -> String {
+    let (code, document) = ask(server, &Method::POST, path, "application/json", body).await;
+    format!("{code} {document}")
 }
 
 #[tokio::test]

@@ -5,17 +5,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request};
-use http_body_util::Full;
+use http::Method;
 use meta::{Map, Value, json};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::collect;
-use super::mutations::{number, steady};
+use super::mutations::{ask, number};
 use super::requests::Asked;
 use super::upstream::Upstream;
 
@@ -152,19 +148,13 @@ fn step(kind: &Value, name: &str, current: &Value, random: &mut StdRng) -> Step 
 
 /// An answer, the owners in an order that does not depend on the second.
 async fn answer(server: &Asked, step: &Step) -> (u16, Value) {
-    let body = if step.body.is_null() { Vec::new() } else { step.body.to_vec() };
-    let mut request = Request::new(Full::new(Bytes::from(body)));
-    (*request.method_mut(), *request.uri_mut()) = (step.method.clone(), step.path.parse().expect("a path"));
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(step.media_type));
-    let answer = collect(server.send(request, false).await).await;
-    let mut document = answer.body;
-    steady(&mut document);
+    let (code, mut document) = ask(server, &step.method, &step.path, step.media_type, &step.body).await;
     for list in [&["metadata", "managedFields"], &["details", "causes"]] {
         if let Some(Value::Array(items)) = document.at_mut(list) {
             items.sort_by_key(Value::to_string);
         }
     }
-    (answer.code, document)
+    (code, document)
 }
 
 #[tokio::test]
