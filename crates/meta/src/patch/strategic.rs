@@ -239,7 +239,7 @@ fn merge_list(
     order: Option<&Value>,
     member: Member<'_>,
 ) -> Result<(), PatchError> {
-    let mut before = old.clone();
+    let before;
     let merge_key = member.merge_key();
     let mut named: Vec<Value> = Vec::new(); // the patch's items, for the order
     let objects = new.iter().chain(old.iter()).any(|item| matches!(item, Value::Object(_)));
@@ -248,6 +248,7 @@ fn merge_list(
         return Err(PatchError::Broken(format!("list element types are not identical: [{}]", lists.join(" "))));
     }
     if !objects {
+        before = old.clone();
         for item in std::mem::take(old).iter().chain(new) {
             if !old.contains(item) {
                 old.push(item.clone());
@@ -270,7 +271,7 @@ fn merge_list(
         for item in directives {
             merge_item(old, item, merge_key, member, replace)?;
         }
-        before.clone_from(old);
+        before = old.clone();
         for item in plain {
             merge_item(old, item, merge_key, member, replace)?;
             named.push(item.clone());
