@@ -3,6 +3,7 @@
 //! Builds `tests/conformance` (a Go module) into `target/conformance`, brings up a fresh cluster unless a kubeconfig is
 //! given, has ginkgo run the chosen tests, and writes `docs/conformance.md`. No test is changed or treated apart.
 
+mod images;
 mod report;
 
 use std::fs;
@@ -26,6 +27,8 @@ Usage: cargo xtask conformance [FLAGS]
   --failed            only tests that docs/conformance.md shows as failed
   --parallel N        so many at once (default 4); serial tests run alone, at the end
   --kubeconfig FILE   test this cluster; docs/conformance.md stays as it is
+  --build-images      make the images that the tests run (of upstream's module and Debian's packages), for a machine
+                      that cannot reach registry.k8s.io; not with --kubeconfig
   KNARR_BIN=FILE      test this binary instead of a release build
 ";
 
@@ -37,6 +40,7 @@ struct Options {
     failed: bool,
     parallel: usize,
     kubeconfig: Option<PathBuf>,
+    build_images: bool,
 }
 
 /// The flags; nothing for a call for help.
@@ -58,9 +62,13 @@ fn parse(flags: &[String]) -> Result<Option<Options>> {
             "--failed" => options.failed = true,
             "--parallel" => options.parallel = value()?.parse().context("--parallel needs a number")?,
             "--kubeconfig" => options.kubeconfig = Some(value()?.into()),
+            "--build-images" => options.build_images = true,
             "--help" | "-h" => return Ok(None),
             _ => bail!("no flag {name:?}\n{HELP}"),
         }
+    }
+    if options.build_images && options.kubeconfig.is_some() {
+        bail!("--build-images is for a cluster made here: of another one the runtime's socket is not known");
     }
     Ok(Some(options))
 }
@@ -82,8 +90,12 @@ pub fn run(flags: &[String]) -> Result<()> {
         bail!("no test is left: the classes are a1, a2, a3, b, c and d");
     }
     build()?;
+    let images = if options.build_images { Some(images::build()?) } else { None };
     let cluster = if options.kubeconfig.is_none() { Some(Cluster::up()?) } else { None };
     let kubeconfig = options.kubeconfig.clone().or(cluster.as_ref().map(Cluster::kubeconfig)).unwrap_or_default();
+    if let (Some(images), Some(cluster)) = (&images, &cluster) {
+        images::import(images, &cluster.containerd()?)?;
+    }
     let results = Path::new(BUILT).join("results.tsv");
     let _ = fs::remove_file(&results);
     let clean = ginkgo(&options, &skip, &kubeconfig, &fs::canonicalize(BUILT)?.join("results.tsv"))?;
@@ -189,6 +201,14 @@ impl Cluster {
         self.dir.join("data/admin.kubeconfig")
     }
 
+    /// Its runtime's socket, as its configuration names it.
+    fn containerd(&self) -> Result<PathBuf> {
+        let path = self.dir.join("data/containerd/config.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let address = text.lines().find_map(|line| line.trim().strip_prefix("address = "));
+        Ok(address.with_context(|| format!("{} names no address", path.display()))?.trim_matches('"').into())
+    }
+
     fn knarr(&self, arguments: &[&str]) -> Result<()> {
         let status = Command::new(&self.binary)
             .args(arguments)
@@ -230,13 +250,14 @@ mod tests {
             classes: vec!["a1".into(), "d".into()],
             failed: true,
             parallel: 2,
-            kubeconfig: Some("f".into()),
+            kubeconfig: None,
+            build_images: true,
         };
-        let line = "--focus=a=b --skip s --class a1,d --failed --parallel 2 --kubeconfig f";
+        let line = "--focus=a=b --skip s --class a1,d --failed --parallel 2 --build-images";
         assert_eq!(parsed(line).expect("parsed"), Some(all));
         assert_eq!(parsed("").expect("parsed"), Some(Options { parallel: 4, ..Options::default() }));
         assert_eq!(parsed("--focus x --help").expect("parsed"), None);
-        for wrong in ["--focus", "--parallel many", "--nothing"] {
+        for wrong in ["--focus", "--parallel many", "--nothing", "--kubeconfig f --build-images"] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }
