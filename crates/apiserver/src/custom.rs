@@ -21,6 +21,7 @@ use meta::{Status, Value, json};
 use structural::{JsonPath, Node};
 use tokio_util::sync::CancellationToken;
 
+use crate::filter::Filter;
 use crate::object::{Fields, Object};
 use crate::registry::Served;
 use crate::shared::Shared;
@@ -326,14 +327,33 @@ impl Column {
     }
 }
 
-/// Objects as a version shows them, whatever they were stored as. Costs nothing for built-in kinds.
+/// Objects as a version shows them, whatever they were stored as. Costs nothing for built-in kinds. A webhook that converts
+/// is asked once for a state and version, as by upstream's watch cache.
 pub async fn present_all(
     shared: &Shared,
     served: &Served,
     mut objects: Vec<Arc<Object>>,
 ) -> Result<Vec<Arc<Object>>, Status> {
     let Some(custom) = served.custom.as_deref() else { return Ok(objects) };
-    let stale: Vec<usize> = (0..objects.len()).filter(|i| !objects[*i].is_clean_for(custom.id)).collect();
+    let mut stale = Vec::new();
+    for (i, object) in objects.iter_mut().enumerate().filter(|(_, object)| !object.is_clean_for(custom.id)) {
+        match object.shown_by(custom.id) {
+            Some(shown) => *object = shown,
+            None => stale.push(i),
+        }
+    }
+    convert_all(shared, served, custom, &mut objects, &stale).await?;
+    Ok(objects)
+}
+
+/// Brings those of the objects that `stale` names into this version, and leaves with them what it made of them.
+async fn convert_all(
+    shared: &Shared,
+    served: &Served,
+    custom: &Custom,
+    objects: &mut [Arc<Object>],
+    stale: &[usize],
+) -> Result<(), Status> {
     let mut documents: Vec<Value> = stale.iter().map(|i| objects[*i].stored_document()).collect();
     let originals = documents.clone();
     for document in &mut documents {
@@ -346,7 +366,7 @@ pub async fn present_all(
         }
     }
     conversion::convert(shared, served, &mut documents, &served.api_version).await?;
-    for ((i, mut document), original) in stale.into_iter().zip(documents).zip(originals) {
+    for ((&i, mut document), original) in stale.iter().zip(documents).zip(originals) {
         if original["apiVersion"] != document["apiVersion"] {
             let _ = custom.shape.strip(&mut document);
         }
@@ -355,19 +375,34 @@ pub async fn present_all(
             object.set_clean_for(custom.id);
         } else if let Some(changed) = Object::read(&object.key, document.to_vec().into(), object.rv) {
             changed.set_clean_for(custom.id);
-            objects[i] = Arc::new(changed);
+            let changed = Arc::new(changed);
+            object.set_shown_by(custom.id, changed.clone());
+            objects[i] = changed;
         }
     }
-    Ok(objects)
+    Ok(())
 }
 
-/// As `present_all`, for one object.
+/// As `present_all`, of what a list or watch means.
+pub async fn present_matching(
+    shared: &Shared,
+    served: &Served,
+    filter: &Filter,
+    objects: Vec<Arc<Object>>,
+) -> Result<Vec<Arc<Object>>, Status> {
+    let mut shown = present_all(shared, served, objects).await?;
+    shown.retain(|object| filter.matches_shown(object));
+    Ok(shown)
+}
+
+/// One object as a version shows it now: a webhook is asked anew.
 pub async fn present(shared: &Shared, served: &Served, object: Arc<Object>) -> Result<Arc<Object>, Status> {
     match served.custom.as_deref() {
         Some(custom) if !object.is_clean_for(custom.id) => {
-            let key = object.key.clone();
-            let mut all = Box::pin(present_all(shared, served, vec![object])).await?;
-            all.pop().ok_or_else(|| Status::internal(format!("{key} was lost while it was read")))
+            let mut one = [object];
+            Box::pin(convert_all(shared, served, custom, &mut one, &[0])).await?;
+            let [object] = one;
+            Ok(object)
         }
         _ => Ok(object),
     }

@@ -1,12 +1,13 @@
 //! Which objects a list or a watch means: namespace, label selector, field selector.
 //!
 //! Reads the query; matches by the headers of objects. Only the kind's own fields make an object be parsed, once.
+//! Invariant: the fields of a custom resource are those of the version that was asked for, whatever it is stored in.
 
 use std::sync::Arc;
 
 use compact_str::CompactString;
 use meta::Status;
-use meta::selector::{FieldSelector, LabelSelector};
+use meta::selector::{FieldRequirement, FieldSelector, LabelSelector};
 
 use crate::object::Object;
 use crate::registry::Served;
@@ -18,9 +19,11 @@ pub struct Filter {
     /// The one key that can match, when a name is asked for in a known namespace.
     pub key: Option<CompactString>,
     labels: LabelSelector,
+    /// Of name and namespace.
     fields: FieldSelector,
+    /// Of the kind's own fields.
+    own: FieldSelector,
     served: Arc<Served>,
-    custom: bool,
 }
 
 impl Filter {
@@ -49,15 +52,17 @@ impl Filter {
             let own = FieldSelector::parse(&format!("metadata.name={}", path.name)).map_err(Status::bad_request)?;
             fields.requirements.extend(own.requirements);
         }
-        let custom = fields.requirements.iter().any(|r| !matches!(&*r.field, "metadata.name" | "metadata.namespace"));
-        Ok(Filter { prefix, key, labels, fields, served: served.clone(), custom })
+        let is_own = |r: &FieldRequirement| !matches!(&*r.field, "metadata.name" | "metadata.namespace");
+        let own = FieldSelector { requirements: fields.requirements.extract_if(.., |r| is_own(r)).collect() };
+        Ok(Filter { prefix, key, labels, fields, own, served: served.clone() })
     }
 
     /// Neither selector leaves anything out.
     pub fn takes_all(&self) -> bool {
-        self.labels.is_everything() && self.fields.is_everything()
+        self.labels.is_everything() && self.fields.is_everything() && self.own.is_everything()
     }
 
+    /// Whether the object is meant, but for `matches_shown`.
     pub fn matches(&self, object: &Object) -> bool {
         if !object.key.starts_with(self.prefix.as_str()) {
             return false;
@@ -65,23 +70,28 @@ impl Filter {
         if !self.labels.is_everything() && !self.labels.matches_with(|key| object.label(key)) {
             return false;
         }
-        if self.fields.is_everything() {
-            return true;
-        }
-        let read;
-        let own: &[(CompactString, CompactString)] = match &self.served.custom {
-            _ if !self.custom => &[],
-            // Which fields these are changes with the definition, so they are not kept.
-            Some(_) => {
-                read = self.served.fields(&object.document_without_owners());
-                &read
-            }
-            None => object.fields(|document| self.served.fields(document)),
-        };
-        self.fields.matches_with(|field| match field {
+        let by_name = self.fields.matches_with(|field| match field {
             "metadata.name" => &object.name,
-            "metadata.namespace" => &object.namespace,
-            field => own.iter().find(|(k, _)| k == field).map_or("", |(_, v)| v),
-        })
+            _ => &object.namespace,
+        });
+        if !by_name || self.own.is_everything() || self.served.custom.is_some() {
+            return by_name;
+        }
+        self.own_match(object.fields(|document| self.served.fields(document)))
+    }
+
+    /// Whether fields of a custom resource were asked for: then it takes `matches_shown` to know what is meant.
+    pub fn needs_shown(&self) -> bool {
+        self.served.custom.is_some() && !self.own.is_everything()
+    }
+
+    /// Whether an object that `matches`, as the version shows it, is meant. Which fields it has changes with the
+    /// definition, so they are not kept.
+    pub fn matches_shown(&self, shown: &Object) -> bool {
+        !self.needs_shown() || self.own_match(&self.served.fields(&shown.document_without_owners()))
+    }
+
+    fn own_match(&self, own: &[(CompactString, CompactString)]) -> bool {
+        self.own.matches_with(|field| own.iter().find(|(k, _)| k == field).map_or("", |(_, v)| v))
     }
 }

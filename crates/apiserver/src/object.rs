@@ -4,8 +4,8 @@
 //! sent. Invariant: an `Object` never changes; a new version is a new `Object`.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -43,6 +43,8 @@ pub struct Object {
     message: OnceLock<Bytes>,
     /// The custom schema under which the bytes can be sent as they are; 0 for none.
     clean_for: AtomicU32,
+    /// As a custom schema shows it, where that is not as stored; of the schema that asked last.
+    shown: Mutex<Option<(u32, Arc<Object>)>>,
 }
 
 impl Object {
@@ -67,6 +69,7 @@ impl Object {
             cells: OnceLock::new(),
             message: OnceLock::new(),
             clean_for: AtomicU32::new(0),
+            shown: Mutex::default(),
         })
     }
 
@@ -89,6 +92,7 @@ impl Object {
             cells: OnceLock::new(),
             message: OnceLock::new(),
             clean_for: AtomicU32::new(self.clean_for.load(Ordering::Relaxed)),
+            shown: Mutex::default(),
         }
     }
 
@@ -98,6 +102,15 @@ impl Object {
 
     pub fn set_clean_for(&self, schema: u32) {
         self.clean_for.store(schema, Ordering::Relaxed);
+    }
+
+    pub fn shown_by(&self, schema: u32) -> Option<Arc<Object>> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.as_ref().filter(|(by, _)| *by == schema).map(|(_, object)| object.clone())
+    }
+
+    pub fn set_shown_by(&self, schema: u32, object: Arc<Object>) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some((schema, object));
     }
 
     /// The stored bytes, without resourceVersion.

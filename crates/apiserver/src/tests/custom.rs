@@ -62,6 +62,7 @@ fn two_versions(conversion: Value) -> Value {
         let mut version = json!({"name": name, "served": true, "storage": storage});
         version
             .set(&["schema", "openAPIV3Schema"], json!({"type": "object", "properties": {field: {"type": "string"}}}));
+        version.set(&["selectableFields"], json!([{"jsonPath": format!(".{field}")}]));
         version
     };
     definition.set(&["spec", "versions"], vec![version("v1", true, "old"), version("v2", false, "new")]);
@@ -149,6 +150,47 @@ async fn a_webhook_converts() {
     let answer = cluster.call(Method::POST, v2, of_v2("no")).await;
     let why = "conversion webhook for example.com/v2, Kind=Widget failed: not this one";
     assert_eq!((answer.code, answer.body["message"].as_str()), (500, Some(why)));
+}
+
+/// Fields are selected by in the version that is asked for, whatever version is stored.
+#[tokio::test]
+async fn fields_are_those_of_the_version() {
+    let cluster = Cluster::start().await;
+    let (url, bundle) = converter().await;
+    let mut conversion = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
+    conversion.set(&["webhook", "clientConfig"], json!({"url": url, "caBundle": bundle}));
+    cluster.define(two_versions(conversion)).await;
+    let v2 = "/apis/example.com/v2/namespaces/default/widgets";
+    let names = |list: Value| -> Vec<String> {
+        let name = |item: &Value| item.str_at(&["metadata", "name"]).unwrap_or_default().to_string();
+        list.array_at(&["items"]).iter().map(name).collect()
+    };
+    for (name, value) in [("a", "x"), ("b", "y"), ("c", "x")] {
+        let body = json!({"apiVersion": "example.com/v2", "kind": "Widget", "metadata": {"name": name}, "new": value});
+        cluster.ok(Method::POST, v2, body).await;
+    }
+    // Twice: the second list shows what the first had converted.
+    for _ in 0..2 {
+        assert_eq!(names(cluster.get(&format!("{v2}?fieldSelector=new=x")).await), ["a", "c"]);
+    }
+    assert_eq!(names(cluster.get(&format!("{WIDGETS}?fieldSelector=old!=x")).await), ["b"]);
+    assert_eq!(cluster.call(Method::GET, &format!("{v2}?fieldSelector=old=x"), Value::Null).await.code, 400);
+
+    let watch = cluster.request(Method::GET, &format!("{v2}?watch=true&fieldSelector=new=x"), "", "");
+    let mut lines = Lines::new(cluster.send(watch).await);
+    let mut seen = Vec::new();
+    cluster.ok(Method::PATCH, &format!("{v2}/a"), json!({"new": "y"})).await;
+    cluster.ok(Method::PATCH, &format!("{WIDGETS}/b"), json!({"old": "x"})).await;
+    let gone = cluster.ok(Method::DELETE, &format!("{v2}?fieldSelector=new=y"), Value::Null).await;
+    assert_eq!(names(gone), ["a"]);
+    cluster.ok(Method::DELETE, &format!("{WIDGETS}/c"), Value::Null).await;
+    for _ in 0..5 {
+        let event = lines.next().await.expect("an event");
+        let text = |path: &[&str]| event.str_at(path).unwrap_or_default().to_string();
+        let of = [text(&["type"]), text(&["object", "metadata", "name"]), text(&["object", "new"])];
+        seen.push(of.join(" "));
+    }
+    assert_eq!(seen, ["ADDED a x", "ADDED c x", "DELETED a x", "ADDED b x", "DELETED c x"]);
 }
 
 /// What is declared for one version binds requests in the others too, which a webhook converts for that.

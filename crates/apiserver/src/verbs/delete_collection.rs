@@ -21,7 +21,8 @@ pub async fn delete_collection(call: &Call, body: &[u8]) -> Result<Response, Sta
     storage.fresh().await?;
     let applied = storage.feed.applied();
     let found = call.target.cache.snapshot(&filter.prefix, "", wanted.limit, false, |o| filter.matches(o));
-    for object in &found.objects {
+    let objects = custom::present_matching(&call.shared, &call.served, &filter, found.objects).await?;
+    for object in &objects {
         match delete::delete_key(call, &call.target, &object.key, &object.name, &options).await {
             Ok(_) => {}
             Err(status) if status.reason == Reason::NotFound => {}
@@ -29,6 +30,5 @@ pub async fn delete_collection(call: &Call, body: &[u8]) -> Result<Response, Sta
         }
     }
     let metadata = json!({"resourceVersion": applied.max(found.rv).to_string()});
-    let objects = custom::present_all(&call.shared, &call.served, found.objects).await?;
     Ok(list::answer(call, &metadata, objects).await)
 }

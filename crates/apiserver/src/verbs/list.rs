@@ -56,7 +56,7 @@ pub async fn list(call: &Call) -> Result<Response, Status> {
             metadata.set(&["remainingItemCount"], remaining);
         }
     }
-    let objects = custom::present_all(&call.shared, &call.served, page.objects).await?;
+    let objects = custom::present_matching(&call.shared, &call.served, &filter, page.objects).await?;
     Ok(answer(call, &metadata, objects).await)
 }
 

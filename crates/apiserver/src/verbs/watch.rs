@@ -224,7 +224,7 @@ impl Watcher {
             }
             let encoded = if self.served.custom.is_some() {
                 let batch = std::mem::take(&mut self.batch);
-                let bytes = self.encode_custom(batch.iter().filter_map(|e| self.seen(e)).collect()).await;
+                let bytes = self.encode_custom(&batch).await;
                 self.batch = batch;
                 bytes
             } else {
@@ -304,16 +304,12 @@ impl Watcher {
     async fn initial_custom(&mut self) -> Option<Bytes> {
         let mut bytes = None;
         while bytes.is_none() && self.first.len() > 0 {
-            let mut found = Vec::new();
-            for first in self.first.by_ref().take(BATCH) {
-                match first {
-                    First::Object(object) => found.push((EventType::Added, object)),
-                    First::Event(event) => found.extend(
-                        event.seen_by(|o| self.filter.matches(o)).and_then(|k| Some((k, event.object(k)?.clone()))),
-                    ),
-                }
-            }
-            bytes = self.encode_custom(found).await;
+            let as_event = |first| match first {
+                First::Object(object) => Arc::new(Event::new(object.rv, None, Some(object))),
+                First::Event(event) => event,
+            };
+            let events: Vec<Arc<Event>> = self.first.by_ref().take(BATCH).map(as_event).collect();
+            bytes = self.encode_custom(&events).await;
         }
         if self.first.len() == 0
             && !self.finished
@@ -325,12 +321,35 @@ impl Watcher {
         bytes
     }
 
+    /// What is seen of changes of custom objects, as the version that is watched shows them.
+    async fn shown(&self, events: &[Arc<Event>]) -> Result<Vec<(EventType, Arc<Object>)>, Status> {
+        if !self.filter.needs_shown() {
+            let (kinds, objects): (Vec<_>, Vec<_>) = events.iter().filter_map(|event| self.seen(event)).unzip();
+            let objects = custom::present_all(&self.shared, &self.served, objects).await?;
+            return Ok(kinds.into_iter().zip(objects).collect());
+        }
+        let states = || events.iter().flat_map(|event| [&event.old, &event.new]);
+        let matches = |state: &Option<Arc<Object>>| state.as_ref().is_some_and(|object| self.filter.matches(object));
+        let objects = states().filter(|state| matches(state)).flatten().cloned().collect();
+        let mut shown = custom::present_all(&self.shared, &self.served, objects).await?.into_iter();
+        let mut next = |state: &Option<Arc<Object>>| {
+            let object = if matches(state) { shown.next() } else { None };
+            object.filter(|object| self.filter.matches_shown(object))
+        };
+        let seen = events.iter().filter_map(|event| {
+            let (old, new) = (next(&event.old), next(&event.new));
+            let event = Event::new(event.rv, old, new);
+            let kind = event.seen_by(|_| true)?;
+            Some((kind, event.object(kind)?.clone()))
+        });
+        Ok(seen.collect())
+    }
+
     /// Lines of custom objects, in the version that is watched. What cannot be converted ends the watch.
-    async fn encode_custom(&mut self, found: Vec<(EventType, Arc<Object>)>) -> Option<Bytes> {
-        let (kinds, objects): (Vec<EventType>, Vec<Arc<Object>>) = found.into_iter().unzip();
+    async fn encode_custom(&mut self, events: &[Arc<Event>]) -> Option<Bytes> {
         let mut out = Vec::new();
-        match custom::present_all(&self.shared, &self.served, objects).await {
-            Ok(objects) => kinds.into_iter().zip(objects).for_each(|(kind, object)| self.line(kind, &object, &mut out)),
+        match self.shown(events).await {
+            Ok(seen) => seen.into_iter().for_each(|(kind, object)| self.line(kind, &object, &mut out)),
             Err(status) => {
                 self.finished = true;
                 out = document_line(self.format, "ERROR", status.to_value());
