@@ -8,10 +8,6 @@ use std::ffi::OsString;
 use anyhow::{Context, Result, bail};
 
 const BUILT: &str = "target/upstream";
-/// What a release's build says of itself: without it, versions that are to be deprecated later are told to be now.
-const FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.37.1 \
-    -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37";
-
 const HELP: &str = "\
 Usage: cargo xtask upstream [FILE...]
        cargo xtask upstream --random N
@@ -38,7 +34,7 @@ pub fn run(files: &[String]) -> Result<()> {
     }
     super::conformance::go(
         BUILT,
-        &["build", "-ldflags", FLAGS],
+        &["build", "-ldflags", super::conformance::RELEASE],
         "kube-apiserver",
         "k8s.io/kubernetes/cmd/kube-apiserver",
     )?;

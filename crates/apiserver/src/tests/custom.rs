@@ -121,23 +121,32 @@ fn convert(body: &[u8]) -> Vec<u8> {
     review.to_vec()
 }
 
-#[tokio::test]
-async fn a_webhook_converts() {
+/// A cluster with widgets of two versions, between which a webhook converts.
+async fn converting() -> Cluster {
     let cluster = Cluster::start().await;
     let (url, bundle) = converter().await;
     let mut conversion = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
     conversion.set(&["webhook", "clientConfig"], json!({"url": url, "caBundle": bundle}));
     cluster.define(two_versions(conversion)).await;
-    let v2 = "/apis/example.com/v2/namespaces/default/widgets";
-    let of_v2 =
-        |name: &str| json!({"apiVersion": "example.com/v2", "kind": "Widget", "metadata": {"name": name}, "new": "x"});
-    let made = cluster.ok(Method::POST, v2, of_v2("a")).await;
+    cluster
+}
+
+const V2: &str = "/apis/example.com/v2/namespaces/default/widgets";
+
+fn of_v2(name: &str, new: &str) -> Value {
+    json!({"apiVersion": "example.com/v2", "kind": "Widget", "metadata": {"name": name}, "new": new})
+}
+
+#[tokio::test]
+async fn a_webhook_converts() {
+    let cluster = converting().await;
+    let made = cluster.ok(Method::POST, V2, of_v2("a", "x")).await;
     assert_eq!(made["new"].as_str(), Some("x"));
     let old = cluster.get(&format!("{WIDGETS}/a")).await;
     assert_eq!((old["old"].as_str(), old.get("new")), (Some("x"), None));
-    let patched = cluster.ok(Method::PATCH, &format!("{v2}/a"), json!({"new": "y"})).await;
+    let patched = cluster.ok(Method::PATCH, &format!("{V2}/a"), json!({"new": "y"})).await;
     assert_eq!(patched["new"].as_str(), Some("y"));
-    let mut lines = Lines::new(cluster.send(cluster.request(Method::GET, &format!("{v2}?watch=true"), "", "")).await);
+    let mut lines = Lines::new(cluster.send(cluster.request(Method::GET, &format!("{V2}?watch=true"), "", "")).await);
     assert_eq!(lines.next().await.expect("an event")["object"]["new"].as_str(), Some("y"));
     cluster
         .ok(
@@ -147,7 +156,7 @@ async fn a_webhook_converts() {
         )
         .await;
     assert_eq!(lines.next().await.expect("an event")["object"]["new"].as_str(), Some("z"));
-    let answer = cluster.call(Method::POST, v2, of_v2("no")).await;
+    let answer = cluster.call(Method::POST, V2, of_v2("no", "x")).await;
     let why = "conversion webhook for example.com/v2, Kind=Widget failed: not this one";
     assert_eq!((answer.code, answer.body["message"].as_str()), (500, Some(why)));
 }
@@ -155,33 +164,27 @@ async fn a_webhook_converts() {
 /// Fields are selected by in the version that is asked for, whatever version is stored.
 #[tokio::test]
 async fn fields_are_those_of_the_version() {
-    let cluster = Cluster::start().await;
-    let (url, bundle) = converter().await;
-    let mut conversion = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
-    conversion.set(&["webhook", "clientConfig"], json!({"url": url, "caBundle": bundle}));
-    cluster.define(two_versions(conversion)).await;
-    let v2 = "/apis/example.com/v2/namespaces/default/widgets";
+    let cluster = converting().await;
     let names = |list: Value| -> Vec<String> {
         let name = |item: &Value| item.str_at(&["metadata", "name"]).unwrap_or_default().to_string();
         list.array_at(&["items"]).iter().map(name).collect()
     };
     for (name, value) in [("a", "x"), ("b", "y"), ("c", "x")] {
-        let body = json!({"apiVersion": "example.com/v2", "kind": "Widget", "metadata": {"name": name}, "new": value});
-        cluster.ok(Method::POST, v2, body).await;
+        cluster.ok(Method::POST, V2, of_v2(name, value)).await;
     }
     // Twice: the second list shows what the first had converted.
     for _ in 0..2 {
-        assert_eq!(names(cluster.get(&format!("{v2}?fieldSelector=new=x")).await), ["a", "c"]);
+        assert_eq!(names(cluster.get(&format!("{V2}?fieldSelector=new=x")).await), ["a", "c"]);
     }
     assert_eq!(names(cluster.get(&format!("{WIDGETS}?fieldSelector=old!=x")).await), ["b"]);
-    assert_eq!(cluster.call(Method::GET, &format!("{v2}?fieldSelector=old=x"), Value::Null).await.code, 400);
+    assert_eq!(cluster.call(Method::GET, &format!("{V2}?fieldSelector=old=x"), Value::Null).await.code, 400);
 
-    let watch = cluster.request(Method::GET, &format!("{v2}?watch=true&fieldSelector=new=x"), "", "");
+    let watch = cluster.request(Method::GET, &format!("{V2}?watch=true&fieldSelector=new=x"), "", "");
     let mut lines = Lines::new(cluster.send(watch).await);
     let mut seen = Vec::new();
-    cluster.ok(Method::PATCH, &format!("{v2}/a"), json!({"new": "y"})).await;
+    cluster.ok(Method::PATCH, &format!("{V2}/a"), json!({"new": "y"})).await;
     cluster.ok(Method::PATCH, &format!("{WIDGETS}/b"), json!({"old": "x"})).await;
-    let gone = cluster.ok(Method::DELETE, &format!("{v2}?fieldSelector=new=y"), Value::Null).await;
+    let gone = cluster.ok(Method::DELETE, &format!("{V2}?fieldSelector=new=y"), Value::Null).await;
     assert_eq!(names(gone), ["a"]);
     cluster.ok(Method::DELETE, &format!("{WIDGETS}/c"), Value::Null).await;
     for _ in 0..5 {
@@ -196,11 +199,7 @@ async fn fields_are_those_of_the_version() {
 /// What is declared for one version binds requests in the others too, which a webhook converts for that.
 #[tokio::test]
 async fn policies_of_one_version_bind_all() {
-    let cluster = Cluster::start().await;
-    let (url, bundle) = converter().await;
-    let mut conversion = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
-    conversion.set(&["webhook", "clientConfig"], json!({"url": url, "caBundle": bundle}));
-    cluster.define(two_versions(conversion)).await;
+    let cluster = converting().await;
     let rules = json!({"resourceRules": [{"apiGroups": ["example.com"], "apiVersions": ["v1"], "operations": ["*"],
         "resources": ["widgets"]}]});
     let api = "/apis/admissionregistration.k8s.io/v1";
@@ -221,15 +220,13 @@ async fn policies_of_one_version_bind_all() {
         // A list is answered once the caches show what was written before.
         cluster.get(&path).await;
     }
-    let v2 = "/apis/example.com/v2/namespaces/default/widgets";
-    let of_v2 = |name: &str, new: &str| json!({"apiVersion": "example.com/v2", "kind": "Widget", "metadata": {"name": name}, "new": new});
-    let made = cluster.ok(Method::POST, v2, of_v2("a", "x")).await;
+    let made = cluster.ok(Method::POST, V2, of_v2("a", "x")).await;
     assert_eq!((made["new"].as_str(), made["apiVersion"].as_str()), (Some("x!"), Some("example.com/v2")));
-    let answer = cluster.call(Method::POST, v2, of_v2("b", "bad")).await;
+    let answer = cluster.call(Method::POST, V2, of_v2("b", "bad")).await;
     assert_eq!(answer.code, 422, "{}", answer.text);
     assert!(answer.text.contains("ValidatingAdmissionPolicy 'p' with binding 'b' denied request"), "{}", answer.text);
     // What cannot be converted cannot be judged.
-    let answer = cluster.call(Method::POST, v2, of_v2("no", "x")).await;
+    let answer = cluster.call(Method::POST, V2, of_v2("no", "x")).await;
     assert!(answer.code >= 400 && answer.text.contains("failed: not this one"), "{} {}", answer.code, answer.text);
 }
 
