@@ -11,6 +11,7 @@ mod names;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use api::kinds::{Kind, OWN_METADATA, columns};
 use meta::field::{Error, Errors, Path};
@@ -19,6 +20,7 @@ use meta::schema::{Schema, SchemaError, TypeId, TypeRef};
 use meta::time::{self, Timestamp};
 use meta::{Status, Value, json};
 use structural::{JsonPath, Node};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::filter::Filter;
@@ -26,6 +28,10 @@ use crate::object::{Fields, Object};
 use crate::registry::Served;
 use crate::shared::Shared;
 use conversion::Strategy;
+
+/// How long a list or watch waits for another that asks the webhook, before it asks too: one that hangs holds up nobody
+/// for longer.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The schema of one version, ready for work.
 pub struct Shape {
@@ -48,6 +54,8 @@ pub struct Custom {
     pub selectable: Vec<(String, JsonPath)>,
     pub scale: Option<Scale>,
     pub conversion: Arc<Strategy>,
+    /// Held by the list or watch that asks the webhook.
+    asking: tokio::sync::Mutex<()>,
     /// Sent as a warning with every answer.
     pub deprecation: Option<String>,
     /// The definition is being deleted: nothing new is created.
@@ -185,10 +193,23 @@ impl Custom {
                 selector: path(s, "labelSelectorPath"),
             }),
             conversion,
+            asking: tokio::sync::Mutex::default(),
             deprecation: None,
             terminating,
             ended: CancellationToken::new(),
         }
+    }
+
+    /// Which of the objects have to be made into this version; the others are put in their place as it shows them.
+    fn stale(&self, objects: &mut [Arc<Object>]) -> Vec<usize> {
+        let mut stale = Vec::new();
+        for (i, object) in objects.iter_mut().enumerate().filter(|(_, object)| !object.is_clean_for(self.id)) {
+            match object.shown_by(self.id) {
+                Some(shown) => *object = shown,
+                None => stale.push(i),
+            }
+        }
+        stale
     }
 
     /// The schema that a document's version has, while the definition knows that version.
@@ -335,14 +356,15 @@ pub async fn present_all(
     mut objects: Vec<Arc<Object>>,
 ) -> Result<Vec<Arc<Object>>, Status> {
     let Some(custom) = served.custom.as_deref() else { return Ok(objects) };
-    let mut stale = Vec::new();
-    for (i, object) in objects.iter_mut().enumerate().filter(|(_, object)| !object.is_clean_for(custom.id)) {
-        match object.shown_by(custom.id) {
-            Some(shown) => *object = shown,
-            None => stale.push(i),
-        }
+    let mut stale = custom.stale(&mut objects);
+    let mut turn = None;
+    if !stale.is_empty() && matches!(*custom.conversion, Strategy::Webhook { .. }) {
+        // Everybody who watches wants the same states at the same time: one asks, the others find what it was told.
+        turn = timeout(PATIENCE, custom.asking.lock()).await.ok();
+        stale = custom.stale(&mut objects);
     }
     convert_all(shared, served, custom, &mut objects, &stale).await?;
+    drop(turn);
     Ok(objects)
 }
 

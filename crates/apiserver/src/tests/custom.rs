@@ -1,6 +1,7 @@
 //! Custom resources: definitions come, are changed and go; objects are converted, and seen alike by all servers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Method;
 use http_body_util::{BodyExt, Full};
@@ -70,8 +71,8 @@ fn two_versions(conversion: Value) -> Value {
     definition
 }
 
-/// A conversion webhook that renames `old` to `new` and back, or says no to objects named so.
-async fn converter() -> (String, String) {
+/// A conversion webhook that renames `old` to `new` and back, or says no to objects named so; it counts its calls.
+async fn converter(calls: Arc<AtomicUsize>) -> (String, String) {
     let authority = pki::Authority::generate("ca").expect("an authority");
     let request = pki::CertificateRequest::server("localhost", &["localhost".to_string()], &[]);
     let identity = authority.issue(&request).expect("a certificate");
@@ -82,11 +83,12 @@ async fn converter() -> (String, String) {
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
-            let tls = tls.clone();
+            let (tls, calls) = (tls.clone(), calls.clone());
             tokio::spawn(async move {
                 let Ok(stream) = tls.accept(tcp).await else { return };
-                let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+                let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
                     let body = request.into_body().collect().await.expect("a body").to_bytes();
+                    calls.fetch_add(1, Ordering::Relaxed);
                     Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from(convert(&body)))))
                 });
                 let _ =
@@ -122,9 +124,9 @@ fn convert(body: &[u8]) -> Vec<u8> {
 }
 
 /// A cluster with widgets of two versions, between which a webhook converts.
-async fn converting() -> Cluster {
+async fn converting(calls: &Arc<AtomicUsize>) -> Cluster {
     let cluster = Cluster::start().await;
-    let (url, bundle) = converter().await;
+    let (url, bundle) = converter(calls.clone()).await;
     let mut conversion = json!({"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}});
     conversion.set(&["webhook", "clientConfig"], json!({"url": url, "caBundle": bundle}));
     cluster.define(two_versions(conversion)).await;
@@ -139,7 +141,7 @@ fn of_v2(name: &str, new: &str) -> Value {
 
 #[tokio::test]
 async fn a_webhook_converts() {
-    let cluster = converting().await;
+    let cluster = converting(&Arc::default()).await;
     let made = cluster.ok(Method::POST, V2, of_v2("a", "x")).await;
     assert_eq!(made["new"].as_str(), Some("x"));
     let old = cluster.get(&format!("{WIDGETS}/a")).await;
@@ -164,7 +166,7 @@ async fn a_webhook_converts() {
 /// Fields are selected by in the version that is asked for, whatever version is stored.
 #[tokio::test]
 async fn fields_are_those_of_the_version() {
-    let cluster = converting().await;
+    let cluster = converting(&Arc::default()).await;
     let names = |list: Value| -> Vec<String> {
         let name = |item: &Value| item.str_at(&["metadata", "name"]).unwrap_or_default().to_string();
         list.array_at(&["items"]).iter().map(name).collect()
@@ -196,10 +198,36 @@ async fn fields_are_those_of_the_version() {
     assert_eq!(seen, ["ADDED a x", "ADDED c x", "DELETED a x", "ADDED b x", "DELETED c x"]);
 }
 
+/// Whoever watches wants the same states: the webhook is asked for each once.
+#[tokio::test]
+async fn a_state_is_converted_once() {
+    let calls = Arc::default();
+    let cluster = converting(&calls).await;
+    let mut watches = Vec::new();
+    for _ in 0..20 {
+        let watch = cluster.request(Method::GET, &format!("{V2}?watch=true"), "", "");
+        watches.push(Lines::new(cluster.send(watch).await));
+    }
+    let of_v1 =
+        |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "old": "x"});
+    for (asked, name) in ["a", "b"].into_iter().enumerate() {
+        cluster.ok(Method::POST, WIDGETS, of_v1(name)).await;
+        for event in futures::future::join_all(watches.iter_mut().map(Lines::next)).await {
+            assert_eq!(event.expect("an event")["object"]["new"].as_str(), Some("x"));
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), asked + 1);
+    }
+    assert_eq!(cluster.get(V2).await.array_at(&["items"]).len(), 2);
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    // One object alone is shown as the webhook makes it now.
+    cluster.get(&format!("{V2}/a")).await;
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+}
+
 /// What is declared for one version binds requests in the others too, which a webhook converts for that.
 #[tokio::test]
 async fn policies_of_one_version_bind_all() {
-    let cluster = converting().await;
+    let cluster = converting(&Arc::default()).await;
     let rules = json!({"resourceRules": [{"apiGroups": ["example.com"], "apiVersions": ["v1"], "operations": ["*"],
         "resources": ["widgets"]}]});
     let api = "/apis/admissionregistration.k8s.io/v1";
