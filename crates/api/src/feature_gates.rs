@@ -39,12 +39,23 @@ pub fn default_of(name: &str) -> Option<bool> {
 }
 
 /// Gates that are off and can be turned on, and the gate that has to be on too.
-const OPTIONAL: [(&str, Option<&str>); 5] = [
+const OPTIONAL: [(&str, Option<&str>); 16] = [
+    ("AtomicWriteVolumeUserFields", None),
     ("CompositePodGroup", Some("GenericWorkload")),
+    ("ContainerStopSignals", None),
+    ("DRADeviceCompatibilityGroups", None),
+    ("DRAListTypeAttributes", None),
+    ("DRAOptionalNodeOperations", None),
+    ("DRAPartitionableDevicesType", Some("DRAResourcePoolStatus")),
     ("DRAResourcePoolStatus", None),
+    ("EmptyDirVolumeMode", None),
     ("EvictionRequestAPI", None),
+    ("GRPCContainerProbeTLS", None),
     ("GenericWorkload", None),
+    ("H2CContainerProbe", None),
+    ("InPlacePodVerticalScalingSchedulerPreemption", None),
     ("TopologyAwareWorkloadScheduling", Some("GenericWorkload")),
+    ("VolumeBindMountOptions", None),
 ];
 
 /// The gates that are on beside those that always are.

@@ -51,6 +51,22 @@ pub(super) fn bounded<'a>(list: &'a Value, at: &Path, max: usize, late: &mut Err
     }
 }
 
+const SKIPPED: &[&str] = &["*", "NodePrepareResources", "NodeUnprepareResources"];
+
+/// Checks what of a driver a node need not call.
+pub(super) fn validate_skipped(holder: &Value, at: &Path, errors: &mut Errors, late: &mut Errors) {
+    let (list, at) = (holder.array_at(&["skipNodeOperations"]), at.child("skipNodeOperations"));
+    let has = |name: &str| list.iter().any(|item| item.as_str() == Some(name));
+    if has(SKIPPED[1]) && !has(SKIPPED[2]) && !has("*") {
+        let detail = "NodePrepareResources cannot be skipped unless NodeUnprepareResources is also skipped";
+        errors.push(Error::invalid(&at, list.to_vec(), detail));
+    }
+    duplicates(("", list), &at, |item| item.as_str().unwrap_or_default(), late);
+    for (i, item) in list.iter().filter_map(Value::as_str).enumerate().filter(|(_, item)| !SKIPPED.contains(item)) {
+        late.push(Error::not_supported(&at.index(i), item, SKIPPED));
+    }
+}
+
 /// The names of a claim's requests, and of what they choose from: `REQUEST/ALTERNATIVE`.
 pub(super) fn request_names(devices: &Value) -> BTreeSet<String> {
     let mut known = BTreeSet::new();

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use super::conditions;
+use super::devices::bounded;
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -140,6 +141,23 @@ fn validate(n: &Value, errors: &mut Errors) {
     let v6 = |cidr: &Value| cidr.as_str().is_some_and(|cidr| cidr.contains(':'));
     if cidrs.len() > 2 || (cidrs.len() == 2 && v6(&cidrs[0]) == v6(&cidrs[1])) {
         errors.push(Error::invalid(&at, cidrs.to_vec(), "may specify no more than one CIDR for each IP family"));
+    }
+    validate_preemption(n, errors);
+}
+
+const OWNERS_MAX: usize = 20;
+
+/// Who does not want pods to be preempted for the resize of another.
+fn validate_preemption(n: &Value, errors: &mut Errors) {
+    let at = Path::new("spec.podPreemptionPolicy.disableResizePreemption");
+    let owners = &n["spec"]["podPreemptionPolicy"]["disableResizePreemption"];
+    let owners = bounded(owners, &at, OWNERS_MAX, errors).iter().filter_map(Value::as_str);
+    for (i, owner) in owners.clone().enumerate() {
+        errors.extend(names::qualified_name(owner).into_iter().map(|m| Error::invalid(&at.index(i), owner, m)));
+    }
+    let mut known = HashSet::new();
+    for (i, owner) in owners.enumerate().filter(|(_, owner)| !known.insert(*owner)) {
+        errors.push(Error::duplicate(&at.index(i), owner));
     }
 }
 

@@ -64,7 +64,46 @@ fn validate(s: &Value, errors: &mut Errors) {
         let at = at.child("nodeSelector").child("nodeSelectorTerms");
         errors.push(Error::invalid(&at, terms.to_vec(), "must have exactly one node selector term"));
     }
-    validate_contents(spec, &at, errors);
+    let mut late = Errors::new();
+    validate_contents(spec, &at, errors, &mut late);
+    validate_partitions(spec, &at, errors, &mut late);
+    devices::validate_skipped(spec, &at, errors, &mut late);
+    errors.extend(late);
+}
+
+/// The attribute that says of which type a device is that shares counters.
+fn validate_partitions(spec: &Value, path: &Path, errors: &mut Errors, late: &mut Errors) {
+    let Some(name) = spec.str_at(&["partitionTypeAttribute"]) else { return };
+    let (at, driver) = (path.child("partitionTypeAttribute"), text(spec, &["driver"]));
+    // An attribute without a domain is of the driver's.
+    let short = name.split_once('/').filter(|(domain, _)| *domain == driver).map(|(_, short)| short);
+    let sharing = spec.array_at(&["devices"]).iter().enumerate();
+    let sharing: Vec<_> = sharing.filter(|(_, d)| !d.array_at(&["consumesCounters"]).is_empty()).collect();
+    if sharing.is_empty() {
+        errors.push(Error::invalid(
+            &at,
+            name,
+            "may only be set on a slice which declares devices that consume counters",
+        ));
+    }
+    for (i, device) in sharing {
+        let at = path.child("devices").index(i).child("attributes").key(name);
+        let attributes = &device["attributes"];
+        let found = [Some(name), short].into_iter().flatten().map(|name| &attributes[name]).find(|a| !a.is_null());
+        match found {
+            None => {
+                let detail =
+                    "device consumes counters and `partitionTypeAttribute` names this attribute, so it must be set";
+                errors.push(Error::required(&at, detail));
+            }
+            Some(attribute) if attribute["string"].is_null() => {
+                let detail = "must be a string value because `partitionTypeAttribute` names this attribute";
+                errors.push(Error::invalid_raw(&at, &device::in_go(attribute), detail));
+            }
+            Some(_) => {}
+        }
+    }
+    devices::validate_attribute_name(name, &at, true, late);
 }
 
 const COUNTER_SETS_MAX: usize = 8;
@@ -73,8 +112,8 @@ const DEVICES_MAX: usize = 128;
 const COMPLEX_DEVICES_MAX: usize = 64;
 
 /// Checks the devices, or the counters that those of other slices share.
-fn validate_contents(spec: &Value, path: &Path, errors: &mut Errors) {
-    let (all, sets, mut late) = (spec.array_at(&["devices"]), &spec["sharedCounters"], Errors::new());
+fn validate_contents(spec: &Value, path: &Path, errors: &mut Errors, late: &mut Errors) {
+    let (all, sets) = (spec.array_at(&["devices"]), &spec["sharedCounters"]);
     if !all.is_empty() && !spec.array_at(&["sharedCounters"]).is_empty() {
         errors.push(Error::invalid(path, "", "only one of `sharedCounters` or `devices` is allowed"));
     }
@@ -86,7 +125,7 @@ fn validate_contents(spec: &Value, path: &Path, errors: &mut Errors) {
     for (i, device) in listed.iter().enumerate() {
         let (at, name) = (at.index(i), text(device, &["name"]));
         errors.extend(names::dns1123_label(name).into_iter().map(|m| Error::invalid(&at.child("name"), name, m)));
-        device::validate(device, &at, per_device, errors, &mut late);
+        device::validate(device, &at, per_device, errors, late);
     }
     let mut known = HashSet::new();
     for (i, name) in listed.iter().map(|device| text(device, &["name"])).enumerate() {
@@ -95,12 +134,11 @@ fn validate_contents(spec: &Value, path: &Path, errors: &mut Errors) {
         }
     }
     let at = path.child("sharedCounters");
-    let sets = bounded(sets, &at, COUNTER_SETS_MAX, &mut late);
-    devices::duplicates(("CounterSet", sets), &at, |set| text(set, &["name"]), &mut late);
+    let sets = bounded(sets, &at, COUNTER_SETS_MAX, late);
+    devices::duplicates(("CounterSet", sets), &at, |set| text(set, &["name"]), late);
     for (i, set) in sets.iter().enumerate() {
-        device::validate_counters(set, "name", &at.index(i), &mut late);
+        device::validate_counters(set, "name", &at.index(i), late);
     }
-    errors.extend(late);
 }
 
 /// Checks how a slice, or a device of one, says at which nodes devices are: by one of `fields`. The details are those of an

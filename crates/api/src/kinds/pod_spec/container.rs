@@ -23,6 +23,8 @@ pub(super) enum Role {
 pub(super) struct Surroundings<'a> {
     pub volumes: &'a Volumes,
     pub grace_seconds: i64,
+    /// `spec.os.name`.
+    pub os: &'a str,
     pub host_network: bool,
     pub host_users: bool,
     /// The pod is never restarted.
@@ -171,7 +173,7 @@ fn validate_role(container: &Value, role: Role, path: &Path, around: &Surroundin
                 let detail = "may not be set for init containers without restartPolicy=Always";
                 errors.push(Error::forbidden(&at, detail));
             }
-            _ if name == "lifecycle" => probe::validate_lifecycle(value, &at, around.grace_seconds, errors),
+            _ if name == "lifecycle" => probe::validate_lifecycle(value, &at, around.os, around.grace_seconds, errors),
             _ => probe::validate_probe(value, &at, name, must_be_one, around.grace_seconds, errors),
         }
     }
@@ -399,8 +401,28 @@ fn validate_mounts(container: &Value, path: &Path, volumes: &Volumes, errors: &m
                 forbid("may only be specified when mountPropagation is None or not specified");
             }
         }
+        validate_bind_options(mount, volumes.get(name).copied(), &at, errors);
     }
     validate_devices(container, path, volumes, errors);
+}
+
+const BIND_OPTIONS: &[&str] = &["nodev", "noexec", "nosuid"];
+
+fn validate_bind_options(mount: &Value, of: Option<&str>, at: &Path, errors: &mut Errors) {
+    let (options, at) = (mount.array_at(&["bindMountOptions"]), at.child("bindMountOptions"));
+    let mut known = BTreeSet::new();
+    for (i, option) in options.iter().filter_map(Value::as_str).enumerate() {
+        if !BIND_OPTIONS.contains(&option) {
+            errors.push(Error::not_supported(&at.index(i), option, BIND_OPTIONS));
+        }
+        if !known.insert(option) {
+            errors.push(Error::duplicate(&at.index(i), option));
+        }
+    }
+    if of == Some("image") && !options.is_empty() {
+        let detail = "bindMountOptions may not be used with image volumes";
+        errors.push(Error::invalid(&at, options.to_vec(), detail));
+    }
 }
 
 const MOUNT: &[Rule] = &[

@@ -3,6 +3,11 @@
 use meta::field::{Error, Errors, Path};
 use meta::{Value, names};
 
+use crate::kinds::rules::{Check, Rule, check_at};
+
+const HTTP: &[Rule] = &[("protocol", Check::GivenOneOf(&["HTTP1", "HTTP2"]))];
+const GRPC: &[Rule] = &[("mode", Check::GivenOneOf(&["Plaintext", "TLS"]))];
+
 /// Which member holds what a probe or hook does, in upstream's order.
 const HANDLERS: [&str; 5] = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
 
@@ -36,14 +41,33 @@ pub(super) fn validate_probe(
     }
 }
 
-/// Checks `postStart` or `preStop`.
-pub(super) fn validate_lifecycle(lifecycle: &Value, path: &Path, grace: i64, errors: &mut Errors) {
+/// Checks `postStart` or `preStop`, and the signal of a container on this operating system.
+pub(super) fn validate_lifecycle(lifecycle: &Value, path: &Path, os: &str, grace: i64, errors: &mut Errors) {
     for name in ["postStart", "preStop"] {
         if !lifecycle[name].is_null() {
             validate_handler(&lifecycle[name], &path.child(name), grace, errors);
         }
     }
+    let Some(signal) = lifecycle.str_at(&["stopSignal"]) else { return };
+    let at = path.child("stopSignal");
+    let known: Vec<&str> = match os {
+        "" => return errors.push(Error::forbidden(&at, "may not be set for containers with empty `spec.os.name`")),
+        "windows" => vec!["SIGKILL", "SIGTERM"],
+        _ => SIGNALS.split_whitespace().collect(),
+    };
+    if !known.contains(&signal) {
+        errors.push(Error::not_supported(&at, signal, &known));
+    }
 }
+
+/// As `Signal` of core/v1 lists them.
+const SIGNALS: &str = "\
+    SIGABRT SIGALRM SIGBUS SIGCHLD SIGCLD SIGCONT SIGFPE SIGHUP SIGILL SIGINT SIGIO SIGIOT SIGKILL SIGPIPE SIGPOLL SIGPROF
+    SIGPWR SIGQUIT SIGRTMAX SIGRTMAX-1 SIGRTMAX-10 SIGRTMAX-11 SIGRTMAX-12 SIGRTMAX-13 SIGRTMAX-14 SIGRTMAX-2 SIGRTMAX-3
+    SIGRTMAX-4 SIGRTMAX-5 SIGRTMAX-6 SIGRTMAX-7 SIGRTMAX-8 SIGRTMAX-9 SIGRTMIN SIGRTMIN+1 SIGRTMIN+10 SIGRTMIN+11
+    SIGRTMIN+12 SIGRTMIN+13 SIGRTMIN+14 SIGRTMIN+15 SIGRTMIN+2 SIGRTMIN+3 SIGRTMIN+4 SIGRTMIN+5 SIGRTMIN+6 SIGRTMIN+7
+    SIGRTMIN+8 SIGRTMIN+9 SIGSEGV SIGSTKFLT SIGSTOP SIGSYS SIGTERM SIGTRAP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGUSR1 SIGUSR2
+    SIGVTALRM SIGWINCH SIGXCPU SIGXFSZ";
 
 fn validate_handler(handler: &Value, path: &Path, grace: i64, errors: &mut Errors) {
     let mut found = 0;
@@ -70,6 +94,10 @@ fn validate_handler(handler: &Value, path: &Path, grace: i64, errors: &mut Error
                     errors.push(Error::not_supported(&at.child("scheme"), scheme, &["HTTP", "HTTPS"]));
                 }
                 validate_headers(action, &at.child("httpHeaders"), errors);
+                check_at(action, &at, HTTP, errors);
+                if action.str_at(&["protocol"]) == Some("HTTP2") && scheme == "HTTPS" {
+                    errors.push(Error::invalid(&at.child("protocol"), "HTTP2", "is only supported with HTTP (H2C)"));
+                }
             }
             "sleep" => {
                 let seconds = action.int_at(&["seconds"]).unwrap_or(0);
@@ -78,7 +106,12 @@ fn validate_handler(handler: &Value, path: &Path, grace: i64, errors: &mut Error
                     errors.push(Error::invalid(&at, seconds, detail));
                 }
             }
-            _ => validate_port(&action["port"], &at.child("port"), errors),
+            _ => {
+                validate_port(&action["port"], &at.child("port"), errors);
+                if name == "grpc" {
+                    check_at(action, &at, GRPC, errors);
+                }
+            }
         }
     }
     if found == 0 {

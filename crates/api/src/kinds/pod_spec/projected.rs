@@ -6,7 +6,7 @@ use meta::field::{Error, Errors, Path};
 use meta::selector::LabelSelector;
 use meta::{Value, names};
 
-use super::volume::{validate_downward, validate_file, validate_items, validate_mode};
+use super::volume::{DEFAULT_USER, USER, validate_downward, validate_file, validate_items, validate_mode};
 use crate::kinds::certificatesigningrequest::validate_signer;
 use crate::kinds::rules::{Check, check_at};
 
@@ -16,6 +16,7 @@ const KINDS: [&str; 6] =
 /// Checks the volume at `all`.
 pub(super) fn validate(source: &Value, all: &Path, errors: &mut Errors) {
     validate_mode(source, "defaultMode", all, errors);
+    check_at(source, all, DEFAULT_USER, errors);
     let mut files = BTreeSet::new();
     for (i, part) in source.array_at(&["sources"]).iter().enumerate() {
         let at = all.child("sources").index(i);
@@ -55,22 +56,24 @@ fn validate_source<'a>(
             return items.map(|file| (file, file)).collect();
         }
         "serviceAccountToken" => {
-            let at = at.child("expirationSeconds");
+            let seconds_at = at.child("expirationSeconds");
             match part.int_at(&["expirationSeconds"]) {
                 Some(n) if n < TOKEN_SECONDS.0 => {
-                    errors.push(Error::invalid(&at, n, "may not specify a duration less than 10 minutes"));
+                    errors.push(Error::invalid(&seconds_at, n, "may not specify a duration less than 10 minutes"));
                 }
                 Some(n) if n > TOKEN_SECONDS.1 => {
-                    errors.push(Error::invalid(&at, n, "may not specify a duration larger than 2^32 seconds"));
+                    errors.push(Error::invalid(&seconds_at, n, "may not specify a duration larger than 2^32 seconds"));
                 }
                 _ => {}
             }
             // Compat: upstream leaves out which source it is.
             validate_file(path, &all.child("path"), errors);
+            check_at(part, at, USER, errors);
         }
         "clusterTrustBundle" => {
             validate_trust_bundle(part, at, errors);
             validate_file(path, &at.child("path"), errors);
+            check_at(part, at, USER, errors);
         }
         _ => {
             validate_certificate(part, at, errors);
@@ -88,6 +91,7 @@ const CERTIFICATE_SECONDS: (i64, i64) = (3600, 91 * 24 * 3600);
 
 fn validate_certificate(part: &Value, at: &Path, errors: &mut Errors) {
     validate_signer(part.str_at(&["signerName"]).unwrap_or_default(), &at.child("signerName"), errors);
+    check_at(part, at, USER, errors);
     if let Some(annotations) = part["userAnnotations"].as_object() {
         let at = at.child("userAnnotations");
         for key in annotations.keys() {

@@ -15,7 +15,7 @@ const POD_LAST: &[Rule] = &[
     ("seLinuxChangePolicy", Check::GivenOneOf(&["MountOption", "Recursive"])),
 ];
 const CONTAINER_FIRST: &[Rule] = &[("runAsUser", ID), ("runAsGroup", ID)];
-const ID: Check = Check::Range(0, i32::MAX as i64);
+pub(super) const ID: Check = Check::Range(0, i32::MAX as i64);
 
 /// Checks `spec.securityContext`.
 pub(super) fn validate_pod_context(spec: &Value, spec_at: &Path, errors: &mut Errors) {

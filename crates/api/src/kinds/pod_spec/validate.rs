@@ -41,6 +41,7 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut Errors) {
     let around = Surroundings {
         volumes: &volumes,
         grace_seconds: spec.int_at(&["terminationGracePeriodSeconds"]).unwrap_or(30),
+        os: spec.str_at(&["os", "name"]).unwrap_or_default(),
         host_network: spec.bool_at(&["hostNetwork"]) == Some(true),
         host_users: spec.bool_at(&["hostUsers"]) != Some(false),
         once: spec.str_at(&["restartPolicy"]) == Some("Never"),

@@ -6,6 +6,7 @@ use meta::field::{Error, Errors, Path};
 use meta::quantity::Quantity;
 use meta::{Value, names};
 
+use super::security::ID;
 use super::{projected, reference};
 use crate::kinds::rules::Check::*;
 use crate::kinds::rules::{Check, Rule, check_at};
@@ -222,13 +223,16 @@ fn validate_one(kind: &str, source: &Value, at: &Path, errors: &mut Errors) {
                 let detail = "SizeLimit field must be a valid resource quantity";
                 errors.push(Error::forbidden(&at.child("sizeLimit"), detail));
             }
+            validate_bits(source, "mode", 0o1777, at, errors);
         }
         "secret" | "configMap" => {
             validate_mode(source, "defaultMode", at, errors);
+            check_at(source, at, DEFAULT_USER, errors);
             validate_items(source, at, errors);
         }
         "downwardAPI" => {
             validate_mode(source, "defaultMode", at, errors);
+            check_at(source, at, DEFAULT_USER, errors);
             validate_downward(source, at, errors);
         }
         "projected" => projected::validate(source, at, errors),
@@ -239,9 +243,17 @@ fn validate_one(kind: &str, source: &Value, at: &Path, errors: &mut Errors) {
     }
 }
 
+/// Whose a file is.
+pub(super) const USER: &[Rule] = &[("user", ID)];
+pub(super) const DEFAULT_USER: &[Rule] = &[("defaultUser", ID)];
+
 pub(super) fn validate_mode(source: &Value, name: &str, at: &Path, errors: &mut Errors) {
-    if let Some(mode) = source.int_at(&[name]).filter(|m| !(0..=0o777).contains(m)) {
-        let detail = "must be a number between 0 and 0777 (octal), both inclusive";
+    validate_bits(source, name, 0o777, at, errors);
+}
+
+fn validate_bits(source: &Value, name: &str, all: i64, at: &Path, errors: &mut Errors) {
+    if let Some(mode) = source.int_at(&[name]).filter(|mode| !(0..=all).contains(mode)) {
+        let detail = format!("must be a number between 0 and 0{all:o} (octal), both inclusive");
         errors.push(Error::invalid(&at.child(name), mode, detail));
     }
 }
@@ -255,6 +267,7 @@ pub(super) fn validate_items(source: &Value, at: &Path, errors: &mut Errors) {
         }
         validate_item_path(item, &at, errors);
         validate_mode(item, "mode", &at, errors);
+        check_at(item, &at, USER, errors);
     }
 }
 
@@ -301,6 +314,7 @@ pub(super) fn validate_downward(source: &Value, at: &Path, errors: &mut Errors) 
             errors.push(Error::required(at, "one of fieldRef and resourceFieldRef is required"));
         }
         validate_mode(item, "mode", at, errors);
+        check_at(item, at, USER, errors);
     }
 }
 

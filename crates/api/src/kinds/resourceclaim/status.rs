@@ -20,8 +20,7 @@ pub(super) fn validate(new: &Value, old: &Value) -> Errors {
     let path = at.child("allocation");
     if !before.is_null() && !allocation.is_null() && allocation != before {
         errors.push(Error::invalid(&path, Value::Null, "field cannot be modified once set"));
-    }
-    if !allocation.is_null() {
+    } else if !allocation.is_null() {
         let known = devices::request_names(&new["spec"]["devices"]);
         validate_allocation(allocation, &known, &path, &mut errors, &mut late);
     }
@@ -62,6 +61,7 @@ fn validate_allocation(
             let detail = "must be a lowercase UUID in 8-4-4-4-12 format";
             late.push(Error::invalid(&at.child("shareID"), &result["shareID"], detail));
         }
+        devices::validate_skipped(result, &at, errors, late);
     }
     let configs = path.child("config");
     for (i, config) in bounded(&given["config"], &configs, CONFIGS_MAX, late).iter().enumerate() {

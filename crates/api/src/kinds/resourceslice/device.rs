@@ -11,8 +11,10 @@ use std::collections::HashSet;
 const TAINTS_MAX: usize = 16;
 const CONSUMED_SETS_MAX: usize = 2;
 const CONDITIONS_MAX: usize = 4;
+const GROUPS_MAX: usize = 2;
 const VALUES_MAX: usize = 10;
 const TEXT_MAX_BYTES: usize = 64;
+const ATTRIBUTE_VALUES_MAX: usize = 48;
 
 /// Checks all of a device but its name.
 pub(super) fn validate(device: &Value, at: &Path, per_device: bool, errors: &mut Errors, late: &mut Errors) {
@@ -27,6 +29,11 @@ pub(super) fn validate(device: &Value, at: &Path, per_device: bool, errors: &mut
         for (key, attribute) in &attributes {
             validate_attribute_name(key, &path, false, errors);
             validate_text(attribute, &path.key(key), errors);
+        }
+        let values = attributes.iter().map(|(_, attribute)| count(attribute)).sum::<usize>();
+        if values > ATTRIBUTE_VALUES_MAX {
+            let detail = format!("the total number of attribute values must not exceed {ATTRIBUTE_VALUES_MAX}");
+            errors.push(Error::invalid(at, values as i64, detail));
         }
         let (path, shared) = (at.child("capacity"), device.bool_at(&["allowMultipleAllocations"]) == Some(true));
         for (key, capacity) in capacities {
@@ -55,24 +62,60 @@ pub(super) fn validate(device: &Value, at: &Path, per_device: bool, errors: &mut
     validate_conditions(device, at, errors, late);
 }
 
-/// Checks an attribute's text.
+/// How many values an attribute has.
+fn count(attribute: &Value) -> usize {
+    SORTS
+        .iter()
+        .map(|sort| attribute[*sort].as_array().map_or(usize::from(!attribute[*sort].is_null()), Vec::len))
+        .sum()
+}
+
+/// Checks an attribute's text, or those of a list.
 fn validate_text(attribute: &Value, at: &Path, errors: &mut Errors) {
     for ty in ["string", "version"] {
-        let Some(text) = attribute.str_at(&[ty]) else { continue };
-        let at = at.child(ty);
-        if ty == "version" && semver::Version::parse(text).is_err() {
-            errors.push(Error::invalid(&at, text, "must be a string compatible with semver.org spec 2.0.0"));
+        if let Some(text) = attribute.str_at(&[ty]) {
+            validate_one_text(text, ty == "version", &at.child(ty), errors);
         }
-        if text.len() > TEXT_MAX_BYTES {
-            errors.push(Error::too_long(&at, TEXT_MAX_BYTES));
+    }
+    for ty in &SORTS[4..] {
+        let (list, at) = (&attribute[*ty], at.child(ty));
+        if list.as_array().is_some_and(Vec::is_empty) {
+            errors.push(Error::invalid(&at, list, "must not be empty if specified"));
+        }
+        for (i, text) in attribute.array_at(&[ty]).iter().enumerate() {
+            if let Some(text) = text.as_str() {
+                validate_one_text(text, *ty == "versions", &at.index(i), errors);
+            }
         }
     }
 }
 
+fn validate_one_text(text: &str, is_version: bool, at: &Path, errors: &mut Errors) {
+    if is_version && semver::Version::parse(text).is_err() {
+        errors.push(Error::invalid(at, text, "must be a string compatible with semver.org spec 2.0.0"));
+    }
+    if text.len() > TEXT_MAX_BYTES {
+        errors.push(Error::too_long(at, TEXT_MAX_BYTES));
+    }
+}
+
+const SORTS: [&str; 8] = ["int", "bool", "string", "version", "ints", "bools", "strings", "versions"];
+
+/// Compat: upstream shows the attribute as its own type has it.
+pub(super) fn in_go(attribute: &Value) -> String {
+    const NAMES: [&str; 8] = [
+        "IntValue", "BoolValue", "StringValue", "VersionValue", "IntValues", "BoolValues", "StringValues",
+        "VersionValues",
+    ];
+    let members: Vec<String> =
+        NAMES.iter().zip(SORTS).map(|(name, sort)| format!("\"{name}\":{}", attribute[sort])).collect();
+    format!("{{{}}}", members.join(","))
+}
+
 /// An attribute is of one sort.
 fn validate_sort(attribute: &Value, at: &Path, errors: &mut Errors) {
-    const SORTS: [&str; 8] = ["int", "bool", "string", "version", "ints", "bools", "strings", "versions"];
     let given: Vec<&str> = SORTS.into_iter().filter(|sort| !attribute[*sort].is_null()).collect();
+    let given: Vec<&str> = given.into_iter().filter(|sort| attribute[*sort] != json!([])).collect();
     let all = SORTS.map(|sort| format!("`{sort}`")).join(", ");
     match given.len() {
         0 => errors.push(Error::invalid(at, "", format!("must specify one of: {all}"))),
@@ -104,7 +147,14 @@ fn validate_consumption(device: &Value, at: &Path, errors: &mut Errors) {
     let sets = bounded(&device["consumesCounters"], at, CONSUMED_SETS_MAX, errors);
     duplicates(("DeviceCounterConsumption", sets), at, |set| text(set, &["counterSet"]), errors);
     for (i, set) in sets.iter().enumerate() {
-        validate_counters(set, "counterSet", &at.index(i), errors);
+        let at = at.index(i);
+        validate_counters(set, "counterSet", &at, errors);
+        let at = at.child("compatibilityGroups");
+        let groups = bounded(&set["compatibilityGroups"], &at, GROUPS_MAX, errors);
+        for (i, group) in groups.iter().filter_map(Value::as_str).enumerate() {
+            errors.extend(names::dns1123_label(group).into_iter().map(|m| Error::invalid(&at.index(i), group, m)));
+        }
+        duplicates(("", groups), &at, |group| group.as_str().unwrap_or_default(), errors);
     }
 }
 
