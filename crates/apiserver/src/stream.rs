@@ -4,6 +4,7 @@
 //! Invariant: nothing is upgraded towards the client before the kubelet has agreed, so errors stay readable.
 
 pub mod connect;
+mod links;
 pub mod port_forward;
 pub mod proxy;
 pub mod remote_command;

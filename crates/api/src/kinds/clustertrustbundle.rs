@@ -23,17 +23,28 @@ fn signer(bundle: &Value) -> &str {
     text(bundle, &["spec", "signerName"])
 }
 
-fn validate(bundle: &Value, errors: &mut Errors) {
-    let (name, signer) = (text(bundle, &["metadata", "name"]), signer(bundle));
-    let mut wrong = |detail: String| errors.push(Error::invalid(&Path::new("metadata.name"), name, detail));
+/// What is wrong with the name of a bundle of this signer's, or of nobody's.
+fn name_faults(name: &str, signer: &str) -> Vec<String> {
     let prefix = if signer.is_empty() { String::new() } else { signer.replace('/', ":") + ":" };
     match name.strip_prefix(&prefix) {
         Some(rest) if signer.is_empty() && rest.contains(':') => {
-            wrong("ClusterTrustBundle without signer name must not have \":\" in its name".into());
+            vec!["ClusterTrustBundle without signer name must not have \":\" in its name".into()]
         }
-        Some(rest) => names::dns1123_subdomain(rest).into_iter().for_each(wrong),
-        None => wrong(format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")),
+        Some(rest) => names::dns1123_subdomain(rest),
+        None => vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {prefix}")],
     }
+}
+
+/// What is wrong with a name by which something refers to a bundle, whoever signed it.
+pub(super) fn reference_faults(name: &str) -> Vec<String> {
+    let signer = name.rsplit_once(':').map(|(signer, _)| signer.replace(':', "/"));
+    name_faults(name, &signer.unwrap_or_default())
+}
+
+fn validate(bundle: &Value, errors: &mut Errors) {
+    let (name, signer) = (text(bundle, &["metadata", "name"]), signer(bundle));
+    let at = Path::new("metadata.name");
+    errors.extend(name_faults(name, signer).into_iter().map(|detail| Error::invalid(&at, name, detail)));
     if !signer.is_empty() {
         validate_signer(signer, &Path::new("spec.signerName"), errors);
     }

@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use meta::{Status, Value};
 
 use super::connect::{kubelet, node_address};
+use super::links;
 use crate::backend::{Backend, FORWARDED_URI, insert, is_proxyable, ready_addresses, wants_upgrade};
 use crate::body::{Body, Request, Response};
 use crate::call::Call;
@@ -20,7 +21,7 @@ pub async fn proxy(call: &Call, mut request: Request) -> Result<Response, Status
     // /api/v1/nodes/NAME/proxy, /api/v1/namespaces/NAMESPACE/pods/NAME/proxy
     let (prefix, rest) = split(&path, if call.path.namespace.is_empty() { 5 } else { 7 });
     let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-    let upgrades = wants_upgrade(request.headers());
+    let (upgrades, is_head) = (wants_upgrade(request.headers()), request.method() == Method::HEAD);
     if rest.is_empty() && !upgrades && matches!(*request.method(), Method::GET | Method::HEAD) {
         // Compat: relative links of the page would miss (UpgradeAwareHandler, kubernetes issue 4958).
         let mut response = Response::new(Body::Empty);
@@ -35,12 +36,15 @@ pub async fn proxy(call: &Call, mut request: Request) -> Result<Response, Status
         true => Status::internal(format!("error dialing backend: {why}")),
         false => Status::unavailable(format!("error trying to reach service: {why}")),
     })?;
-    let is_backend = |host: &str| host == asked_host || at.iter().any(|a| a.to_string() == host);
+    let prefix = prefix.to_string();
+    let moved = move |link: &str| {
+        relocated(link, &prefix, |host| host == asked_host || at.iter().any(|a| a.to_string() == host))
+    };
     let location = response.headers().get(LOCATION).and_then(|v| v.to_str().ok());
-    if let Some(moved) = location.and_then(|location| relocated(location, prefix, is_backend)) {
+    if let Some(moved) = location.and_then(&moved) {
         insert(response.headers_mut(), LOCATION, &moved);
     }
-    Ok(response)
+    Ok(if is_head { response } else { links::rewrite(response, moved) })
 }
 
 /// The path up to and with its first so many segments, and the rest as it was written.

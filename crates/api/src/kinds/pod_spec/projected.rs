@@ -8,6 +8,7 @@ use meta::{Value, names};
 
 use super::volume::{DEFAULT_USER, USER, validate_downward, validate_file, validate_items, validate_mode};
 use crate::kinds::certificatesigningrequest::validate_signer;
+use crate::kinds::clustertrustbundle;
 use crate::kinds::rules::{Check, check_at};
 
 const KINDS: [&str; 6] =
@@ -136,7 +137,7 @@ fn validate_trust_bundle(part: &Value, at: &Path, errors: &mut Errors) {
             if name.is_empty() {
                 errors.push(Error::required(&name_at, "must be a valid object name"));
             }
-            let wrong = names::dns1123_subdomain(name).into_iter();
+            let wrong = clustertrustbundle::reference_faults(name).into_iter();
             let wrong = wrong.map(|m| format!("not a valid clustertrustbundlename: {m}"));
             errors.extend(wrong.map(|m| Error::invalid(&name_at, name, m)));
             if !part["labelSelector"].is_null() {
