@@ -34,7 +34,7 @@ pub static KIND: Kind = Kind {
 fn validate(a: &Value, errors: &mut Errors) {
     let want = format!("{}.{}", text(a, &["spec", "version"]), text(a, &["spec", "group"]));
     let named = text(a, &["metadata", "name"]);
-    if named != want {
+    if named != want && names::path_segment(named).is_empty() {
         let detail = format!("must be `spec.version+\".\"+spec.group`: {want:?}");
         errors.push(Error::invalid(&Path::new("metadata.name"), named, detail));
     }

@@ -30,6 +30,7 @@ pub static KIND: Kind = Kind {
             .filter(|v| v.bool_at(&["storage"]) == Some(true))
             .map(|v| text(v, &["name"]))
             .collect();
+        let stored = if stored.is_empty() { Value::Null } else { Value::from(stored) };
         let status = json!({"acceptedNames": {"plural": "", "kind": ""}, "conditions": null, "storedVersions": stored});
         new_object(c, status);
     },
@@ -39,6 +40,7 @@ pub static KIND: Kind = Kind {
     },
     validate_create: |c| {
         let mut errors = validate(c);
+        validate_stored_versions(c, &mut errors);
         validate_approval(c, &mut errors);
         errors
     },
@@ -143,13 +145,15 @@ const RULES: &[Rule] = &[
     ("spec.group", Required("")),
     ("spec.group", Name(names::dns1123_subdomain)),
     ("spec.scope", RequiredOneOf(&["Cluster", "Namespaced"])),
+    ("spec.versions[].name", AnyName(names::dns1035_label)),
+];
+const NAMES: &[Rule] = &[
     ("spec.names.plural", Required("")),
     ("spec.names.plural", Name(names::dns1035_label)),
+    ("spec.names.singular", Required("")),
     ("spec.names.singular", Name(names::dns1035_label)),
     ("spec.names.kind", Required("")),
     ("spec.names.listKind", Required("")),
-    ("spec.versions[].name", Required("")),
-    ("spec.versions[].name", Name(names::dns1035_label)),
 ];
 
 fn validate(c: &Value) -> Errors {
@@ -161,24 +165,32 @@ fn validate(c: &Value) -> Errors {
         errors.push(Error::invalid(&Path::new("metadata.name"), text(c, &["metadata", "name"]), detail));
     }
     check(c, RULES, &mut errors);
+    if !group.is_empty() && !group.contains('.') && names::dns1123_subdomain(group).is_empty() {
+        let detail = "should be a domain with at least one dot";
+        errors.push(Error::invalid(&Path::new("spec.group"), group, detail));
+    }
+    validate_version_list(c, &mut errors);
     // Compat: the first version is the old field `version` too.
     if let Some(first) = c.array_at(&["spec", "versions"]).first().map(|v| text(v, &["name"])).filter(|v| !v.is_empty())
     {
         let wrong = names::dns1035_label(first).into_iter();
         errors.extend(wrong.map(|m| Error::invalid(&Path::new("spec.version"), first, m)));
     }
-    if !group.is_empty() && !group.contains('.') {
-        let detail = "should be a domain with at least one dot";
-        errors.push(Error::invalid(&Path::new("spec.group"), group, detail));
-    }
+    check(c, NAMES, &mut errors);
     validate_names(c, &mut errors);
-    if c.bool_at(&["spec", "preserveUnknownFields"]) == Some(true) {
+    let preserves = c.bool_at(&["spec", "preserveUnknownFields"]) == Some(true);
+    let (strategy, at) = (text(c, &["spec", "conversion", "strategy"]), Path::new("spec.conversion"));
+    if preserves && !matches!(strategy, "" | "None") {
+        let detail = "must be None if spec.preserveUnknownFields is true";
+        errors.push(Error::invalid(&at.child("strategy"), strategy, detail));
+    }
+    validate_conversion(&c["spec"]["conversion"], &at, &mut errors);
+    if preserves {
         let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in \
                       spec.versions[*].schema instead";
         errors.push(Error::invalid(&Path::new("spec.preserveUnknownFields"), true, detail));
     }
     validate_versions(c, &mut errors);
-    validate_conversion(&c["spec"]["conversion"], &Path::new("spec.conversion"), &mut errors);
     errors
 }
 
@@ -244,7 +256,8 @@ fn validate_stored_versions(c: &Value, errors: &mut Errors) {
     }
 }
 
-fn validate_versions(c: &Value, errors: &mut Errors) {
+/// One version is stored, and each has a name of its own.
+fn validate_version_list(c: &Value, errors: &mut Errors) {
     let path = Path::new("spec.versions");
     let versions = c.array_at(&["spec", "versions"]);
     let stored = versions.iter().filter(|v| v.bool_at(&["storage"]) == Some(true)).count();
@@ -253,12 +266,17 @@ fn validate_versions(c: &Value, errors: &mut Errors) {
         errors.push(Error::invalid(&path, &c["spec"]["versions"], detail));
     }
     let mut known = HashSet::new();
+    if versions.iter().any(|version| !known.insert(text(version, &["name"]))) {
+        let detail = "must contain unique version names";
+        errors.push(Error::invalid(&path, &c["spec"]["versions"], detail));
+    }
+}
+
+fn validate_versions(c: &Value, errors: &mut Errors) {
+    let path = Path::new("spec.versions");
+    let versions = c.array_at(&["spec", "versions"]);
     for (i, version) in versions.iter().enumerate() {
         let at = path.index(i);
-        if !known.insert(text(version, &["name"])) {
-            let detail = "must contain unique version names";
-            errors.push(Error::invalid(&path, &c["spec"]["versions"], detail));
-        }
         let schema = &version["schema"]["openAPIV3Schema"];
         // Compat: what all versions have alike stands beside them in upstream's internal version, and in its errors.
         let place = |member: &str, alike: &str| match versions.iter().all(|v| v[member] == version[member]) {

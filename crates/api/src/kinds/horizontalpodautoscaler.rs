@@ -151,8 +151,9 @@ fn validate_metric(metric: &Value, path: &Path, errors: &mut Errors) {
     if ty.is_empty() {
         errors.push(Error::required(&path.child("type"), "must specify a metric source type"));
     }
-    if !TYPES.contains(&ty) {
-        return errors.push(Error::not_supported(&path.child("type"), ty, TYPES));
+    let known = TYPES.contains(&ty);
+    if !known {
+        errors.push(Error::not_supported(&path.child("type"), ty, TYPES));
     }
     // Compat: the first source of these that is there is looked at, whatever the type is.
     let member = |ty: &str| ty[..1].to_lowercase() + &ty[1..];
@@ -160,7 +161,7 @@ fn validate_metric(metric: &Value, path: &Path, errors: &mut Errors) {
     if let Some(first) = given.first() {
         validate_source(&metric[member(first).as_str()], first, &path.child(&member(first)), errors);
     }
-    if !given.contains(&ty) {
+    if known && !given.contains(&ty) {
         let detail = "must populate information for the given metric source";
         errors.push(Error::required(&path.child(&member(ty)), detail));
     }

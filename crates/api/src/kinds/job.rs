@@ -344,20 +344,19 @@ fn validate(job: &Value) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("spec");
     validate_spec(job, &path, &mut errors);
+    pod_spec::validate_template(job, None, &mut errors);
+    validate_restarts(&job["spec"], &path, &mut errors);
     let selector = &job["spec"]["selector"];
-    let mut parsed = None;
     if selector.is_null() {
         errors.push(Error::required(&path.child("selector"), ""));
-        parsed = Some(LabelSelector::nothing());
-    } else {
-        let wrong = LabelSelector::validate(selector, &path.child("selector"));
-        if wrong.is_empty() {
-            parsed = Some(LabelSelector::from_valid_object(selector));
-        }
-        errors.extend(wrong);
+        pod_spec::validate_template_labels(job, &LabelSelector::nothing(), &mut errors);
+        return errors;
     }
-    pod_spec::validate_template(job, parsed.as_ref(), &mut errors);
-    validate_restarts(&job["spec"], &path, &mut errors);
+    let wrong = LabelSelector::validate(selector, &path.child("selector"));
+    if wrong.is_empty() {
+        pod_spec::validate_template_labels(job, &LabelSelector::from_valid_object(selector), &mut errors);
+    }
+    errors.extend(wrong);
     errors
 }
 

@@ -21,7 +21,7 @@ pub use resources::{
     validate_claim_resources, validate_container_resource_name, validate_overhead, validate_quantity,
     validate_resource_name,
 };
-pub use validate::{validate, validate_new, validate_template, validate_template_at};
+pub use validate::{validate, validate_new, validate_template, validate_template_at, validate_template_labels};
 pub use volume::{validate_source_of, validate_template_meta};
 
 use crate::declared::TypeName;

@@ -18,6 +18,7 @@ pub static KIND: Kind = Kind {
     validate_create: |a| {
         let mut errors = Errors::new();
         devices::validate_driver(text(a, &["spec", "attacher"]), &Path::new("spec.attacher"), &mut errors);
+        check(a, &[("spec.source.persistentVolumeName", GivenName(names::dns1123_subdomain))], &mut errors);
         errors
     },
     validate_update: |new, _| {
@@ -48,12 +49,6 @@ fn validate(a: &Value, errors: &mut Errors) {
             if name.is_empty() {
                 errors.push(Error::required(&at, "must specify non empty persistentVolumeName"));
             }
-            check_at(
-                source,
-                &path.child("source"),
-                &[("persistentVolumeName", AnyName(names::dns1123_subdomain))],
-                errors,
-            );
         }
         (true, false) => super::persistentvolume::validate_spec(inline, &at.child("inlineVolumeSpec"), true, errors),
     }

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -35,6 +35,8 @@ const USER: [&str; 3] = [
 enum Source {
     /// A program of this package, built by Go.
     Go(&'static str),
+    /// The same, with the right to become root.
+    Setuid(&'static str),
     /// A file of upstream's module.
     Module(&'static str),
     /// A program of this C file of upstream's module.
@@ -93,6 +95,12 @@ const IMAGES: &[Image] = &[
     Image { name: "nginx", command: &["nginx", "-g", "daemon off;"], ..PLAIN },
     Image { name: "glibc-dns-testing", command: &["bash"], ..PLAIN },
     Image { name: "perl", command: &["perl"], ..PLAIN },
+    Image {
+        name: "nonewprivs",
+        files: &[("usr/local/bin/nnp", Source::Setuid("k8s.io/kubernetes/test/images/nonewprivs"))],
+        command: &["nnp"],
+        ..PLAIN
+    },
     Image { name: "nonroot", command: &["bash"], user: "1234", ..PLAIN },
     Image {
         name: "etcd",
@@ -180,10 +188,13 @@ fn layer(image: &Image, module: &Path, dir: &Path) -> Result<()> {
         let parent = at.parent().context("a file at the root")?;
         fs::create_dir_all(parent)?;
         match source {
-            Source::Go(package) => {
+            Source::Go(package) | Source::Setuid(package) => {
                 let mut go = Command::new("go");
                 go.args(["build", "-ldflags", "-s -w", "-o"]).arg(&at).arg(package).env("CGO_ENABLED", "0");
                 output(&mut go)?;
+                if matches!(source, Source::Setuid(_)) {
+                    fs::set_permissions(&at, fs::Permissions::from_mode(0o4755))?;
+                }
             }
             Source::C(file) => run(Command::new("cc")
                 .args(["-static", "-Os", "-s", "-DVERSION=knarr", "-o"])

@@ -214,17 +214,21 @@ fn validate_gates(spec: &Value, path: &Path, errors: &mut Errors) {
 
 /// Checks the template of a controller, and that the controller's selector selects it.
 pub fn validate_template(object: &Value, selector: Option<&LabelSelector>, errors: &mut Errors) {
+    if let Some(selector) = selector {
+        validate_template_labels(object, selector, errors);
+    }
+    validate_template_at(&object["spec"]["template"], &Path::new("spec.template"), errors);
+}
+
+/// Checks that an object selects the pods of its template.
+pub fn validate_template_labels(object: &Value, selector: &LabelSelector, errors: &mut Errors) {
     let template = &object["spec"]["template"];
-    let path = Path::new("spec.template");
-    if let Some(selector) = selector
-        && !selector.matches_object(template)
-    {
+    if !selector.matches_object(template) {
         let labels = template.at(&["metadata", "labels"]).filter(|l| !l.is_null());
         let shown = labels.cloned().unwrap_or_default();
         let detail = "`selector` does not match template `labels`";
-        errors.push(Error::invalid(&path.child("metadata.labels"), shown, detail));
+        errors.push(Error::invalid(&Path::new("spec.template.metadata.labels"), shown, detail));
     }
-    validate_template_at(template, &path, errors);
 }
 
 /// Checks a template: its labels, annotations and spec.
