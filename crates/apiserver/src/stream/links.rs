@@ -20,6 +20,8 @@ use crate::body::{Body, BoxError, Response};
 
 /// A page whose tags need more at a time goes on as it is.
 const MEMORY_BYTES: usize = 1 << 20;
+/// What is unzipped at a time: no more than a thousand times as much comes out of it.
+const ZIPPED_BYTES: usize = 1 << 10;
 
 /// Elements and their attributes that hold a link.
 const LINKS: &str = "\
@@ -53,7 +55,9 @@ pub fn rewrite(response: Response, moved: impl Fn(&str) -> Option<String> + Send
         head.headers.remove(changed);
     }
     let page = Page::new(zipped, moved);
-    let chunks = stream::unfold((body.into_data_stream(), Some(page)), |(mut body, page)| async move {
+    let most = if zipped { ZIPPED_BYTES } else { usize::MAX };
+    let body = body.into_data_stream().flat_map(move |chunk| stream::iter(cut(chunk, most)));
+    let chunks = stream::unfold((body, Some(page)), |(mut body, page)| async move {
         let mut page = page?;
         loop {
             let (written, next) = match body.next().await {
@@ -68,6 +72,13 @@ pub fn rewrite(response: Response, moved: impl Fn(&str) -> Option<String> + Send
         }
     });
     Response::from_parts(head, Body::stream(chunks))
+}
+
+fn cut(chunk: Result<Bytes, BoxError>, most: usize) -> Vec<Result<Bytes, BoxError>> {
+    match chunk {
+        Ok(bytes) => (0..bytes.len()).step_by(most).map(|at| Ok(bytes.slice(at..bytes.len().min(at + most)))).collect(),
+        Err(error) => vec![Err(error)],
+    }
 }
 
 /// What was made and not sent yet.
@@ -196,6 +207,16 @@ mod tests {
             assert_eq!(rewritten("text/html", "br", whole).await, page);
         }
         assert_eq!(rewritten("text/html", "gzip", Vec::new()).await, "");
+        // Little that becomes much comes in parts.
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&vec![b' '; 16 << 20]).expect("written");
+        let mut response = Response::new(Body::from(gzip.finish().expect("written")));
+        response.headers_mut().insert(CONTENT_TYPE, "text/html".parse().expect("a value"));
+        response.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().expect("a value"));
+        let parts = rewrite(response, |_| None).into_body().into_data_stream();
+        let parts: Vec<usize> = parts.map(|part| part.expect("a part").len()).collect().await;
+        assert_eq!(parts.iter().sum::<usize>(), 16 << 20);
+        assert!(parts.iter().all(|part| *part < 3 << 20), "{parts:?}");
         // A tag without an end is not kept.
         let long = format!("<a href=\"/a\">{}<b x=\"{}", "y".repeat(1 << 20), "z".repeat(3 << 20));
         let chunks = long.as_bytes().chunks(1 << 16).map(Bytes::copy_from_slice).collect();
