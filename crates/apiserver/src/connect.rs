@@ -27,7 +27,7 @@ pub async fn connect(call: Arc<Call>, request: Request) -> Result<Response, Stat
             outside::examine(&call, Operation::Connect, &mut options, false).await?;
             stream::connect::dispatch(&call, request).await
         }
-        Verb::Get => stream::connect::logs(&call).await,
+        Verb::Get => stream::connect::logs(&call, request).await,
         _ => Err(Status::method_not_allowed()),
     }
 }

@@ -276,7 +276,7 @@ async fn resource(
         Verb::Connect if connects => Accept::JSON,
         _ => Accept::parse(request.headers(), offer)?,
     };
-    let upgrade = verb == Verb::Watch && stream::watch::is_asked(request.headers());
+    let upgrade = verb == Verb::Watch && stream::wants_websocket(request.headers());
     let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     // A stream's headers go on to the kubelet with the request.
     let headers = if connects { request.headers().clone() } else { std::mem::take(request.headers_mut()) };

@@ -5,6 +5,7 @@
 
 pub mod connect;
 mod links;
+pub mod log;
 pub mod port_forward;
 pub mod proxy;
 pub mod remote_command;
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Empty, Limited};
 use hyper::body::Incoming;
@@ -164,6 +165,24 @@ impl Way {
             Way::Tunnel => port_forward::tunnel(websocket(client).await, kubelet).await,
         }
     }
+}
+
+/// Whether a request asks for a WebSocket.
+pub fn wants_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The answer that agrees to a WebSocket, in this protocol if one was chosen.
+fn switching(asked: &HeaderMap, protocol: Option<HeaderValue>) -> Response {
+    let mut response = http::Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.extend(protocol.map(|protocol| (WS_PROTOCOL, protocol)));
+    let key = asked.get(&WS_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
+    headers.extend(HeaderValue::from_str(&derive_accept_key(key)).ok().map(|accept| (WS_ACCEPT, accept)));
+    response
 }
 
 async fn websocket(client: Upgraded) -> WebSocketStream<Upgraded> {

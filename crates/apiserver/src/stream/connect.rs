@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use meta::field::{Error, Errors, Path};
 use meta::{GroupKind, Status, Value};
 
-use super::{Kind, connect, fetch};
+use super::{Kind, connect, fetch, log, wants_websocket};
 use crate::backend::Backend;
 use crate::body::{Body, Request, Response};
 use crate::call::Call;
@@ -32,7 +32,16 @@ pub async fn dispatch(call: &Call, request: Request) -> Result<Response, Status>
 }
 
 /// pods/log.
-pub async fn logs(call: &Call) -> Result<Response, Status> {
+pub async fn logs(call: &Call, mut request: Request) -> Result<Response, Status> {
+    let log = log_of(call).await?;
+    if !wants_websocket(request.headers()) {
+        return Ok(log);
+    }
+    let client = hyper::upgrade::on(&mut request);
+    Ok(log::upgrade(request.headers(), client, log))
+}
+
+async fn log_of(call: &Call) -> Result<Response, Status> {
     let pod = pod(call).await?;
     let options = log_options(&call.query)
         .map_err(|errors| Status::invalid(&GroupKind::new("", "PodLogOptions"), &call.path.name, &errors))?;

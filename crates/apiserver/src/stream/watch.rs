@@ -5,15 +5,13 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
-use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use http_body_util::BodyExt;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::remote_command::close;
-use super::{WS_ACCEPT, WS_KEY, WS_PROTOCOL, websocket};
+use super::{WS_PROTOCOL, switching, websocket};
 use crate::accept::Format;
 use crate::body::{Body, Response};
 use crate::call::Call;
@@ -22,10 +20,6 @@ use crate::reply;
 /// Before a frame of protobuf.
 const LENGTH_BYTES: usize = 4;
 
-pub fn is_asked(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
-}
-
 /// The answer that upgrades, while the watch goes on in the background.
 pub fn upgrade(call: &Call, client: OnUpgrade, watch: Response) -> Response {
     let protocol = call.headers.get(&WS_PROTOCOL).cloned();
@@ -33,14 +27,6 @@ pub fn upgrade(call: &Call, client: OnUpgrade, watch: Response) -> Response {
     if protocol.as_ref().is_some_and(|protocol| protocol.as_bytes().contains(&b',')) {
         return reply::text(400, "");
     }
-    let mut response = http::Response::new(Body::Empty);
-    *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.extend(protocol.map(|protocol| (WS_PROTOCOL, protocol)));
-    let key = call.headers.get(&WS_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
-    headers.extend(HeaderValue::from_str(&derive_accept_key(key)).ok().map(|accept| (WS_ACCEPT, accept)));
     let binary = call.accept.format == Format::Protobuf;
     tokio::spawn(async move {
         match client.await {
@@ -48,7 +34,7 @@ pub fn upgrade(call: &Call, client: OnUpgrade, watch: Response) -> Response {
             Err(error) => tracing::debug!("a watch was not upgraded: {error}"),
         }
     });
-    response
+    switching(&call.headers, protocol)
 }
 
 async fn carry(client: super::remote_command::Upgraded, mut events: Body, binary: bool) {
