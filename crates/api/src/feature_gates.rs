@@ -39,7 +39,7 @@ pub fn default_of(name: &str) -> Option<bool> {
 }
 
 /// Gates that are off and can be turned on, and the gate that has to be on too.
-const OPTIONAL: [(&str, Option<&str>); 16] = [
+const OPTIONAL: [(&str, Option<&str>); 17] = [
     ("AtomicWriteVolumeUserFields", None),
     ("CompositePodGroup", Some("GenericWorkload")),
     ("ContainerStopSignals", None),
@@ -54,6 +54,7 @@ const OPTIONAL: [(&str, Option<&str>); 16] = [
     ("GenericWorkload", None),
     ("H2CContainerProbe", None),
     ("InPlacePodVerticalScalingSchedulerPreemption", None),
+    ("PodGroupPreemptionPolicy", Some("GenericWorkload")),
     ("TopologyAwareWorkloadScheduling", Some("GenericWorkload")),
     ("VolumeBindMountOptions", None),
 ];

@@ -18,6 +18,8 @@ struct Gated {
     field: &'static str,
     /// The struct is not left behind empty.
     alone: bool,
+    /// What it is where nothing is said, while the gate is on.
+    default: Option<&'static str>,
 }
 
 /// A struct with gated fields, or on the way to one.
@@ -52,10 +54,11 @@ fn read(text: &'static str) -> HashMap<TypeId, Holder> {
         else {
             continue;
         };
-        let alone = words.next() == Some("alone");
+        let more = words.next();
+        let (alone, default) = (more == Some("alone"), more.and_then(|word| word.strip_prefix("default=")));
         let package = format!("io.k8s.api.{group}.");
         for ty in crate::schema().named().filter(|ty| ty.name() == name && ty.package().starts_with(&package)) {
-            holders.entry(ty.id()).or_default().gated.push(Gated { gate, field, alone });
+            holders.entry(ty.id()).or_default().gated.push(Gated { gate, field, alone, default });
         }
     }
     holders
@@ -70,6 +73,16 @@ fn item(ty: TypeRef<'static>) -> TypeRef<'static> {
 pub fn drop_fields(ty: TypeRef<'static>, new: &mut Value, old: Option<&Value>, gates: Gates) {
     let mut had = None;
     walk(ty, new, &mut |gate| !gates(gate) && !had.get_or_insert_with(|| used(ty, old)).contains(gate));
+}
+
+/// The defaults of a kind that stand behind a gate that is on: a member, a field of it, and its text.
+pub fn defaults(ty: TypeRef<'static>, gates: Gates) -> Vec<(&'static str, &'static str, &'static str)> {
+    let gated = |member: FieldRef<'static>| {
+        let gated = HOLDERS.get(&member.ty().id()).into_iter().flat_map(|holder| &holder.gated);
+        gated.map(move |gated| (member.name(), gated))
+    };
+    let all = ty.fields().flat_map(gated).filter(|(_, gated)| gates(gated.gate));
+    all.filter_map(|(member, gated)| Some((member, gated.field, gated.default?))).collect()
 }
 
 /// The gates that the object has something behind.

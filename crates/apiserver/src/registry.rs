@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use api::feature_gates::FeatureGates;
+use api::gated_fields;
 use api::kinds::{self, Kind};
 use api::resource::{self, Resource, Stage};
 use api::runtime_config::RuntimeConfig;
@@ -47,11 +48,15 @@ pub struct Served {
     /// With a slash at its end: `/registry/pods/`.
     pub prefix: String,
     columns: OnceLock<Box<[u8]>>,
+    /// Defaults that its kind has only with some feature gate: a member, a field of it, its text.
+    gated_defaults: Vec<(&'static str, &'static str, &'static str)>,
 }
 
 impl Served {
-    pub fn new(info: Arc<Resource>, cache: Arc<Cache>) -> Served {
+    pub fn new(info: Arc<Resource>, cache: Arc<Cache>, gates: &FeatureGates) -> Served {
+        let gated_defaults = info.root_type().map(|ty| gated_fields::defaults(ty, &|gate| gates.is_on(gate)));
         Served {
+            gated_defaults: gated_defaults.unwrap_or_default(),
             custom: None,
             rules: kinds::of(&info.group, &info.kind),
             ty: info.root_type(),
@@ -84,7 +89,16 @@ impl Served {
     pub fn defaults(&self, document: &mut Value) {
         match &self.custom {
             Some(custom) => custom.shape.node.apply_defaults(document),
-            None => (self.rules.defaults)(document),
+            None => self.built_in_defaults(document),
+        }
+    }
+
+    fn built_in_defaults(&self, document: &mut Value) {
+        (self.rules.defaults)(document);
+        for (member, field, text) in &self.gated_defaults {
+            if !document[*member].is_null() {
+                document.set_default(&[member, field], *text);
+            }
         }
     }
 
@@ -92,7 +106,7 @@ impl Served {
     pub fn defaults_of_applied(&self, document: &mut Value) {
         match &self.custom {
             Some(custom) => custom.shape.node.fill_defaults(document),
-            None => (self.rules.defaults)(document),
+            None => self.built_in_defaults(document),
         }
     }
 
@@ -260,7 +274,7 @@ impl Registry {
             }
             let cache =
                 if info.can("list") { caches.entry(info.key_prefix("")).or_default().clone() } else { Arc::default() };
-            let served = Arc::new(Served::new(Arc::new(info.clone()), cache));
+            let served = Arc::new(Served::new(Arc::new(info.clone()), cache, gates));
             if is_served { built_in.add(served) } else { built_in.unseen.push(served) }
         }
         (Registry { built_in, custom: ArcSwap::default() }, caches)

@@ -64,6 +64,7 @@ pub(super) const BINDING: Kind = Kind {
         }
         check(b, &[("spec.paramRef.parameterNotFoundAction", RequiredOneOf(&["Deny", "Allow"]))], errors);
     },
+    unconditional_update: false,
     ..Kind::PLAIN
 };
 
@@ -72,6 +73,7 @@ pub(super) const POLICY: Kind = Kind {
         fill::unset(policy.slot(&["spec"]), "failurePolicy", "Fail");
         fill::at(policy, &["spec", "matchConstraints"], constraints_defaults);
     },
+    unconditional_update: false,
     ..Kind::PLAIN
 };
 

@@ -16,6 +16,7 @@ pub static KIND: Kind = Kind {
     validate,
     selectable: |b| vec![("spec.signerName", signer(b).to_string())],
     selectable_names: &["spec.signerName"],
+    unconditional_update: false,
     ..Kind::PLAIN
 };
 

@@ -10,5 +10,6 @@ pub static KIND: Kind = Kind {
     validate_status_update: |new, _| conditions::validate(new),
     declared: &[("", ("scheduling", "CompositePodGroup"))],
     status_restores: &OWN_METADATA,
+    unconditional_update: false,
     ..Kind::PLAIN
 };

@@ -25,6 +25,7 @@ pub static KIND: Kind = Kind {
     },
     validate,
     status_restores: &OWN_METADATA,
+    unconditional_update: false,
     ..Kind::PLAIN
 };
 

@@ -15,7 +15,10 @@ pub static KIND: Kind = Kind {
     prepare_create,
     prepare_update: keep_status_count_spec,
     prepare_status_update,
-    validate: |pod, errors| pod_spec::validate(&pod["spec"], &Path::new("spec"), errors),
+    validate: |pod, errors| {
+        pod_spec::validate(&pod["spec"], &Path::new("spec"), errors);
+        validate_tokens(&pod["spec"], errors);
+    },
     validate_create: |pod| {
         let mut errors = Errors::new();
         pod_spec::validate_new(&pod["spec"], &Path::new("spec"), &mut errors);
@@ -29,6 +32,22 @@ pub static KIND: Kind = Kind {
     declared: &[("spec", pod_spec::DECLARED)],
     ..Kind::PLAIN
 };
+
+/// A token is somebody's.
+fn validate_tokens(spec: &Value, errors: &mut Errors) {
+    if !spec["serviceAccountName"].is_empty() {
+        return;
+    }
+    for (i, volume) in spec.array_at(&["volumes"]).iter().enumerate() {
+        for (k, source) in volume.array_at(&["projected", "sources"]).iter().enumerate() {
+            if !source["serviceAccountToken"].is_null() {
+                let at = Path::new("spec.volumes").index(i).child("projected.sources").index(k);
+                let detail = "must not be specified when serviceAccountName is not set";
+                errors.push(Error::forbidden(&at.child("serviceAccountToken"), detail));
+            }
+        }
+    }
+}
 
 const FIELDS: &[&str] = &[
     "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",

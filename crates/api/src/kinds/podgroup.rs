@@ -23,6 +23,7 @@ pub static KIND: Kind = Kind {
     validate_status_update,
     declared: &[("", ("scheduling", "PodGroup"))],
     status_restores: &OWN_METADATA,
+    unconditional_update: false,
     ..Kind::PLAIN
 };
 

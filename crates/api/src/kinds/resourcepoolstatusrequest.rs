@@ -40,6 +40,7 @@ pub static KIND: Kind = Kind {
     },
     declared: &[("", ("resource", "ResourcePoolStatusRequest"))],
     status_restores: &OWN_METADATA,
+    unconditional_update: false,
     ..Kind::PLAIN
 };
 

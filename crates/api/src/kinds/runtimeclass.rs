@@ -20,5 +20,6 @@ pub static KIND: Kind = Kind {
         }
     },
     create_on_update: true,
+    unconditional_update: false,
     ..Kind::PLAIN
 };

@@ -9,5 +9,6 @@ pub static KIND: Kind = Kind {
             .or("status.commonEncodingVersion", "<unset>"),
         AGE,
     ],
+    unconditional_update: false,
     ..Kind::PLAIN
 };

@@ -26,6 +26,7 @@ pub static KIND: Kind = Kind {
     },
     validate_status_update,
     status_restores: &OWN_METADATA,
+    unconditional_update: false,
     ..Kind::PLAIN
 };
 

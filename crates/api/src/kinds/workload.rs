@@ -17,6 +17,7 @@ pub static KIND: Kind = Kind {
         tree.validate(spec, COMPOSITES, &at, errors);
     },
     declared: &[("", ("scheduling", "Workload"))],
+    unconditional_update: false,
     ..Kind::PLAIN
 };
 

@@ -83,14 +83,13 @@ async fn resolve(review: &Review<'_>, pod: &mut Value, what: &str) -> Result<(),
         }));
     }
     pod.set(&["spec", "priority"], value);
-    if what != "pod" {
-        // The policy of a group stands behind a gate that is off.
+    if what != "pod" && !review.shared.config.feature_gates.is_on("PodGroupPreemptionPolicy") {
         return Ok(());
     }
-    if let Some(given) = pod.str_at(&["spec", "preemptionPolicy"]).filter(|given| !given.is_empty() && *given != policy)
-    {
+    let given = pod.str_at(&["spec", "preemptionPolicy"]).filter(|given| what != "pod" || !given.is_empty());
+    if let Some(given) = given.filter(|given| *given != policy) {
         return Err(review.forbidden(format!(
-            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission \
+            "the string value of PreemptionPolicy ({given}) must not be provided in {what} spec; priority admission \
              controller computed {policy} from the given PriorityClass name"
         )));
     }
