@@ -33,10 +33,10 @@ impl Stage {
 }
 
 /// By plural, sorted. Source: the answers of upstream's OpenAPI to `delete`.
-const ANSWERED_DELETED: [&str; 16] = [
+const ANSWERED_DELETED: [&str; 17] = [
     "csidrivers", "csinodes", "deviceclasses", "persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates",
-    "resourceclaims", "resourceclaimtemplates", "resourcequotas", "resourceslices", "serviceaccounts", "services",
-    "storageclasses", "volumeattachments", "volumeattributesclasses",
+    "resourceclaims", "resourceclaimtemplates", "resourcepoolstatusrequests", "resourcequotas", "resourceslices",
+    "serviceaccounts", "services", "storageclasses", "volumeattachments", "volumeattributesclasses",
 ];
 
 #[derive(Clone, Debug, PartialEq)]

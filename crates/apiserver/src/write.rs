@@ -256,7 +256,7 @@ pub async fn update_key(
     for _ in 0..MAX_ATTEMPTS {
         let Some(existing) = current.clone() else {
             if fresh {
-                return Err(Status::not_found(&served.gr, name));
+                return Err(Status::not_found(&judge(call, served).gr, name));
             }
             fresh = true;
             current = storage.read(served, key).await?;
@@ -302,7 +302,10 @@ async fn attempt(
     let shown = custom::present(&call.shared, served, existing.clone()).await?;
     let old = shown.document();
     let mut new = make(&old)?;
-    check_version(served, endpoint, name, &mut new, &old)?;
+    if !served.namespaced {
+        new.remove(&["metadata", "namespace"]);
+    }
+    check_version(call, served, endpoint, name, &mut new, &old)?;
     let generation = new.int_at(&["metadata", "generation"]);
     metadata::keep(&mut new, &old);
     if let (Endpoint::Sub(_), Some(generation)) = (endpoint, generation) {
@@ -382,37 +385,46 @@ async fn attempt(
 }
 
 /// The version that the new document builds on must be the old one's.
-fn check_version(served: &Served, endpoint: Endpoint, name: &str, new: &mut Value, old: &Value) -> Result<(), Status> {
+fn check_version(
+    call: &Call,
+    served: &Arc<Served>,
+    endpoint: Endpoint,
+    name: &str,
+    new: &mut Value,
+    old: &Value,
+) -> Result<(), Status> {
+    if let Some(uid) = new.str_at(&["metadata", "uid"]).filter(|u| !u.is_empty()) {
+        let was = old.str_at(&["metadata", "uid"]).unwrap_or_default();
+        if uid != was {
+            let namespace = old.str_at(&["metadata", "namespace"]).unwrap_or_default();
+            return Err(other_uid(call, served, namespace, name, uid, was));
+        }
+    }
+    let gr = &judge(call, served).gr;
     let current = metadata::version(old).unwrap_or_default();
     match metadata::version(new) {
         Some(asked) if asked.parse::<u64>().is_err() => {
             let why = format!("strconv.ParseUint: parsing {asked:?}: invalid syntax");
             return Err(Status::new(500, meta::Reason::Unknown, why));
         }
-        Some(asked) if asked != current => return Err(Status::modified(&served.gr, name)),
+        Some(asked) if asked != current => return Err(Status::modified(gr, name)),
         Some(_) => {}
         None if served.rules.unconditional_update => new.set(&["metadata", "resourceVersion"], current),
         None if matches!(endpoint, Endpoint::Sub(_)) => {}
         None => {
             let path = meta::field::Path::new("metadata").child("resourceVersion");
             let error = meta::field::Error::invalid(&path, 0, "must be specified for an update");
-            let kind = meta::GroupKind::new(&*served.gr.group, &*served.gr.resource);
+            let kind = meta::GroupKind::new(&*gr.group, &*gr.resource);
             return Err(Status::invalid(&kind, name, &[error]));
-        }
-    }
-    if let Some(uid) = new.str_at(&["metadata", "uid"]).filter(|u| !u.is_empty()) {
-        let was = old.str_at(&["metadata", "uid"]).unwrap_or_default();
-        if uid != was {
-            return Err(other_uid(served, old.str_at(&["metadata", "namespace"]).unwrap_or_default(), name, uid, was));
         }
     }
     Ok(())
 }
 
 /// The object has another uid than the client said; none when it is not there.
-pub fn other_uid(served: &Served, namespace: &str, name: &str, uid: &str, was: &str) -> Status {
+pub fn other_uid(call: &Call, served: &Arc<Served>, namespace: &str, name: &str, uid: &str, was: &str) -> Status {
     let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {was}");
-    Status::conflict(&served.gr, name, invalid_object(served, &served.key(namespace, name), &why))
+    Status::conflict(&judge(call, served).gr, name, invalid_object(served, &served.key(namespace, name), &why))
 }
 
 /// Compat: the words of upstream's storage layer, which clients match.

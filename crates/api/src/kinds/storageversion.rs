@@ -9,6 +9,7 @@ pub static KIND: Kind = Kind {
             .or("status.commonEncodingVersion", "<unset>"),
         AGE,
     ],
+    status_restores: &OWN_METADATA,
     unconditional_update: false,
     ..Kind::PLAIN
 };

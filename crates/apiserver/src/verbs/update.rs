@@ -25,16 +25,10 @@ pub async fn replace(call: &Call, body: &[u8], endpoint: Endpoint) -> Result<Res
         Ok(object) => Ok(reply::object(call, 200, &object)),
         Err(status) if status.reason == Reason::NotFound && may_create(call, endpoint) => {
             if let Some(uid) = document.str_at(&["metadata", "uid"]).filter(|uid| !uid.is_empty()) {
-                return Err(write::other_uid(&call.target, &call.path.namespace, &call.path.name, uid, ""));
+                return Err(write::other_uid(call, &call.target, &call.path.namespace, &call.path.name, uid, ""));
             }
-            if metadata::version(&document).is_some() {
-                // Compat: a version of something that is not there is a conflict (registry's Update).
-                return Err(Status::conflict(
-                    &call.served.gr,
-                    &call.path.name,
-                    "StorageError: invalid object: the object to update does not exist",
-                ));
-            }
+            // Compat: whatever version the client thought of.
+            document.remove(&["metadata", "resourceVersion"]);
             let object = write::create(call, document, &options).await?;
             Ok(reply::created(call, &object, &options))
         }
