@@ -15,6 +15,7 @@ mod requests;
 mod sequences;
 mod services;
 mod still;
+mod sweep;
 mod traces;
 mod upstream;
 mod watches;

@@ -130,7 +130,7 @@ async fn store_new(
 }
 
 /// Whose rules count: those of the version that was asked for, which may have some of its own (events).
-fn judge<'c>(call: &'c Call, served: &'c Arc<Served>) -> &'c Served {
+pub fn judge<'c>(call: &'c Call, served: &'c Arc<Served>) -> &'c Served {
     if Arc::ptr_eq(served, &call.target) { &call.served } else { served }
 }
 

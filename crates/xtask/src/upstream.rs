@@ -12,12 +12,15 @@ const HELP: &str = "\
 Usage: cargo xtask upstream [FILE...]
        cargo xtask upstream --random N
        cargo xtask upstream --sequences N
+       cargo xtask upstream --sweep
 
   FILE   of crates/apiserver/src/tests/requests, such as writes.txt: only its requests; without one, all of them, and
          one object of each kind through both servers on one etcd
   N      random requests to both servers; what they answer otherwise is told. --random: that many valid objects of all
          kinds, a random member or two changed. --sequences: that many objects, each written by several managers in
          random ways, apply above all. KNARR_SEED=... repeats a run
+  --sweep
+         forty-five requests about an object of every kind to both servers: wrong names, versions, uids and options
 ";
 
 pub fn run(files: &[String]) -> Result<()> {
@@ -26,6 +29,7 @@ pub fn run(files: &[String]) -> Result<()> {
             let count: u64 = count.parse().with_context(|| format!("{flag} takes a number"))?;
             (Some((flag.trim_start_matches('-'), count)), &[][..])
         }
+        [flag] if flag == "--sweep" => (Some(("sweep", 1)), &[][..]),
         _ => (None, files),
     };
     if let Some(flag) = files.iter().find(|file| file.starts_with('-')) {
@@ -45,6 +49,7 @@ pub fn run(files: &[String]) -> Result<()> {
     path.push(super::tools::path()?);
     let test = match (random, files) {
         (Some(("random", _)), _) => "random_objects",
+        (Some(("sweep", _)), _) => "every_kind_is_swept",
         (Some(_), _) => "random_sequences",
         (None, []) => "upstream",
         (None, _) => "requests::upstream",

@@ -26,6 +26,11 @@ pub static KIND: Kind = Kind {
     prepare_update: |new, old| {
         without_topology(new);
         count_change(new, old, &["addressType", "endpoints", "ports"]);
+        // Compat: labels count too (endpointslice's strategy).
+        let generation = int(old, &["metadata", "generation"]);
+        if new["metadata"]["labels"] != old["metadata"]["labels"] {
+            new.set(&["metadata", "generation"], generation + 1);
+        }
     },
     rules: &[("addressType", Fixed)],
     validate,

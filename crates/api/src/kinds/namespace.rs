@@ -50,4 +50,5 @@ fn defaults(n: &mut Value) {
     if !name.is_empty() {
         n.set(&["metadata", "labels", NAME_LABEL], name);
     }
+    n.set_default(&["status", "phase"], "Active");
 }

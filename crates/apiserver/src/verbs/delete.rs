@@ -95,7 +95,7 @@ pub async fn delete_key(
     let storage = &call.shared.storage;
     let mut current = storage.get(served, key).await?;
     for _ in 0..MAX_ATTEMPTS {
-        let Some(existing) = current else { return Err(Status::not_found(&served.gr, name)) };
+        let Some(existing) = current else { return Err(Status::not_found(&write::judge(call, served).gr, name)) };
         if options.ignores_read_errors {
             // Compat: the words of upstream's storage layer.
             let why = "unsafe deletion is not allowed because the object is decodable from storage";
