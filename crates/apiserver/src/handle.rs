@@ -370,7 +370,7 @@ fn check_shape(call: &Call) -> Result<(), Status> {
         )));
     }
     let (form, is, list) = match (shape, call.verb) {
-        (Shape::Metadata, Verb::List) => ("PartialObjectMetadata", "a list", "List"),
+        (Shape::Metadata, Verb::List | Verb::DeleteCollection) => ("PartialObjectMetadata", "a list", "List"),
         (Shape::MetadataList, Verb::Get | Verb::Create | Verb::Update | Verb::Patch) => {
             ("PartialObjectMetadataList", "not a list", "")
         }
