@@ -53,10 +53,9 @@ pub struct Served {
 }
 
 impl Served {
-    pub fn new(info: Arc<Resource>, cache: Arc<Cache>, gates: &FeatureGates) -> Served {
-        let gated_defaults = info.root_type().map(|ty| gated_fields::defaults(ty, &|gate| gates.is_on(gate)));
+    pub fn new(info: Arc<Resource>, cache: Arc<Cache>) -> Served {
         Served {
-            gated_defaults: gated_defaults.unwrap_or_default(),
+            gated_defaults: Vec::new(),
             custom: None,
             rules: kinds::of(&info.group, &info.kind),
             ty: info.root_type(),
@@ -274,7 +273,11 @@ impl Registry {
             }
             let cache =
                 if info.can("list") { caches.entry(info.key_prefix("")).or_default().clone() } else { Arc::default() };
-            let served = Arc::new(Served::new(Arc::new(info.clone()), cache, gates));
+            let mut served = Served::new(Arc::new(info.clone()), cache);
+            if let Some(ty) = served.ty {
+                served.gated_defaults = gated_fields::defaults(ty, &|gate| gates.is_on(gate));
+            }
+            let served = Arc::new(served);
             if is_served { built_in.add(served) } else { built_in.unseen.push(served) }
         }
         (Registry { built_in, custom: ArcSwap::default() }, caches)

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
@@ -22,8 +23,17 @@ const GO_ARCHIVES: [(&str, &str, &str); 2] = [
 /// The Go programs of the tests say so in their go.mod.
 const GO_MINOR: u32 = 26;
 
-/// Makes sure of Go and kubectl; answers the PATH on which the tests find them.
+/// Makes sure of Go and kubectl, once; answers the PATH on which the tests find them.
 pub fn path() -> Result<OsString> {
+    static PATH: OnceLock<OsString> = OnceLock::new();
+    if let Some(path) = PATH.get() {
+        return Ok(path.clone());
+    }
+    let path = find_path()?;
+    Ok(PATH.get_or_init(|| path).clone())
+}
+
+fn find_path() -> Result<OsString> {
     let tools = std::env::current_dir()?.join("target/tools");
     let mut path: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     let mut go = PathBuf::from("go");

@@ -20,7 +20,7 @@ Usage: cargo xtask upstream [FILE...]
          kinds, a random member or two changed. --sequences: that many objects, each written by several managers in
          random ways, apply above all. KNARR_SEED=... repeats a run
   --sweep
-         forty-five requests about an object of every kind to both servers: wrong names, versions, uids and options
+         forty-four requests about an object of every kind to both servers: wrong names, versions, uids and options
 ";
 
 pub fn run(files: &[String]) -> Result<()> {

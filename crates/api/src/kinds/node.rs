@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use super::conditions;
-use super::devices::bounded;
+use super::devices::{bounded, duplicates};
 use super::prelude::*;
 
 pub static KIND: Kind = Kind {
@@ -151,14 +151,11 @@ const OWNERS_MAX: usize = 20;
 fn validate_preemption(n: &Value, errors: &mut Errors) {
     let at = Path::new("spec.podPreemptionPolicy.disableResizePreemption");
     let owners = &n["spec"]["podPreemptionPolicy"]["disableResizePreemption"];
-    let owners = bounded(owners, &at, OWNERS_MAX, errors).iter().filter_map(Value::as_str);
-    for (i, owner) in owners.clone().enumerate() {
+    let owners = bounded(owners, &at, OWNERS_MAX, errors);
+    for (i, owner) in owners.iter().filter_map(Value::as_str).enumerate() {
         errors.extend(names::qualified_name(owner).into_iter().map(|m| Error::invalid(&at.index(i), owner, m)));
     }
-    let mut known = HashSet::new();
-    for (i, owner) in owners.enumerate().filter(|(_, owner)| !known.insert(*owner)) {
-        errors.push(Error::duplicate(&at.index(i), owner));
-    }
+    duplicates(("", owners), &at, |owner| owner.as_str().unwrap_or_default(), errors);
 }
 
 /// What a node has and gives, in amounts that are not negative.

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::discovery::version_order;
-use api::feature_gates::FeatureGates;
 use api::kinds::conditions;
 use api::kinds::customresourcedefinition::FINALIZER;
 use api::resource::{Resource, Stage, Subresource, Text};
@@ -140,7 +139,7 @@ fn make(shared: &Shared, definition: &Value, terminating: bool) -> (Vec<Arc<Serv
         let mut custom = Custom::new(version, shape, shapes.clone(), conversion.clone(), terminating);
         custom.deprecation = deprecation(definition, version);
         let cache = shared.storage.feed.cache(&info.key_prefix(""));
-        let mut served = Served::new(Arc::new(info), cache, &FeatureGates::default());
+        let mut served = Served::new(Arc::new(info), cache);
         served.rules = if served.has_status { &WITH_STATUS } else { &PLAIN };
         served.custom = Some(Box::new(custom));
         let served = Arc::new(served);

@@ -122,14 +122,8 @@ async fn random_objects_get_the_same_answers() {
     println!("=== KNARR_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let text = include_str!("requests/objects.txt");
-    let objects: Vec<(&str, Value)> = requests::read(text)
-        .1
-        .into_iter()
-        .filter_map(|(asked, _)| {
-            let path = asked.lines().find_map(|line| line.strip_prefix("POST "))?;
-            Some((path, meta::parse(asked.lines().last()?.as_bytes()).ok()?))
-        })
-        .collect();
+    let objects: Vec<(&str, Value)> =
+        requests::read(text).1.into_iter().filter_map(|(asked, _)| requests::posted(asked)).collect();
     let upstream = Asked::Upstream(Upstream::start("").await);
     let ours = Asked::ours("").await;
     let mut differ = 0;

@@ -31,7 +31,8 @@ use crate::body::Body;
 use crate::config::DEFAULT_ISSUER;
 use crate::{Local, Server, Tokens};
 
-const PATCHES: [(&str, &str); 4] = [
+/// Kinds of patches and their media types.
+pub const PATCHES: [(&str, &str); 4] = [
     ("json", "application/json-patch+json"),
     ("merge", "application/merge-patch+json"),
     ("strategic", "application/strategic-merge-patch+json"),
@@ -282,6 +283,12 @@ pub fn read(text: &str) -> (&str, Vec<(&str, &str)>) {
     let mut blocks = text.split("\n## ");
     let introduction = blocks.next().expect("an introduction");
     (introduction, blocks.map(|block| block.split_once("\n=> ").unwrap_or((block, ""))).collect())
+}
+
+/// The collection that a block posts to, and the object; nothing where it asks something else.
+pub fn posted(asked: &str) -> Option<(&str, Value)> {
+    let path = asked.lines().find_map(|line| line.strip_prefix("POST "))?;
+    Some((path, meta::parse(asked.lines().last()?.as_bytes()).ok()?))
 }
 
 /// Whether a server of its own is asked for, and with which flags.

@@ -26,10 +26,8 @@ const FOLLOWED: [&str; 2] = ["/admissionregistration.k8s.io/", "/customresourced
 /// The first object of each collection that the file makes.
 fn objects(text: &str) -> Vec<(&str, Value)> {
     let mut found: Vec<(&str, Value)> = Vec::new();
-    for (asked, answer) in requests::read(text).1.into_iter().filter(|(_, answer)| answer.starts_with("201")) {
-        let _ = answer;
-        let Some(path) = asked.lines().nth(1).and_then(|line| line.strip_prefix("POST ")) else { continue };
-        let Some(Ok(object)) = asked.lines().last().map(|body| meta::parse(body.as_bytes())) else { continue };
+    let made = requests::read(text).1.into_iter().filter(|(_, answer)| answer.starts_with("201"));
+    for (path, object) in made.filter_map(|(asked, _)| requests::posted(asked)) {
         let is_known = found.iter().any(|(known, _)| *known == path);
         let named = object.str_at(&["metadata", "name"]).is_some_and(|name| !name.is_empty());
         if named && !is_known && !path.contains('?') && !FOLLOWED.iter().any(|followed| path.contains(followed)) {
@@ -48,12 +46,12 @@ fn masked(mut document: Value) -> String {
         item.remove(&["kind"]);
     }
     let text = document.to_string();
+    let names_versions = text.contains("esourceVersion in");
     let is_uid = |word: &str| word.len() == 36 && word.split('-').count() == 5;
     let words = text.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '-');
     let masked = words.map(|word| {
         let bare = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        let is_version =
-            text.contains("esourceVersion in") && bare.len() > 1 && bare.bytes().all(|b| b.is_ascii_digit());
+        let is_version = names_versions && bare.len() > 1 && bare.bytes().all(|b| b.is_ascii_digit());
         if is_uid(bare) || is_version { word.replacen(bare, "OWN", 1) } else { word.to_string() }
     });
     masked.collect()
@@ -64,11 +62,9 @@ fn request(step: &Value, path: &str, object: &Value) -> (Method, String, &'stati
     let name = object.str_at(&["metadata", "name"]).unwrap_or_default();
     let path = format!("{path}{}", after.as_str().unwrap_or_default().replace("NAME", name));
     let verb = verb.as_str().unwrap_or_default();
-    let (method, media_type) = match verb {
-        "merge" => (Method::PATCH, "application/merge-patch+json"),
-        "strategic" => (Method::PATCH, "application/strategic-merge-patch+json"),
-        "apply" => (Method::PATCH, "application/apply-patch+yaml"),
-        verb => (verb.parse().expect("a method"), "application/json"),
+    let (method, media_type) = match requests::PATCHES.iter().find(|(patch, _)| *patch == verb) {
+        Some((_, media_type)) => (Method::PATCH, *media_type),
+        None => (verb.parse().expect("a method"), "application/json"),
     };
     let mut body = match verb {
         "POST" | "PUT" => object.clone(),

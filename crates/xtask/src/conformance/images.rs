@@ -4,7 +4,7 @@
 //! packages. Writes `target/conformance/images`: one archive of all images, as `docker save` would write it. Invariant:
 //! an image carries the name and version that the tests ask for, as they list it; what is not in the table is not made.
 
-use std::fmt::Write;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::{packages, run};
 const ARCHIVE: &str = "images.tar";
 /// What makes them here.
 const HOST: &[&str] = &["mmdebstrap", "gcc", "libc6-dev"];
-const RELEASE: &str = "bookworm";
+const DEBIAN: &str = "bookworm";
 /// What the tests call in a container beside the image's own program.
 const INSIDE: &[&str] = &[
     "bash", "bind9-dnsutils", "ca-certificates", "curl", "iproute2", "iptables", "netcat-openbsd", "nginx-light",
@@ -126,15 +126,19 @@ pub fn build() -> Result<PathBuf> {
     let module = output(Command::new("go").args(["list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]))?;
     let listed = output(Command::new(fs::canonicalize(BUILT)?.join("conformance.test")).arg("--list-images"))?;
     debian(&dir)?;
+    let mut digests = BTreeMap::from([("root", digest(&dir.join("root.tar"))?)]);
     let (mut manifest, mut parts) = (Vec::new(), vec!["manifest.json".to_string(), "root.tar".to_string()]);
     for image in IMAGES {
         let tags = tags(image.name, &listed);
         ensure!(!tags.is_empty(), "the tests list no image {:?} any more: take it out of images.rs", image.name);
         eprintln!("+ image {}", tags.join(", "));
-        layer(image, Path::new(module.trim()), &dir)?;
-        let layers: Vec<String> = image.below.iter().chain([&image.name]).map(|name| format!("{name}.tar")).collect();
+        let own = layer(image, Path::new(module.trim()), &dir)?;
+        digests.insert(image.name, digest(&own)?);
+        let layers: Vec<&str> = image.below.iter().copied().chain([image.name]).collect();
+        let ids: Vec<&String> = layers.iter().map(|name| &digests[name]).collect();
+        let layers: Vec<String> = layers.iter().map(|name| format!("{name}.tar")).collect();
         let name = format!("{}.json", image.name);
-        fs::write(dir.join(&name), config(image, &layers, &dir)?)?;
+        fs::write(dir.join(&name), config(image, &ids))?;
         manifest.push(format!("{{\"Config\":{name:?},\"RepoTags\":{tags:?},\"Layers\":{layers:?}}}"));
         parts.extend([name, format!("{}.tar", image.name)]);
     }
@@ -167,7 +171,7 @@ fn debian(dir: &Path) -> Result<()> {
     make.args(["--quiet", "--mode=root", "--variant=essential", "--aptopt=APT::Install-Recommends \"false\""]);
     make.arg("--dpkgopt=path-exclude=/usr/share/{doc,man,locale}/*").arg(format!("--include={}", INSIDE.join(",")));
     make.args(USER.map(|command| format!("--customize-hook=chroot \"$1\" {command}")));
-    make.arg(RELEASE).arg(&layer);
+    make.arg(DEBIAN).arg(&layer);
     let recipe = format!("{make:?}");
     if fs::read_to_string(&stamp).is_ok_and(|made| made == recipe) {
         return Ok(());
@@ -178,8 +182,8 @@ fn debian(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An image's own files, as `dir/NAME.tar`.
-fn layer(image: &Image, module: &Path, dir: &Path) -> Result<()> {
+/// An image's own files, as `dir/NAME.tar`; answers that.
+fn layer(image: &Image, module: &Path, dir: &Path) -> Result<PathBuf> {
     let root = dir.join("layer");
     let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(&root)?;
@@ -209,29 +213,31 @@ fn layer(image: &Image, module: &Path, dir: &Path) -> Result<()> {
     }
     let mut tar = Command::new("tar");
     tar.args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "-C"]).arg(&root);
-    run(tar.arg("-cf").arg(dir.join(format!("{}.tar", image.name))).arg("."))
+    let to = dir.join(format!("{}.tar", image.name));
+    run(tar.arg("-cf").arg(&to).arg("."))?;
+    Ok(to)
 }
 
-/// What `docker save` calls the configuration of an image.
-fn config(image: &Image, layers: &[String], dir: &Path) -> Result<String> {
+/// What names a layer.
+fn digest(layer: &Path) -> Result<String> {
+    let sum = output(Command::new("sha256sum").arg(layer))?;
+    Ok(format!("sha256:{}", sum.split(' ').next().context("sha256sum says nothing")?))
+}
+
+/// What `docker save` calls the configuration of an image, whose layers have these digests.
+fn config(image: &Image, digests: &[&String]) -> String {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     };
-    let mut digests = String::new();
-    for layer in layers {
-        let sum = output(Command::new("sha256sum").arg(dir.join(layer)))?;
-        let sum = sum.split(' ').next().context("sha256sum says nothing")?;
-        let _ = write!(digests, "{}\"sha256:{sum}\"", if digests.is_empty() { "" } else { "," });
-    }
     let Image { entrypoint, command, user, .. } = image;
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    Ok(format!(
+    format!(
         "{{\"architecture\":{architecture:?},\"os\":\"linux\",\
          \"config\":{{\"Entrypoint\":{entrypoint:?},\"Cmd\":{command:?},\"User\":{user:?},\"Env\":[{path:?}]}},\
-         \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{digests}]}}}}"
-    ))
+         \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":{digests:?}}}}}"
+    )
 }
 
 /// What a command says; it runs where the module is.

@@ -114,8 +114,8 @@ pub(super) fn in_go(attribute: &Value) -> String {
 
 /// An attribute is of one sort.
 fn validate_sort(attribute: &Value, at: &Path, errors: &mut Errors) {
-    let given: Vec<&str> = SORTS.into_iter().filter(|sort| !attribute[*sort].is_null()).collect();
-    let given: Vec<&str> = given.into_iter().filter(|sort| attribute[*sort] != json!([])).collect();
+    let is_given = |sort: &&str| !attribute[*sort].is_null() && attribute[*sort] != json!([]);
+    let given: Vec<&str> = SORTS.into_iter().filter(is_given).collect();
     let all = SORTS.map(|sort| format!("`{sort}`")).join(", ");
     match given.len() {
         0 => errors.push(Error::invalid(at, "", format!("must specify one of: {all}"))),
